@@ -1,0 +1,32 @@
+// The 16-lane vocabulary that every body is written in. Included once per variant, before the bodies.
+#include "../include/CCrosspointKernels.h"
+
+#pragma clang fp contract(off)
+#pragma clang diagnostic ignored "-Wpsabi"
+
+#define LANES 16
+typedef float vf __attribute__((vector_size(64)));
+typedef int32_t vi __attribute__((vector_size(64)));
+typedef uint32_t vu __attribute__((vector_size(64)));
+typedef float vf_any __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t vi_any __attribute__((vector_size(64), aligned(4), may_alias));
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE vf load(const float *p) { return *(const vf_any *)p; }
+INLINE void store(float *p, vf v) { *(vf_any *)p = v; }
+INLINE vf splat(float a) { return (vf){} + a; }
+
+// The last n mod 16 floats, zeros beyond: a tail is reduced like any other block.
+INLINE vf load_tail(const float *p, size_t count) {
+  vf v = {};
+  for (size_t i = 0; i < count; i++) v[i] = p[i];
+  return v;
+}
+
+// Sum of 16 lanes as a fixed binary tree.
+INLINE float sum(vf v) {
+  for (int step = LANES / 2; step > 0; step /= 2)
+    for (int i = 0; i < step; i++) v[i] = v[i] + v[i + step];
+  return v[0];
+}

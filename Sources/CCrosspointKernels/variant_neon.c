@@ -1,0 +1,5 @@
+#if defined(__aarch64__)
+#define VARIANT_TABLE xp_table_neon
+#define VARIANT_NAME "neon"
+#include "bodies/all.h"
+#endif

@@ -1,0 +1,69 @@
+/// What went wrong, on which rank, in which step, with which argument.
+///
+/// Every failure of Crosspoint is one of these. A failure that arises on one rank during a collective step travels to
+/// the others, so that every rank throws an equal value (``rank`` is the rank on which it arose, not the one that reports).
+/// The description is one line that says what to do next.
+public struct CrosspointError: Error, Sendable, Hashable {
+  /// The kind of failure: an open set, so that later versions can add to it.
+  public struct Code: RawRepresentable, Sendable, Hashable {
+    public let rawValue: UInt32
+    public init(rawValue: UInt32) { self.rawValue = rawValue }
+
+    /// A shape, count, rate or option is out of range.
+    public static let invalidArgument = Code(rawValue: 1)
+    /// A token, weight or gradient is NaN or infinite and the policy is to refuse it.
+    public static let nonFinite = Code(rawValue: 2)
+    /// The ranks were given different options, layouts or step orders.
+    public static let ranksDisagree = Code(rawValue: 3)
+    /// A received frame does not decode: wrong magic, version, checksum or sizes.
+    public static let corruptFrame = Code(rawValue: 4)
+    /// A rank sent fewer or more bytes than it announced.
+    public static let truncatedFrame = Code(rawValue: 5)
+    /// A rank did not answer before the deadline; ``CrosspointError/rank`` is the silent one.
+    public static let deadlineExceeded = Code(rawValue: 6)
+    /// A rank left (it threw, ended or was killed) while others still needed it.
+    public static let rankLost = Code(rawValue: 7)
+    /// A handle was used twice, out of order, or with another exchange.
+    public static let handleMisuse = Code(rawValue: 8)
+    /// A buffer could not be allocated, or the caller's cap forbids it.
+    public static let outOfMemory = Code(rawValue: 9)
+    /// The transport (MPI) reported an error.
+    public static let transport = Code(rawValue: 10)
+    /// A file could not be read or written, or does not hold what it should.
+    public static let file = Code(rawValue: 11)
+    /// A checkpoint belongs to another configuration.
+    public static let checkpointMismatch = Code(rawValue: 12)
+  }
+
+  public var code: Code
+  /// The public call in which it arose, for example `dispatch`.
+  public var operation: String
+  /// The rank on which it arose; `nil` outside any communicator.
+  public var rank: Int?
+  /// The argument or part at fault, for example `tokens`.
+  public var argument: String
+  /// What was found and what was expected, with the value.
+  public var message: String
+
+  public init(_ code: Code, operation: String, rank: Int? = nil, argument: String, _ message: String) {
+    self.code = code
+    self.operation = operation
+    self.rank = rank
+    self.argument = argument
+    self.message = message
+  }
+
+  /// The same failure, attributed to a rank.
+  public func on(rank: Int) -> CrosspointError {
+    var copy = self
+    copy.rank = rank
+    return copy
+  }
+}
+
+extension CrosspointError: CustomStringConvertible {
+  public var description: String {
+    let place = rank.map { "rank \($0): " } ?? ""
+    return "\(place)\(operation): \(argument): \(message)"
+  }
+}

@@ -1,0 +1,71 @@
+import CrosspointCore
+
+/// Rows of activations: `rows × hidden` floats, contiguous, row-major, aligned to 64 bytes.
+///
+/// Move-only: one owner at a time, memory returned when the owner ends. Batches that an exchange hands out come from its
+/// pool and go back to it.
+///
+/// ```swift
+/// var tokens = try TokenBatch(rows: 4, hidden: 8)      // zeros
+/// tokens.elements[0] = 1                               // row 0, column 0
+/// tokens.row(3).update(repeating: 2)                   // the last row
+/// ```
+public struct TokenBatch: ~Copyable, @unchecked Sendable {
+  /// Number of rows; zero is ordinary.
+  public let rows: Int
+  /// Floats per row, at least one.
+  public let hidden: Int
+  private let buffer: BufferPool.Buffer
+  private let pool: BufferPool
+
+  /// A batch of zeros.
+  /// - Throws: `invalidArgument` for a negative shape, `outOfMemory`.
+  public init(rows: Int, hidden: Int) throws(CrosspointError) {
+    try self.init(uninitializedRows: rows, hidden: hidden, pool: BufferPool())
+    elements.update(repeating: 0)
+  }
+
+  /// A batch that holds a copy of `elements` (`rows · hidden` floats).
+  public init(_ elements: [Float], hidden: Int) throws(CrosspointError) {
+    guard hidden > 0, elements.count.isMultiple(of: hidden) else {
+      throw CrosspointError(
+        .invalidArgument, operation: "TokenBatch", argument: "elements",
+        "\(elements.count) floats do not form rows of \(hidden)")
+    }
+    try self.init(uninitializedRows: elements.count / hidden, hidden: hidden, pool: BufferPool())
+    _ = self.elements.update(fromContentsOf: elements)
+  }
+
+  /// A batch of uninitialised rows from a pool.
+  public init(uninitializedRows rows: Int, hidden: Int, pool: BufferPool) throws(CrosspointError) {
+    let (count, overflow) = rows.multipliedReportingOverflow(by: hidden)
+    let (bytes, overflowBytes) = count.multipliedReportingOverflow(by: MemoryLayout<Float>.stride)
+    guard rows >= 0, hidden > 0, !overflow, !overflowBytes else {
+      throw CrosspointError(
+        .invalidArgument, operation: "TokenBatch", argument: "shape", "\(rows) × \(hidden) is not a shape")
+    }
+    buffer = try pool.lease(bytes: bytes)
+    self.rows = rows
+    self.hidden = hidden
+    self.pool = pool
+  }
+
+  deinit { pool.release(buffer) }
+
+  /// All floats, row after row. Valid as long as the batch is.
+  public var elements: UnsafeMutableBufferPointer<Float> {
+    UnsafeMutableBufferPointer(start: base, count: rows * hidden)
+  }
+
+  /// The floats of one row. Valid as long as the batch is.
+  public func row(_ index: Int) -> UnsafeMutableBufferPointer<Float> {
+    precondition(index >= 0 && index < rows, "row \(index) of a batch of \(rows)")
+    return UnsafeMutableBufferPointer(start: base + index * hidden, count: hidden)
+  }
+
+  /// Address of the first float. Valid as long as the batch is.
+  public var base: UnsafeMutablePointer<Float> { buffer.base.assumingMemoryBound(to: Float.self) }
+
+  /// A copy of all floats as an array.
+  public var array: [Float] { Array(elements) }
+}
