@@ -1,0 +1,95 @@
+import CrosspointCore
+
+extension Fabric {
+  /// Replaces `values` by its sum over all ranks, in place. Collective.
+  ///
+  /// Every element is added in rank order 0, 1, … R−1 on one rank (or on all, when the array is small), so the result has
+  /// the same bits on every rank and in every run, on any fabric. Cost: each rank sends and receives `2 (R−1)/R` times the
+  /// array (reduce-scatter, then allgather; Rabenseifner 2004) and borrows memory of its size for the call.
+  public func allreduce(_ values: UnsafeMutableBufferPointer<Float>, operation: StaticString) throws(CrosspointError) {
+    try reduce(UnsafeMutableRawBufferPointer(values), stride: 4, operation: operation, add: addFloats)
+  }
+
+  /// Replaces `values` by its sum over all ranks; as for `Float`.
+  public func allreduce(_ values: UnsafeMutableBufferPointer<Double>, operation: StaticString) throws(CrosspointError) {
+    try reduce(UnsafeMutableRawBufferPointer(values), stride: 8, operation: operation, add: addDoubles)
+  }
+
+  /// Replaces `values` by its sum over all ranks, as for `Float`; an overflow traps.
+  public func allreduce(_ values: UnsafeMutableBufferPointer<Int64>, operation: StaticString) throws(CrosspointError) {
+    try reduce(UnsafeMutableRawBufferPointer(values), stride: 8, operation: operation, add: addIntegers)
+  }
+
+  private typealias Add = (_ total: UnsafeMutableRawBufferPointer, _ addend: UnsafeRawBufferPointer) -> Void
+
+  private func reduce(
+    _ values: UnsafeMutableRawBufferPointer, stride: Int, operation: StaticString, add: Add
+  ) throws(CrosspointError) {
+    guard rankCount > 1, values.count > 0 else { return }
+    if values.count <= smallBytes {
+      try reduceAtOnce(values, operation: operation, add: add)
+    } else {
+      try reduceByChunks(values, stride: stride, operation: operation, add: add)
+    }
+  }
+
+  /// Everybody gets everything and adds it: one exchange instead of two.
+  private func reduceAtOnce(
+    _ values: UnsafeMutableRawBufferPointer, operation: StaticString, add: Add
+  ) throws(CrosspointError) {
+    let size = values.count
+    try withUnsafeTemporaryAllocation(byteCount: rankCount * size, alignment: 16) { all throws(CrosspointError) in
+      try allgather(UnsafeRawBufferPointer(values), into: all, operation: operation)
+      values.copyMemory(from: UnsafeRawBufferPointer(rebasing: all[..<size]))
+      for rank in 1..<rankCount {
+        add(values, UnsafeRawBufferPointer(rebasing: all[rank * size..<(rank + 1) * size]))
+      }
+    }
+  }
+
+  /// Rank p adds chunk p of everybody, then hands the total to everybody.
+  private func reduceByChunks(
+    _ values: UnsafeMutableRawBufferPointer, stride: Int, operation: StaticString, add: Add
+  ) throws(CrosspointError) {
+    let elements = values.count / stride
+    let chunks = (0..<rankCount).map { rank in
+      let range = elements * rank / rankCount * stride..<elements * (rank + 1) / rankCount * stride
+      return UnsafeMutableRawBufferPointer(rebasing: values[range])
+    }
+    let size = chunks[rank].count
+    let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, rankCount * size), alignment: 64)
+    defer { scratch.deallocate() }
+    let parts = (0..<rankCount).map {
+      UnsafeMutableRawBufferPointer(rebasing: scratch[$0 * size..<($0 + 1) * size])
+    }
+    try exchange(send: chunks.map { UnsafeRawBufferPointer($0) }, receive: parts, operation: operation)
+    for part in parts.dropFirst() { add(parts[0], UnsafeRawBufferPointer(part)) }
+    let totals = Array(repeating: UnsafeRawBufferPointer(parts[0]), count: rankCount)
+    try exchange(send: totals, receive: chunks, operation: operation)
+  }
+}
+
+/// Up to this size one exchange of the whole array costs less than two of its parts.
+private let smallBytes = 2048
+
+// One function per type, so that each loop is compiled for its type.
+private func addFloats(_ total: UnsafeMutableRawBufferPointer, _ addend: UnsafeRawBufferPointer) {
+  addElements(of: Float.self, total, addend)
+}
+
+private func addDoubles(_ total: UnsafeMutableRawBufferPointer, _ addend: UnsafeRawBufferPointer) {
+  addElements(of: Double.self, total, addend)
+}
+
+private func addIntegers(_ total: UnsafeMutableRawBufferPointer, _ addend: UnsafeRawBufferPointer) {
+  addElements(of: Int64.self, total, addend)
+}
+
+@inline(__always)
+private func addElements<Scalar: AdditiveArithmetic & BitwiseCopyable>(
+  of type: Scalar.Type, _ total: UnsafeMutableRawBufferPointer, _ addend: UnsafeRawBufferPointer
+) {
+  let total = total.assumingMemoryBound(to: type)
+  let addend = addend.assumingMemoryBound(to: type)
+  for index in 0..<total.count { total[index] += addend[index] }
+}
