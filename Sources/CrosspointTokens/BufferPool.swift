@@ -24,6 +24,9 @@ public final class BufferPool: Sendable {
   public struct Buffer: @unchecked Sendable {
     public let base: UnsafeMutableRawPointer
     public let capacity: Int
+
+    /// No memory at all: what a request for zero bytes gets.
+    static let empty = Buffer(base: UnsafeMutableRawPointer(bitPattern: 64)!, capacity: 0)
   }
 
   /// The most bytes this pool may hold.
@@ -46,10 +49,11 @@ public final class BufferPool: Sendable {
   /// Calls to the system's allocator so far; constant once warm.
   public var allocations: Int { state.withLock { $0.allocations } }
 
-  /// At least `bytes` bytes of uninitialised memory, aligned to 64.
+  /// At least `bytes` bytes of uninitialised memory, aligned to 64; none for zero.
   /// - Throws: ``CrosspointError/Code/outOfMemory`` when the cap or the system forbids it.
   public func lease(bytes: Int) throws(CrosspointError) -> Buffer {
-    let wanted = max(64, (bytes + 63) & ~63)
+    guard bytes > 0 else { return .empty }
+    let wanted = (bytes + 63) & ~63
     let result: Result<Buffer, CrosspointError> = state.withLock { state in
       if let index = Self.bestFit(state.idle, wanted) { return .success(state.idle.swapRemove(at: index)) }
       if wanted > capacity - state.heldBytes { Self.dropIdle(&state) }
@@ -75,6 +79,7 @@ public final class BufferPool: Sendable {
 
   /// Takes a leased buffer back.
   public func release(_ buffer: Buffer) {
+    guard buffer.capacity > 0 else { return }
     state.withLock { $0.idle.append(buffer) }
   }
 

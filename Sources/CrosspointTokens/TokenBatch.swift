@@ -50,6 +50,14 @@ public struct TokenBatch: ~Copyable, @unchecked Sendable {
     self.pool = pool
   }
 
+  /// A batch without rows.
+  package init(emptyOfHidden hidden: Int, pool: BufferPool) {
+    buffer = .empty
+    rows = 0
+    self.hidden = hidden
+    self.pool = pool
+  }
+
   deinit { pool.release(buffer) }
 
   /// All floats, row after row. Valid as long as the batch is.

@@ -1,0 +1,72 @@
+import CrosspointRouting
+import CrosspointTokens
+
+/// What one dispatch leaves behind for its combine and its backward pass: the received rows and the way home.
+///
+/// Use a handle once, in the order `dispatch → combine → combineBackward → dispatchBackward` (the last two only when
+/// training), with the exchange that made it. Dropping the last reference gives its buffers back to the exchange.
+public final class DispatchHandle {
+  /// The calls that a handle sees, in order.
+  enum Stage: String { case dispatched, combined, combineBackwarded = "back through combine", finished }
+
+  /// `[received rows × hidden]`: rows for this rank's experts, grouped by local expert, within an expert by source rank.
+  public internal(set) var rows: TokenBatch
+  /// `[local experts]`: rows of each of this rank's experts, in the order of ``rows``.
+  public internal(set) var rowsPerExpert: [Int] = []
+  /// `[T × K]`: ∂L/∂topkWeights, filled by `combineBackward`; 0 where a choice was not sent.
+  public internal(set) var topkWeightGradients: [Float] = []
+
+  /// The exchange that made it.
+  let owner: ObjectIdentifier
+  var stage = Stage.finished
+  /// The routing that was carried out.
+  var routing: Routing?
+  /// Which row each routed pair became.
+  var plan: RowPlan
+  /// `[source ranks × local experts]`: rows received, by source.
+  var receivedRows: [Int] = []
+  /// Rows that stand for clusters; empty when every routed pair is a row of its own.
+  var centroids: TokenBatch
+  /// The tokens and output gradients, kept only where residuals need them.
+  var tokens: TokenBatch
+  var outputGradients: TokenBatch
+  /// Expert outputs as received, `[rows sent × hidden]`, for ∂L/∂weights.
+  var outputs: TokenBatch
+  /// Σ u over each row's members, for the residual's backward.
+  var rowGradients: TokenBatch
+
+  private let pool: BufferPool
+
+  init(owner: ObjectIdentifier, hidden: Int, pool: BufferPool) {
+    self.owner = owner
+    self.pool = pool
+    plan = RowPlan(pool: pool)
+    rows = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    centroids = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    tokens = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    outputGradients = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    outputs = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    rowGradients = TokenBatch(emptyOfHidden: hidden, pool: pool)
+  }
+
+  /// Number of tokens T that were dispatched here.
+  var tokenCount: Int { routing?.tokens ?? 0 }
+
+  /// A token and the row that stood for it; only where residuals are kept.
+  func residual(token: Int, row: Int, hidden: Int) -> (x: UnsafePointer<Float>, c: UnsafePointer<Float>) {
+    (UnsafePointer(tokens.base + token * hidden), UnsafePointer(centroids.base + row * hidden))
+  }
+
+  /// Gives every batch back, so that the handle can serve another dispatch.
+  func recycle() {
+    let hidden = rows.hidden
+    rows = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    centroids = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    tokens = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    outputGradients = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    outputs = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    rowGradients = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    routing = nil
+    stage = .finished
+  }
+}

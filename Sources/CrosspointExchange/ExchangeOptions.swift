@@ -1,0 +1,89 @@
+import CrosspointCompression
+
+/// Everything that can be chosen about an exchange. The same on every rank: checked once, at init.
+///
+/// ```swift
+/// ExchangeOptions()                                              // lossless fp32
+/// ExchangeOptions(compression: .lshMoE, compensation: .identity, wire: .init(.bf16))
+/// ```
+public struct ExchangeOptions: Hashable, Sendable {
+  /// Which rows stand for the tokens.
+  public enum Compression: Hashable, Sendable {
+    /// Every routed token is a row of its own.
+    case off
+    /// Tokens alike for the same expert travel as their centroid (LSH-MoE, arXiv 2411.08446, Algorithm 1).
+    case crossPolytope(ClusterOptions = .init())
+
+    /// The paper's setting: six hash functions.
+    public static let lshMoE = Compression.crossPolytope(.lshMoE)
+  }
+
+  /// How rows become bytes, for each of the four transfers of a training step.
+  public struct Wire: Hashable, Sendable {
+    public var dispatch: WireFormat
+    public var combine: WireFormat
+    public var combineBackward: WireFormat
+    public var dispatchBackward: WireFormat
+
+    /// The same format for all four.
+    public init(_ format: WireFormat) {
+      dispatch = format
+      combine = format
+      combineBackward = format
+      dispatchBackward = format
+    }
+  }
+
+  /// What to do about NaN and infinity in tokens, expert outputs and gradients.
+  public enum NonFinitePolicy: String, Hashable, Sendable, CaseIterable {
+    /// Refuse them on every rank, naming rank and row.
+    case error
+    /// Let them travel.
+    case propagate
+  }
+
+  public var compression: Compression
+  public var compensation: ResidualCompensation
+  public var wire: Wire
+  public var packing: Packing
+  public var nonFinite: NonFinitePolicy
+  /// The most bytes that the exchange's buffers may take on this rank.
+  public var capacityBytes: Int
+  /// Seeds the rotation.
+  public var seed: UInt64
+
+  public init(
+    compression: Compression = .off, compensation: ResidualCompensation = .identity, wire: Wire = .init(.fp32),
+    packing: Packing = .none, nonFinite: NonFinitePolicy = .error, capacityBytes: Int = .max, seed: UInt64 = 0
+  ) {
+    self.compression = compression
+    self.compensation = compensation
+    self.wire = wire
+    self.packing = packing
+    self.nonFinite = nonFinite
+    self.capacityBytes = capacityBytes
+    self.seed = seed
+  }
+
+  /// Whether the same bits come back that were sent, whatever the experts do.
+  public var isLossless: Bool { compression == .off && wire == Wire(.fp32) }
+
+  /// `key=value` pairs in a fixed order: what the ranks compare, and what summaries print.
+  public var pairs: [(key: String, value: String)] {
+    let compressionText =
+      switch compression {
+      case .off: "off"
+      case .crossPolytope(let options): "\(options)"
+      }
+    return [
+      ("compression", compressionText), ("compensation", "\(compensation)"),
+      ("wire-dispatch", "\(wire.dispatch)"), ("wire-combine", "\(wire.combine)"),
+      ("wire-combine-backward", "\(wire.combineBackward)"), ("wire-dispatch-backward", "\(wire.dispatchBackward)"),
+      ("packing", "\(packing)"), ("non-finite", nonFinite.rawValue), ("seed", "\(seed)"),
+    ]
+  }
+}
+
+extension ExchangeOptions: CustomStringConvertible {
+  public var description: String { pairs.map { "\($0.key)=\($0.value)" }.joined(separator: " ") }
+}

@@ -1,0 +1,164 @@
+import CrosspointCompression
+import CrosspointCore
+import CrosspointRouting
+import CrosspointTokens
+
+/// The exact adjoint of the forward that ran, clusters included; the bucket map is a constant.
+///
+/// With u_ik = w_ik ∂L/∂y_i, and S_j the sum of u over the members of row j:
+///
+///     ∂L/∂w_ik = ⟨∂L/∂y_i, o_j + a (x_i − c_j)⟩        ∂L/∂o_j = S_j
+///     ∂L/∂a_e  = Σ w_ik ⟨∂L/∂y_i, x_i − c_j⟩           ∂L/∂x_i = Σ_k a u_ik + (v_j − a S_j) / n_j
+///
+/// where v_j is what the expert's own backward gives for row j.
+extension ExpertExchange {
+  /// Sends `∂L/∂o` to the experts. Collective.
+  ///
+  /// Fills `handle.topkWeightGradients` and adds to ``compensationGradients``.
+  /// - Parameter outputGradient: ∂L/∂y, `[T × hidden]`.
+  /// - Returns: ∂L/∂output, `[received rows × hidden]`, in the order of `handle.rows`.
+  /// - Throws: as ``combine(_:_:)``.
+  public func combineBackward(
+    _ outputGradient: borrowing TokenBatch, _ handle: DispatchHandle
+  ) throws(CrosspointError) -> TokenBatch {
+    var failure = problem(.combineBackward, handle, expects: .combined)
+    if failure == nil {
+      failure = problem(.combineBackward, "outputGradient", outputGradient, rows: handle.tokenCount)
+    }
+    var received: TokenBatch?
+    var watch = Stopwatch()
+    if failure == nil {
+      do throws(CrosspointError) {
+        let rowGradients = try leaseRows(handle.plan.rows)
+        differentiateSum(handle, outputGradient.base, into: rowGradients.base)
+        handle.rowGradients = consume rowGradients
+        if compensates { handle.outputGradients = try copy(outputGradient) }
+        received = try leaseRows(handle.rows.rows)
+      } catch {
+        failure = error
+      }
+    }
+    statistics.seconds.cluster += watch.lap()
+    let base = received?.base
+    try transfer.run(
+      .combineBackward, format: options.wire.combineBackward, failure: failure,
+      sources: { peer, groups in sourceSideSources(peer, handle, handle.rowGradients.base, &groups) },
+      targets: { peer, groups in expertSideTargets(peer, handle, base!, &groups) })
+    handle.stage = .combineBackwarded
+    handle.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
+    record(.combineBackward, handle)
+    return received.take()!
+  }
+
+  /// Brings the experts' input gradients home. Collective.
+  ///
+  /// - Parameter rowGradient: ∂L/∂rows as the experts' backward gives it, `[received rows × hidden]`.
+  /// - Returns: ∂L/∂tokens, `[T × hidden]`; zeros for tokens that were sent nowhere.
+  /// - Throws: as ``combine(_:_:)``.
+  public func dispatchBackward(
+    _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle
+  ) throws(CrosspointError) -> TokenBatch {
+    var failure = problem(.dispatchBackward, handle, expects: .combineBackwarded)
+    if failure == nil { failure = problem(.dispatchBackward, "rowGradient", rowGradient, rows: handle.rows.rows) }
+    var returned: TokenBatch?
+    var tokenGradient: TokenBatch?
+    if failure == nil {
+      do throws(CrosspointError) {
+        returned = try leaseRows(handle.plan.rows)
+        tokenGradient = try leaseRows(handle.tokenCount)
+      } catch {
+        failure = error
+      }
+    }
+    let base = rowGradient.base
+    let returnedBase = returned?.base
+    try transfer.run(
+      .dispatchBackward, format: options.wire.dispatchBackward, failure: failure,
+      sources: { peer, groups in expertSideSources(peer, handle, base, &groups) },
+      targets: { peer, groups in sourceSideTargets(peer, handle, returnedBase!, &groups) })
+    handle.stage = .finished
+    record(.dispatchBackward, handle)
+
+    var watch = Stopwatch()
+    let result = tokenGradient.take()!
+    differentiateRows(handle, returnedBase!)
+    gatherGradients(handle, returnedBase!, into: result.base)
+    statistics.seconds.cluster += watch.lap()
+    return result
+  }
+
+  /// S_j, ∂L/∂w and ∂L/∂a from ∂L/∂y.
+  private func differentiateSum(
+    _ handle: DispatchHandle, _ dy: UnsafePointer<Float>, into sums: UnsafeMutablePointer<Float>
+  ) {
+    let hidden = layout.hidden
+    let routing = handle.routing!
+    let outputs = handle.outputs.base
+    handle.topkWeightGradients.resize(routing.topkIndices.count)
+    for slot in routing.topkIndices.indices {
+      let row = handle.plan.rowOfSlot[slot]
+      guard row >= 0 else {
+        handle.topkWeightGradients[slot] = 0
+        continue
+      }
+      let token = slot / routing.topK
+      let weight = routing.topkWeights[slot]
+      let gradient = dy + token * hidden
+      if handle.plan.firstSlot[row] == slot {
+        kernels.scale(sums + row * hidden, weight, gradient, hidden)
+      } else {
+        kernels.axpy(sums + row * hidden, weight, gradient, hidden)
+      }
+      var weightGradient = kernels.dot(gradient, outputs + row * hidden, hidden)
+      if compensates {
+        let expert = Int(routing.topkIndices[slot])
+        let (x, c) = handle.residual(token: token, row: row, hidden: hidden)
+        let residualGradient = kernels.dot_difference(gradient, x, c, hidden)
+        weightGradient += compensation(of: expert) * residualGradient
+        if !compensationGradients.isEmpty { compensationGradients[expert] += weight * residualGradient }
+      }
+      handle.topkWeightGradients[slot] = weightGradient
+    }
+  }
+
+  /// Turns v_j into (v_j − a S_j) / n_j, the part of ∂L/∂x that a row's members share, in place.
+  private func differentiateRows(_ handle: DispatchHandle, _ rows: UnsafeMutablePointer<Float>) {
+    guard clusterer != nil else { return }
+    let hidden = layout.hidden
+    let sums = handle.rowGradients.base
+    for expert in 0..<layout.experts {
+      for row in handle.plan.rows(of: expert) {
+        let shared = rows + row * hidden
+        if compensates { kernels.axpy(shared, -compensation(of: expert), sums + row * hidden, hidden) }
+        kernels.scale(shared, 1 / Float(handle.plan.counts[row]), shared, hidden)
+      }
+    }
+  }
+
+  /// ∂L/∂x_i: the shared parts of the rows that token i joined, and its own residual's.
+  private func gatherGradients(
+    _ handle: DispatchHandle, _ rows: UnsafePointer<Float>, into dx: UnsafeMutablePointer<Float>
+  ) {
+    let hidden = layout.hidden
+    let routing = handle.routing!
+    for token in 0..<routing.tokens {
+      let gradient = dx + token * hidden
+      var isFirst = true
+      for slot in (token * routing.topK)..<((token + 1) * routing.topK) {
+        let row = handle.plan.rowOfSlot[slot]
+        guard row >= 0 else { continue }
+        if isFirst {
+          gradient.update(from: rows + row * hidden, count: hidden)
+        } else {
+          kernels.axpy(gradient, 1, rows + row * hidden, hidden)
+        }
+        isFirst = false
+        if compensates {
+          let factor = routing.topkWeights[slot] * compensation(of: Int(routing.topkIndices[slot]))
+          kernels.axpy(gradient, factor, handle.outputGradients.base + token * hidden, hidden)
+        }
+      }
+      if isFirst { gradient.update(repeating: 0, count: hidden) }
+    }
+  }
+}

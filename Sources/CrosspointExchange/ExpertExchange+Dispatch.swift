@@ -1,0 +1,116 @@
+import CrosspointCompression
+import CrosspointCore
+import CrosspointRouting
+import CrosspointTokens
+
+extension ExpertExchange {
+  /// Sends every routed token, or the centroid that stands for it, to the rank of its expert. Collective.
+  ///
+  /// - Parameters:
+  ///   - tokens: `[T × hidden]`; T may differ between ranks and may be zero.
+  ///   - routing: where each token goes; −1 is not sent.
+  /// - Returns: the rows for this rank's experts, and the way home.
+  /// - Throws: `invalidArgument`, `nonFinite`, `outOfMemory`, `ranksDisagree`, `corruptFrame`, and the fabric's errors; the
+  ///   same on every rank.
+  /// - Source: LSH-MoE, Algorithm 1, steps 1 to 4 (arXiv 2411.08446).
+  public func dispatch(_ tokens: borrowing TokenBatch, _ routing: Routing) throws(CrosspointError) -> DispatchHandle {
+    let handle = vacantHandle()
+    var failure = problem(tokens: tokens, routing: routing)
+    if failure == nil {
+      do throws(CrosspointError) { try plan(handle, tokens, routing) } catch { failure = error }
+    }
+    let base = tokens.base
+    try transfer.run(
+      .dispatch, format: options.wire.dispatch, failure: failure,
+      sources: { peer, groups in
+        for expert in expertsOf(peer) { groups.append(dispatchSource(expert, handle, base)) }
+      },
+      sized: { rows throws(CrosspointError) in try makeRoom(handle, rows) },
+      targets: { peer, groups in expertSideTargets(peer, handle, handle.rows.base, &groups) })
+    handle.routing = routing
+    handle.stage = .dispatched
+    record(.dispatch, handle)
+    statistics.dispatches += 1
+    statistics.rowsRouted += handle.plan.members
+    statistics.rowsSent += handle.plan.rows
+    for expert in 0..<layout.experts { statistics.tokensPerExpert[expert] += routing.tokensPerExpert[expert] }
+    return handle
+  }
+
+  /// The rows of one expert: gathered tokens, or centroids.
+  private func dispatchSource(
+    _ expert: Int, _ handle: DispatchHandle, _ tokens: UnsafePointer<Float>
+  ) -> RowSource {
+    let range = handle.plan.rows(of: expert)
+    if clusterer != nil {
+      return RowSource(base: handle.centroids.base + range.lowerBound * layout.hidden, indices: nil, rows: range.count)
+    }
+    return RowSource(base: tokens, indices: handle.plan.memberTokens.base + range.lowerBound, rows: range.count)
+  }
+
+  /// Takes note of the announced row counts and allocates the rows.
+  private func makeRoom(_ handle: DispatchHandle, _ rows: (Int, Int) -> Int) throws(CrosspointError) {
+    let locals = localExperts.count
+    handle.receivedRows.resize(fabric.rankCount * locals)
+    handle.rowsPerExpert.resize(locals)
+    for local in 0..<locals {
+      handle.rowsPerExpert[local] = 0
+      for peer in 0..<fabric.rankCount {
+        handle.receivedRows[peer * locals + local] = rows(peer, local)
+        handle.rowsPerExpert[local] += rows(peer, local)
+      }
+    }
+    let total = handle.rowsPerExpert.reduce(0, +)
+    handle.rows = try TokenBatch(uninitializedRows: total, hidden: layout.hidden, pool: pool)
+  }
+
+  /// Decides which rows are sent and computes the centroids.
+  private func plan(
+    _ handle: DispatchHandle, _ tokens: borrowing TokenBatch, _ routing: Routing
+  ) throws(CrosspointError) {
+    try handle.plan.group(routing)
+    guard let clusterer else {
+      try handle.plan.assignOwnRows()
+      return
+    }
+    var watch = Stopwatch()
+    try clusterer.prepare(tokens)
+    try handle.plan.assignRows { members, rows throws(CrosspointError) in
+      try clusterer.cluster(members, clusterOf: rows)
+    }
+    statistics.seconds.hash += watch.lap()
+    handle.centroids = try centroids(handle, tokens, clusterer)
+    if compensates { handle.tokens = try copy(tokens) }
+    statistics.seconds.cluster += watch.lap()
+  }
+
+  /// The mean of every cluster; also measures what stays home.
+  private func centroids(
+    _ handle: DispatchHandle, _ tokens: borrowing TokenBatch, _ clusterer: TokenClusterer
+  ) throws(CrosspointError) -> TokenBatch {
+    let hidden = layout.hidden
+    let centroids = try TokenBatch(uninitializedRows: handle.plan.rows, hidden: hidden, pool: pool)
+    for expert in 0..<layout.experts {
+      let members = handle.plan.members(of: expert)
+      let rows = handle.plan.rows(of: expert)
+      clusterer.centroids(
+        tokens.base, handle.plan.tokens(at: members), clusterOf: handle.plan.memberRows.base + members.lowerBound,
+        clusters: rows.count, into: centroids.base + rows.lowerBound * hidden,
+        counts: handle.plan.counts.base + rows.lowerBound)
+      for member in members {
+        let token = tokens.base + handle.plan.memberTokens[member] * hidden
+        let centroid = centroids.base + (rows.lowerBound + handle.plan.memberRows[member]) * hidden
+        statistics.residualSquared += Double(kernels.squared_distance(token, centroid, hidden))
+        statistics.tokenSquared += Double(kernels.dot(token, token, hidden))
+      }
+    }
+    return centroids
+  }
+
+  /// A copy from the pool.
+  func copy(_ batch: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
+    let copy = try TokenBatch(uninitializedRows: batch.rows, hidden: batch.hidden, pool: pool)
+    copy.base.update(from: batch.base, count: batch.rows * batch.hidden)
+    return copy
+  }
+}

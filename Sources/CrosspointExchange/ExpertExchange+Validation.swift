@@ -1,0 +1,60 @@
+import CrosspointCore
+import CrosspointRouting
+import CrosspointTokens
+
+/// What is checked on this rank before a transfer; the result travels to the others.
+extension ExpertExchange {
+  typealias Kind = LayerStatistics.TransferKind
+
+  func misuse(_ kind: Kind, _ message: String) -> CrosspointError {
+    CrosspointError(.handleMisuse, operation: "\(kind.operation)", rank: fabric.rank, argument: "handle", message)
+  }
+
+  private func invalid(_ kind: Kind, _ argument: String, _ message: String) -> CrosspointError {
+    CrosspointError(.invalidArgument, operation: "\(kind.operation)", rank: fabric.rank, argument: argument, message)
+  }
+
+  func problem(tokens: borrowing TokenBatch, routing: Routing) -> CrosspointError? {
+    if routing.experts != layout.experts {
+      return invalid(.dispatch, "routing", "\(routing.experts) experts, the layout has \(layout.experts)")
+    }
+    if routing.tokens != tokens.rows {
+      return invalid(.dispatch, "routing", "\(routing.tokens) tokens routed, the batch has \(tokens.rows)")
+    }
+    if Int32(exactly: routing.topkIndices.count) == nil {
+      return invalid(.dispatch, "routing", "\(routing.topkIndices.count) routed pairs exceed \(Int32.max)")
+    }
+    if let problem = problem(.dispatch, "tokens", tokens, rows: routing.tokens) { return problem }
+    guard options.nonFinite == .error else { return nil }
+    for (slot, weight) in routing.topkWeights.enumerated() where !weight.isFinite && routing.topkIndices[slot] >= 0 {
+      return CrosspointError(
+        .nonFinite, operation: "dispatch", rank: fabric.rank, argument: "topkWeights",
+        "token \(slot / routing.topK), choice \(slot % routing.topK) has weight \(weight)")
+    }
+    return nil
+  }
+
+  /// Shape and, by policy, finiteness of a batch that a caller hands in.
+  func problem(_ kind: Kind, _ argument: String, _ batch: borrowing TokenBatch, rows: Int) -> CrosspointError? {
+    if batch.hidden != layout.hidden {
+      return invalid(kind, argument, "hidden \(batch.hidden), the layout has \(layout.hidden)")
+    }
+    if batch.rows != rows { return invalid(kind, argument, "\(batch.rows) rows, \(rows) expected") }
+    guard options.nonFinite == .error else { return nil }
+    let count = batch.rows * batch.hidden
+    let index = kernels.first_nonfinite(batch.base, count)
+    guard index < count else { return nil }
+    return CrosspointError(
+      .nonFinite, operation: "\(kind.operation)", rank: fabric.rank, argument: argument,
+      "row \(index / batch.hidden), column \(index % batch.hidden) is \(batch.base[index])")
+  }
+
+  /// Whether `handle` is this exchange's and at the right point of its life.
+  func problem(_ kind: Kind, _ handle: DispatchHandle, expects stage: DispatchHandle.Stage) -> CrosspointError? {
+    if handle.owner != ObjectIdentifier(self) { return misuse(kind, "it was made by another exchange") }
+    if handle.stage != stage {
+      return misuse(kind, "it is \(handle.stage.rawValue), \(stage.rawValue) expected: use a handle once, in order")
+    }
+    return nil
+  }
+}

@@ -1,0 +1,115 @@
+import CrosspointCompression
+import CrosspointCore
+import CrosspointFabric
+import CrosspointRouting
+import CrosspointTokens
+
+/// Sends each token to the ranks that hold its experts, and back: one per MoE layer.
+///
+/// ```swift
+/// let exchange = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 16, hidden: 768))
+/// let handle = try exchange.dispatch(tokens, routing)         // handle.rows, grouped by local expert
+/// let y = try exchange.combine(experts(handle.rows), handle)  // router weights are applied here, at the source
+/// ```
+///
+/// Every method that communicates is collective: every rank calls it, in the same order, also with zero tokens. What is
+/// wrong on one rank is thrown on all, as the same ``CrosspointError``. An exchange belongs to one thread.
+public final class ExpertExchange {
+  public let layout: ExpertLayout
+  public let options: ExchangeOptions
+  /// This rank's experts.
+  public let localExperts: Range<Int>
+  /// What was moved since the last reset.
+  public var statistics: LayerStatistics
+  /// `[E]` for `.scaled` compensation: one learned factor per expert, applied at the source; data-parallel, so average
+  /// ``compensationGradients`` over ranks before stepping. Empty otherwise.
+  public var compensationParameters: [Float]
+  /// `[E]`: ∂L/∂``compensationParameters``, accumulated by `combineBackward`; the caller zeroes it after each step.
+  public var compensationGradients: [Float]
+
+  let fabric: any Fabric
+  let pool: BufferPool
+  let transfer: Transfer
+  let clusterer: TokenClusterer?
+  private var handles: [DispatchHandle] = []
+
+  /// Collective: checks that every rank passes the same layout and options.
+  /// - Throws: `invalidArgument` for options that do not fit the layout, `ranksDisagree` naming the first rank and option
+  ///   that differ from rank 0, and the fabric's errors.
+  public init(fabric: any Fabric, layout: ExpertLayout, options: ExchangeOptions = .init()) throws(CrosspointError) {
+    self.fabric = fabric
+    self.layout = layout
+    self.options = options
+    localExperts = layout.experts(of: fabric.rank, rankCount: fabric.rankCount)
+    statistics = LayerStatistics(experts: layout.experts, ranks: fabric.rankCount)
+    try Self.agree(fabric: fabric, layout: layout, options: options)
+    pool = BufferPool(capacity: options.capacityBytes)
+    let codec = try RowCodec(hidden: layout.hidden, seed: options.seed, pool: pool)
+    transfer = try Transfer(fabric: fabric, layout: layout, codec: codec, packing: options.packing, pool: pool)
+    clusterer =
+      switch options.compression {
+      case .off: nil
+      case .crossPolytope(let cluster):
+        try TokenClusterer(options: cluster, hidden: layout.hidden, seed: options.seed, pool: pool)
+      }
+    let learned = clusterer != nil && options.compensation == .scaled
+    compensationParameters = Array(repeating: 1, count: learned ? layout.experts : 0)
+    compensationGradients = Array(repeating: 0, count: learned ? layout.experts : 0)
+  }
+
+  /// Bytes that the buffers of this exchange held at most.
+  public var peakBufferBytes: Int { pool.peakBytes }
+
+  /// A handle that nobody uses, its buffers given back.
+  func vacantHandle() -> DispatchHandle {
+    for index in handles.indices where isKnownUniquelyReferenced(&handles[index]) {
+      handles[index].recycle()
+      return handles[index]
+    }
+    let handle = DispatchHandle(owner: ObjectIdentifier(self), hidden: layout.hidden, pool: pool)
+    handles.append(handle)
+    return handle
+  }
+
+  /// The factor a in `y = E(c) + a (x − c)`; 0 when no residual takes part.
+  func compensation(of expert: Int) -> Float {
+    guard clusterer != nil else { return 0 }
+    return switch options.compensation {
+    case .none: 0
+    case .identity: 1
+    case .scaled: compensationParameters[expert]
+    }
+  }
+
+  /// Whether residuals are added back.
+  var compensates: Bool { clusterer != nil && options.compensation != .none }
+
+  /// Every rank compares its options with rank 0's.
+  private static func agree(
+    fabric: any Fabric, layout: ExpertLayout, options: ExchangeOptions
+  ) throws(CrosspointError) {
+    let pairs = [("experts", "\(layout.experts)"), ("hidden", "\(layout.hidden)")] + options.pairs
+    let mine = pairs.map { "\($0.0)=\($0.1)" }.joined(separator: "\n")
+    let record = 1024
+    precondition(mine.utf8.count <= record, "options text of \(mine.utf8.count) bytes")
+    let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: record * (fabric.rankCount + 1), alignment: 8)
+    defer { bytes.deallocate() }
+    _ = bytes.initializeMemory(as: UInt8.self, repeating: 0)
+    bytes.copyBytes(from: mine.utf8)
+    let all = UnsafeMutableRawBufferPointer(rebasing: bytes[record...])
+    try fabric.allgather(
+      UnsafeRawBufferPointer(rebasing: bytes[..<record]), into: all, operation: "ExpertExchange.init")
+    func lines(_ rank: Int) -> [Substring] {
+      String(decoding: all[(rank * record)..<((rank + 1) * record)].prefix { $0 != 0 }, as: UTF8.self)
+        .split(separator: "\n")
+    }
+    let first = lines(0)
+    for rank in 1..<max(1, fabric.rankCount) {
+      for (theirs, expected) in zip(lines(rank), first) where theirs != expected {
+        throw CrosspointError(
+          .ranksDisagree, operation: "ExpertExchange.init", rank: rank, argument: "options",
+          "\(theirs) on rank \(rank), \(expected) on rank 0: every rank needs the same")
+      }
+    }
+  }
+}

@@ -1,0 +1,40 @@
+import CrosspointCore
+
+/// Which experts exist, how wide a token is, and which rank holds which expert.
+///
+/// Experts are laid out in contiguous blocks: with E experts on R ranks, the first `E mod R` ranks hold one more than the
+/// others. A rank may hold none.
+public struct ExpertLayout: Hashable, Sendable {
+  /// Number of experts E over all ranks.
+  public let experts: Int
+  /// Floats per token.
+  public let hidden: Int
+
+  /// - Throws: `invalidArgument` when either is below one.
+  public init(experts: Int, hidden: Int) throws(CrosspointError) {
+    guard experts > 0 else {
+      throw CrosspointError(
+        .invalidArgument, operation: "ExpertLayout", argument: "experts", "\(experts); at least one is needed")
+    }
+    guard hidden > 0 else {
+      throw CrosspointError(
+        .invalidArgument, operation: "ExpertLayout", argument: "hidden", "\(hidden); at least one is needed")
+    }
+    self.experts = experts
+    self.hidden = hidden
+  }
+
+  /// The experts that `rank` of `rankCount` holds.
+  public func experts(of rank: Int, rankCount: Int) -> Range<Int> {
+    let (share, extra) = experts.quotientAndRemainder(dividingBy: rankCount)
+    let start = rank * share + min(rank, extra)
+    return start..<(start + share + (rank < extra ? 1 : 0))
+  }
+
+  /// The rank that holds `expert`.
+  public func rank(of expert: Int, rankCount: Int) -> Int {
+    let (share, extra) = experts.quotientAndRemainder(dividingBy: rankCount)
+    let boundary = extra * (share + 1)
+    return expert < boundary ? expert / (share + 1) : extra + (expert - boundary) / share
+  }
+}

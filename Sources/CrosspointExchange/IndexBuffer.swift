@@ -1,0 +1,37 @@
+import CrosspointCore
+import CrosspointTokens
+
+/// Int32 indices in pooled memory whose address stays put until the next ``resize(_:)``.
+struct IndexBuffer: ~Copyable {
+  private(set) var count = 0
+  private var buffer: BufferPool.Buffer?
+  private let pool: BufferPool
+
+  init(pool: BufferPool) { self.pool = pool }
+
+  deinit { if let buffer { pool.release(buffer) } }
+
+  /// Makes room for `count` indices; their values are undefined.
+  mutating func resize(_ count: Int) throws(CrosspointError) {
+    let bytes = count * MemoryLayout<Int32>.stride
+    if buffer.map({ $0.capacity < bytes }) ?? true {
+      if let buffer { pool.release(buffer) }
+      buffer = nil
+      buffer = try pool.lease(bytes: bytes)
+    }
+    self.count = count
+  }
+
+  var base: UnsafeMutablePointer<Int32> { buffer!.base.assumingMemoryBound(to: Int32.self) }
+
+  subscript(index: Int) -> Int {
+    get {
+      assert(index >= 0 && index < count)
+      return Int(base[index])
+    }
+    nonmutating set {
+      assert(index >= 0 && index < count)
+      base[index] = Int32(newValue)
+    }
+  }
+}

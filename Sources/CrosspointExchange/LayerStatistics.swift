@@ -1,0 +1,93 @@
+/// What one exchange moved and how long it took, summed since the last ``reset()``; this rank's share.
+///
+/// Ratios meant for the whole job need the sums over ranks: all counters are additive, see ``+=(_:_:)``.
+public struct LayerStatistics: Sendable, Equatable {
+  /// The four transfers of a training step.
+  public enum TransferKind: Int, Sendable, CaseIterable {
+    case dispatch, combine, combineBackward, dispatchBackward
+  }
+
+  /// Bytes of one kind of transfer.
+  public struct Traffic: Sendable, Equatable {
+    /// Bytes that left this rank: headers, counts, indices, scales, everything but the transport's own.
+    public var wireBytes = 0
+    /// Bytes that fp32 rows of every routed token would have taken between this rank and the others, either way.
+    public var uncompressedBytes = 0
+    /// Bytes of rows that stayed on this rank; never counted as traffic.
+    public var localBytes = 0
+  }
+
+  /// Seconds by phase.
+  public struct Seconds: Sendable, Equatable {
+    /// Rotating and hashing tokens and forming clusters.
+    public var hash = 0.0
+    /// Centroids, sums over clusters, weights and residuals.
+    public var cluster = 0.0
+    public var encode = 0.0
+    /// Waiting for other ranks to start the same step.
+    public var skew = 0.0
+    /// Moving bytes, decoding included as far as it overlaps.
+    public var wait = 0.0
+    public var decode = 0.0
+  }
+
+  /// Transfers of the kind dispatch.
+  public var dispatches = 0
+  /// Routed (token, choice) pairs before clustering.
+  public var rowsRouted = 0
+  /// Rows that stood for them.
+  public var rowsSent = 0
+  public var traffic = [Traffic](repeating: Traffic(), count: TransferKind.allCases.count)
+  /// Σ‖x − c‖² over routed tokens.
+  public var residualSquared = 0.0
+  /// Σ‖x‖² over routed tokens; measured only when clustering.
+  public var tokenSquared = 0.0
+  public var seconds = Seconds()
+  /// `[E]`: this rank's routed pairs per expert.
+  public var tokensPerExpert: [Int]
+  /// `[R]`: how often each rank was the last to reach a transfer.
+  public var timesSlowest: [Int]
+
+  init(experts: Int, ranks: Int) {
+    tokensPerExpert = [Int](repeating: 0, count: experts)
+    timesSlowest = [Int](repeating: 0, count: ranks)
+  }
+
+  public subscript(kind: TransferKind) -> Traffic { traffic[kind.rawValue] }
+
+  public var wireBytes: Int { traffic.reduce(0) { $0 + $1.wireBytes } }
+  public var uncompressedBytes: Int { traffic.reduce(0) { $0 + $1.uncompressedBytes } }
+  /// Rows sent per routed token, 1 without clustering; 1 when nothing was routed.
+  public var rowsSentFraction: Double { rowsRouted == 0 ? 1 : Double(rowsSent) / Double(rowsRouted) }
+  /// Share of the tokens' energy that stayed home as residuals.
+  public var residualEnergy: Double { tokenSquared == 0 ? 0 : residualSquared / tokenSquared }
+  /// The rank that was last most often.
+  public var slowestRank: Int { timesSlowest.firstIndex(of: timesSlowest.max() ?? 0) ?? 0 }
+
+  /// Forgets everything so far.
+  public mutating func reset() { self = LayerStatistics(experts: tokensPerExpert.count, ranks: timesSlowest.count) }
+
+  /// Adds another layer's or another rank's counters; both must have the same experts and ranks.
+  public static func += (sum: inout LayerStatistics, other: LayerStatistics) {
+    precondition(sum.tokensPerExpert.count == other.tokensPerExpert.count, "layers of different expert counts")
+    precondition(sum.timesSlowest.count == other.timesSlowest.count, "jobs of different rank counts")
+    sum.dispatches += other.dispatches
+    sum.rowsRouted += other.rowsRouted
+    sum.rowsSent += other.rowsSent
+    for kind in sum.traffic.indices {
+      sum.traffic[kind].wireBytes += other.traffic[kind].wireBytes
+      sum.traffic[kind].uncompressedBytes += other.traffic[kind].uncompressedBytes
+      sum.traffic[kind].localBytes += other.traffic[kind].localBytes
+    }
+    sum.residualSquared += other.residualSquared
+    sum.tokenSquared += other.tokenSquared
+    sum.seconds.hash += other.seconds.hash
+    sum.seconds.cluster += other.seconds.cluster
+    sum.seconds.encode += other.seconds.encode
+    sum.seconds.skew += other.seconds.skew
+    sum.seconds.wait += other.seconds.wait
+    sum.seconds.decode += other.seconds.decode
+    for expert in sum.tokensPerExpert.indices { sum.tokensPerExpert[expert] += other.tokensPerExpert[expert] }
+    for rank in sum.timesSlowest.indices { sum.timesSlowest[rank] += other.timesSlowest[rank] }
+  }
+}
