@@ -1,0 +1,32 @@
+import CrosspointCore
+import CrosspointTokens
+
+/// Shared experts: experts that see every token, beside the routed ones (DeepSeekMoE, arXiv 2401.06066, section 3.2;
+/// MoME, arXiv 2510.04136).
+///
+///     y = Σ_shared E(x) + Σ_top-k w E(x)
+///
+/// Every rank holds them whole and runs them on its own tokens, so they are never dispatched, have no weight and no
+/// place in a ``Routing``, and their parameters are all-reduced like any other shared ones. N shared experts of width w
+/// are one expert of width N·w. What is left for a model to do is one addition each way:
+///
+/// ```swift
+/// let handle = try exchange.dispatch(tokens, decision.routing)
+/// let shared = sharedExpert.forward(tokens)                      // local
+/// var y = try exchange.combine(experts.forward(handle), handle)
+/// try y.add(shared)
+/// // backward: dy reaches both
+/// var dTokens = try exchange.dispatchBackward(dRows, handle)
+/// try dTokens.add(sharedExpert.backward(dy))
+/// try gate.backward(decision, topkWeightGradients: handle.topkWeightGradients, tokens: tokens, into: &dTokens)
+/// ```
+extension TokenBatch {
+  /// Adds another batch of the same shape, element by element.
+  /// - Throws: `invalidArgument` if the shapes differ.
+  public mutating func add(_ other: borrowing TokenBatch) throws(CrosspointError) {
+    guard other.rows == rows, other.hidden == hidden else {
+      throw TopKRouter.invalid("add", "other", "\(other.rows) × \(other.hidden) to \(rows) × \(hidden)")
+    }
+    kernels.axpy(base, 1, other.base, rows * hidden)
+  }
+}

@@ -1,0 +1,130 @@
+import CrosspointCore
+import CrosspointTokens
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+/// Forward: scores → the k best → capacity → weights.
+extension TopKRouter {
+  /// The decision without its losses.
+  func choose(
+    _ logits: UnsafeBufferPointer<Float>, _ bias: SelectionBias?
+  ) throws(CrosspointError) -> RoutingDecision {
+    try check(logits, bias)
+    let tokens = logits.count / experts
+    let scores = Scores(logits: logits, experts: experts, isSigmoid: isSigmoid, forZLoss: zLoss > 0)
+    let chosen = select(logits, scores, bias)
+    let kept = capacityFactor == nil ? chosen : fill(chosen, capacity: capacity(tokens: tokens))
+    let shares = share(chosen, logits, scores)
+    var weights = [Float](repeating: 0, count: kept.count)
+    var overflow = 0
+    for slot in kept.indices {
+      if kept[slot] >= 0 { weights[slot] = scale * shares[slot] } else { overflow += 1 }
+    }
+    let routing = try Routing(topkIndices: kept, topkWeights: weights, topK: topK, experts: experts)
+    return RoutingDecision(routing: routing, overflow: overflow, chosen: chosen, shares: shares, scores: scores)
+  }
+
+  private func check(_ logits: UnsafeBufferPointer<Float>, _ bias: SelectionBias?) throws(CrosspointError) {
+    guard logits.count.isMultiple(of: experts) else {
+      throw Self.invalid("route", "logits", "\(logits.count) floats do not form rows of \(experts) experts")
+    }
+    if let bias, bias.values.count != experts {
+      throw Self.invalid("route", "bias", "it holds \(bias.values.count) values for \(experts) experts")
+    }
+    guard let base = logits.baseAddress else { return }
+    let bad = kernels.first_nonfinite(base, logits.count)
+    guard bad == logits.count else {
+      throw CrosspointError(
+        .nonFinite, operation: "route", argument: "logits",
+        "token \(bad / experts) has logit \(logits[bad]) for expert \(bad % experts)")
+    }
+  }
+
+  var isSigmoid: Bool {
+    if case .sigmoid = scoring { true } else { false }
+  }
+
+  /// Whether the weights of a token sum to ``scale``.
+  var isRenormalised: Bool {
+    if case .softmaxThenTopK(renormalised: false) = scoring { false } else { true }
+  }
+
+  /// What the weights of a token are multiplied by.
+  var scale: Float {
+    if case .sigmoid(let scale) = scoring { scale } else { 1 }
+  }
+
+  /// `[T × K]`: the k experts of the largest keys, in falling order.
+  ///
+  /// Every scoring rises with the logit, so logits are the keys unless there is a bias to add.
+  private func select(
+    _ logits: UnsafeBufferPointer<Float>, _ scores: Scores, _ bias: SelectionBias?
+  ) -> [Int32] {
+    var keys = bias == nil ? [] : scoring == .topKThenSoftmax ? Array(logits) : scores.values
+    if let bias {
+      for i in keys.indices { keys[i] += bias.values[i % experts] }
+    }
+    var chosen = [Int32](repeating: 0, count: logits.count / experts * topK)
+    var best = [Float](repeating: 0, count: topK)
+    keys.withUnsafeBufferPointer { keys in
+      let keys = bias == nil ? logits : keys
+      chosen.withUnsafeMutableBufferPointer { chosen in
+        best.withUnsafeMutableBufferPointer { best in
+          for start in stride(from: 0, to: chosen.count, by: topK) {
+            selectRow(
+              UnsafeBufferPointer(rebasing: keys[start / topK * experts..<(start / topK + 1) * experts]),
+              best: best, into: UnsafeMutableBufferPointer(rebasing: chosen[start..<start + topK]))
+          }
+        }
+      }
+    }
+    return chosen
+  }
+
+  /// One token: keeps the k best so far in order; a later expert passes only those that it strictly exceeds.
+  private func selectRow(
+    _ keys: UnsafeBufferPointer<Float>, best: UnsafeMutableBufferPointer<Float>,
+    into chosen: UnsafeMutableBufferPointer<Int32>
+  ) {
+    for expert in 0..<experts {
+      let key = keys[expert]
+      var place = min(expert, topK)
+      if place == topK && key <= best[topK - 1] { continue }
+      while place > 0 && key > best[place - 1] {
+        place -= 1
+        if place + 1 < topK {
+          best[place + 1] = best[place]
+          chosen[place + 1] = chosen[place]
+        }
+      }
+      best[place] = key
+      chosen[place] = Int32(truncatingIfNeeded: expert)  // experts fit: checked at init
+    }
+  }
+
+  /// `[T × K]`: the weights before scale and capacity. Renormalised softmax weights are a softmax over the chosen
+  /// logits, so they stay exact where the scores themselves underflow.
+  private func share(_ chosen: [Int32], _ logits: UnsafeBufferPointer<Float>, _ scores: Scores) -> [Float] {
+    var shares = [Float](repeating: 0, count: chosen.count)
+    for start in stride(from: 0, to: chosen.count, by: topK) {
+      let row = start / topK * experts
+      let slots = start..<start + topK
+      if !isRenormalised || isSigmoid {
+        for slot in slots { shares[slot] = scores.values[row + Int(chosen[slot])] }
+      } else {
+        var largest = -Float.infinity
+        for slot in slots { largest = max(largest, logits[row + Int(chosen[slot])]) }
+        for slot in slots { shares[slot] = exp(logits[row + Int(chosen[slot])] - largest) }
+      }
+      guard isRenormalised else { continue }
+      var sum = Float.leastNormalMagnitude  // sigmoid scores may all be zero
+      for slot in slots { sum += shares[slot] }
+      for slot in slots { shares[slot] /= sum }
+    }
+    return shares
+  }
+}

@@ -1,0 +1,65 @@
+/// The auxiliary losses and their gradients with respect to logits.
+extension TopKRouter {
+  func measureLosses(_ decision: RoutingDecision) -> RoutingLosses {
+    let tokens = decision.routing.tokens
+    var losses = RoutingLosses()
+    guard tokens > 0 else { return losses }
+    if loadBalance > 0 {
+      let pull = loadBalancePull(decision)
+      var sum = 0.0
+      for token in 0..<tokens { sum += Double(meanPull(pull, decision.scores, token: token).mean) }
+      losses.loadBalance = sum
+    }
+    if zLoss > 0 {
+      var sum = 0.0
+      for value in decision.scores.logSumExp { sum += Double(value) * Double(value) }
+      losses.z = Double(zLoss) * sum / Double(tokens)
+    }
+    return losses
+  }
+
+  /// `dz_t = p_t ⊙ (g − Σ_j p_tj g_j)` with `g = c E f / T`; times `1 − s` for sigmoid scores, where `p = s / Σ s`.
+  func addLoadBalanceGradient(_ decision: RoutingDecision, scale: Float, to dLogits: inout [Float]) {
+    let pull = loadBalancePull(decision)
+    let scores = decision.scores
+    for token in 0..<decision.routing.tokens {
+      let row = token * experts
+      let (mean, sum) = meanPull(pull, scores, token: token)
+      for expert in 0..<experts {
+        let score = scores.values[row + expert]
+        let slope = scores.isSigmoid ? 1 - score : 1
+        dLogits[row + expert] += scale * score / sum * slope * (pull[expert] - mean)
+      }
+    }
+  }
+
+  /// `dz_t = 2 c_z lse_t softmax(z_t) / T`.
+  func addZGradient(_ decision: RoutingDecision, scale: Float, to dLogits: inout [Float]) {
+    let tokens = decision.routing.tokens
+    let softmax = decision.scores.softmax
+    for token in 0..<tokens {
+      let factor = 2 * scale * zLoss * decision.scores.logSumExp[token] / Float(tokens)
+      for i in token * experts..<(token + 1) * experts { dLogits[i] += factor * softmax[i] }
+    }
+  }
+
+  /// `[E]`: what one unit of a token's probability costs at each expert, `c E f_i / T`. The counts behind f do not move
+  /// with the logits.
+  private func loadBalancePull(_ decision: RoutingDecision) -> [Float] {
+    let pairs = decision.load[experts] * Double(topK)
+    let factor = Double(loadBalance) * Double(experts) / (pairs * Double(decision.routing.tokens))
+    return (0..<experts).map { Float(factor * decision.load[$0]) }
+  }
+
+  /// `Σ_j p_j g_j` of one token, and the sum by which its scores become p.
+  private func meanPull(_ pull: [Float], _ scores: Scores, token: Int) -> (mean: Float, sum: Float) {
+    let row = token * experts
+    var weighted: Float = 0
+    var sum: Float = scores.isSigmoid ? .leastNormalMagnitude : 0  // sigmoid scores may all be zero
+    for expert in 0..<experts {
+      weighted += scores.values[row + expert] * pull[expert]
+      sum += scores.values[row + expert]
+    }
+    return (weighted / sum, sum)
+  }
+}
