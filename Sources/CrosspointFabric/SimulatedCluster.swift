@@ -1,0 +1,68 @@
+import CrosspointCore
+import Synchronization
+
+/// Ranks that are threads of this process: the ``Fabric`` of tests, examples and experiments, without MPI.
+///
+/// ```swift
+/// let sums = try SimulatedCluster(ranks: 4).run { fabric in
+///   var sum = [Float(fabric.rank)]
+///   try sum.withUnsafeMutableBufferPointer { try fabric.allreduce($0, operation: "example") }
+///   return sum[0]
+/// }
+/// // sums == [6, 6, 6, 6]
+/// ```
+///
+/// A block is copied once, from the sender's memory to the receiver's; a warm exchange allocates nothing. A failure inside
+/// an exchange reaches every rank that waits for it as the same error; a rank that throws or returns elsewhere while others
+/// wait for it is named to them as ``CrosspointError/Code/rankLost``, at once.
+public struct SimulatedCluster: Sendable {
+  public let ranks: Int
+  /// Counted from the start of each exchange; where the ranks' ``Fabric/deadline`` starts.
+  public var deadline: Duration
+  /// The network's delays; `nil`: none.
+  public var link: LinkModel?
+  /// What goes wrong.
+  public var faults: [Fault]
+
+  public init(ranks: Int, deadline: Duration = .seconds(30), link: LinkModel? = nil, faults: [Fault] = []) {
+    precondition(ranks > 0, "a cluster of \(ranks) ranks")
+    self.ranks = ranks
+    self.deadline = deadline
+    self.link = link
+    self.faults = faults
+  }
+
+  /// Runs `body` once per rank, each in a thread of its own, and returns what they return, by rank.
+  ///
+  /// - Throws: what the rank threw that failed first.
+  @discardableResult
+  public func run<T: Sendable>(_ body: @escaping @Sendable (any Fabric) throws -> T) throws -> [T] {
+    let (results, firstFailed) = runRanks(body)
+    if let firstFailed { _ = try results[firstFailed].get() }
+    return try results.map { try $0.get() }
+  }
+
+  /// As ``run(_:)``, but returns what each rank returned or threw.
+  @discardableResult
+  public func results<T: Sendable>(
+    _ body: @escaping @Sendable (any Fabric) throws -> T
+  ) -> [Result<T, any Error>] {
+    runRanks(body).results
+  }
+
+  private func runRanks<T: Sendable>(
+    _ body: @escaping @Sendable (any Fabric) throws -> T
+  ) -> (results: [Result<T, any Error>], firstFailed: Int?) {
+    let switchboard = Switchboard(ranks: ranks, link: link)
+    let results = Mutex([Result<T, any Error>?](repeating: nil, count: ranks))
+    inThreads(count: ranks) { rank in
+      let fabric = SimulatedFabric(rank: rank, cluster: self, switchboard: switchboard)
+      let result = Result { try body(fabric) }
+      var failure: (any Error)?
+      if case .failure(let error) = result { failure = error }
+      results.withLock { $0[rank] = result }
+      switchboard.finish(rank, failure: failure)
+    }
+    return (results.withLock { $0.map { $0! } }, switchboard.firstFailed)
+  }
+}

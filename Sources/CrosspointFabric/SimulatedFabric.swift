@@ -1,0 +1,68 @@
+import CrosspointCore
+
+/// One rank's view of a ``SimulatedCluster``.
+final class SimulatedFabric: Fabric {
+  let rank: Int
+  let rankCount: Int
+  var deadline: Duration
+
+  private let switchboard: Switchboard
+  private let faults: [Fault]
+  /// Exchanges begun, for the faults.
+  private var begun = 0
+
+  init(rank: Int, cluster: SimulatedCluster, switchboard: Switchboard) {
+    self.rank = rank
+    rankCount = cluster.ranks
+    deadline = cluster.deadline
+    faults = cluster.faults
+    self.switchboard = switchboard
+  }
+
+  func exchange(
+    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
+    arrived: (_ source: Int) -> Void
+  ) throws(CrosspointError) {
+    precondition(send.count == rankCount && receive.count == rankCount, "one block per rank")
+    let exchange = begun
+    begun += 1
+    try suffer(exchange, operation)
+    let transfer = Switchboard.Transfer(
+      rank: rank, send: send, receive: receive, operation: operation, deadline: deadline)
+    try switchboard.exchange(transfer) { source in
+      flipBytes(of: receive[source], from: source, exchange)
+      arrived(source)
+    }
+  }
+
+  /// The faults of this rank itself.
+  private func suffer(_ exchange: Int, _ operation: StaticString) throws(CrosspointError) {
+    for fault in faults where fault.rank == rank {
+      switch fault.kind {
+      case .slow(let delay):
+        switchboard.pause(for: delay)
+      case .silent where exchange >= fault.exchange:
+        switchboard.fallSilent()
+        throw switchboard.lose(rank, lost("fell silent", exchange, operation))
+      case .dead where exchange == fault.exchange:
+        throw switchboard.lose(rank, lost("died", exchange, operation))
+      case .silent, .dead, .flippedByte:
+        break
+      }
+    }
+  }
+
+  private func lost(_ how: String, _ exchange: Int, _ operation: StaticString) -> CrosspointError {
+    CrosspointError(
+      .rankLost, operation: operation.description, rank: rank, argument: "faults",
+      "the rank \(how) at exchange \(exchange), as it was told to")
+  }
+
+  private func flipBytes(of block: UnsafeMutableRawBufferPointer, from source: Int, _ exchange: Int) {
+    for fault in faults where fault.rank == source && fault.exchange == exchange {
+      guard case .flippedByte(receiver: rank, let offset) = fault.kind else { continue }
+      precondition(offset < block.count, "no byte \(offset) in a block of \(block.count): the fault hits nothing")
+      block[offset] = ~block[offset]
+    }
+  }
+}

@@ -1,0 +1,28 @@
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+
+/// Runs `body(0)` … `body(count − 1)`, each in a new thread, and returns when all have returned.
+func inThreads(count: Int, _ body: @escaping @Sendable (Int) -> Void) {
+  var threads: [pthread_t] = []
+  for index in 0..<count {
+    var thread = pthread_t()
+    let job = Unmanaged.passRetained(Job { body(index) })
+    let status = pthread_create(&thread, nil, runJob, job.toOpaque())
+    precondition(status == 0, "the system gives no thread \(index) of \(count): error \(status)")
+    threads.append(thread)
+  }
+  for thread in threads { pthread_join(thread, nil) }
+}
+
+private final class Job {
+  let work: () -> Void
+  init(_ work: @escaping () -> Void) { self.work = work }
+}
+
+private func runJob(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
+  Unmanaged<Job>.fromOpaque(argument!).takeRetainedValue().work()
+  return nil
+}
