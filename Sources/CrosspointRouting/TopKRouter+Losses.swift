@@ -27,8 +27,9 @@ extension TopKRouter {
       let (mean, sum) = meanPull(pull, scores, token: token)
       for expert in 0..<experts {
         let score = scores.values[row + expert]
-        let slope = scores.isSigmoid ? 1 - score : 1
-        dLogits[row + expert] += scale * score / sum * slope * (pull[expert] - mean)
+        let slope: Float = scores.isSigmoid ? 1 - score : 1
+        let share: Float = score / sum
+        dLogits[row + expert] += scale * share * slope * (pull[expert] - mean)
       }
     }
   }
