@@ -53,7 +53,8 @@ public final class BufferPool: Sendable {
   /// - Throws: ``CrosspointError/Code/outOfMemory`` when the cap or the system forbids it.
   public func lease(bytes: Int) throws(CrosspointError) -> Buffer {
     guard bytes > 0 else { return .empty }
-    let wanted = (bytes + 63) & ~63
+    // Not rounded up beyond what Int holds: the system refuses such a size anyway.
+    let wanted = bytes > .max - 63 ? bytes : (bytes + 63) & ~63
     let result: Result<Buffer, CrosspointError> = state.withLock { state in
       if let index = Self.bestFit(state.idle, wanted) { return .success(state.idle.swapRemove(at: index)) }
       if wanted > capacity - state.heldBytes { Self.dropIdle(&state) }
