@@ -70,13 +70,8 @@ public struct ExchangeOptions: Hashable, Sendable {
 
   /// `key=value` pairs in a fixed order: what the ranks compare, and what summaries print.
   public var pairs: [(key: String, value: String)] {
-    let compressionText =
-      switch compression {
-      case .off: "off"
-      case .crossPolytope(let options): "\(options)"
-      }
     return [
-      ("compression", compressionText), ("compensation", "\(compensation)"),
+      ("compression", "\(compression)"), ("compensation", "\(compensation)"),
       ("wire-dispatch", "\(wire.dispatch)"), ("wire-combine", "\(wire.combine)"),
       ("wire-combine-backward", "\(wire.combineBackward)"), ("wire-dispatch-backward", "\(wire.dispatchBackward)"),
       ("packing", "\(packing)"), ("non-finite", nonFinite.rawValue), ("seed", "\(seed)"),

@@ -1,0 +1,54 @@
+import ArgumentParser
+import CrosspointCompression
+import CrosspointExchange
+
+/// The options that every tool shares.
+///
+/// ```
+/// --compression off | lsh[:functions=Q,width=W,rounds=R,centred=true|false] | lsh-moe
+/// --compensation none|identity|scaled     --wire fp32|bf16|…     --wire-dispatch, --wire-combine, --wire-gradient
+/// ```
+public struct ExchangeArguments: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Which rows stand for the tokens: off, lsh, lsh-moe (the paper's six functions).",
+      discussion: "lsh takes settings, for example lsh:functions=2,width=64,rounds=3,centred=true.",
+      valueName: "off|lsh[:…]|lsh-moe"))
+  public var compression = ExchangeOptions.Compression.off
+
+  @Option(help: ArgumentHelp("What is added back of the residual.", valueName: "none|identity|scaled"))
+  public var compensation = ResidualCompensation.identity
+
+  @Option(help: ArgumentHelp("Wire format of all four transfers.", valueName: "fp32|bf16|fp16|fp8|int8|int4|rotated:BITS"))
+  public var wire = WireFormat.fp32
+
+  @Option(help: ArgumentHelp("Wire format of dispatch, instead of --wire.", valueName: "format"))
+  public var wireDispatch: WireFormat?
+
+  @Option(help: ArgumentHelp("Wire format of combine, instead of --wire.", valueName: "format"))
+  public var wireCombine: WireFormat?
+
+  @Option(help: ArgumentHelp("Wire format of both gradient transfers, instead of --wire.", valueName: "format"))
+  public var wireGradient: WireFormat?
+
+  @Option(help: ArgumentHelp("Entropy coding of frames.", valueName: "none|zstd|auto"))
+  public var packing = Packing.none
+
+  @Option(help: "Seed of every random choice.")
+  public var seed: UInt64 = 0
+
+  public init() {}
+
+  /// The options as the library takes them.
+  public var exchangeOptions: ExchangeOptions {
+    var formats = ExchangeOptions.Wire(wire)
+    if let wireDispatch { formats.dispatch = wireDispatch }
+    if let wireCombine { formats.combine = wireCombine }
+    if let wireGradient {
+      formats.combineBackward = wireGradient
+      formats.dispatchBackward = wireGradient
+    }
+    return ExchangeOptions(
+      compression: compression, compensation: compensation, wire: formats, packing: packing, seed: seed)
+  }
+}

@@ -1,0 +1,220 @@
+import CrosspointCore
+@testable import CrosspointExchange
+import CrosspointFabric
+import CrosspointRouting
+import CrosspointTestSupport
+import CrosspointTokens
+import Testing
+
+/// Runs a body on every rank and gives each rank's error; a rank that does not throw is a test failure.
+private func errors(
+  ranks: Int = 3, deadline: Duration = .seconds(5), faults: [Fault] = [],
+  _ body: @escaping @Sendable (any Fabric) throws -> Void
+) -> [CrosspointError] {
+  SimulatedCluster(ranks: ranks, deadline: deadline, faults: faults).results(body).compactMap { result in
+    switch result {
+    case .success:
+      Issue.record("a rank did not throw")
+      return nil
+    case .failure(let error):
+      return error as? CrosspointError
+    }
+  }
+}
+
+@Suite struct BadInputTests {
+  static let layout = try! ExpertLayout(experts: 4, hidden: 8)
+
+  static func step(_ exchange: ExpertExchange, tokens: borrowing TokenBatch) throws {
+    _ = try trainingStep(
+      exchange, tokens: tokens, routing: randomRouting(tokens: tokens.rows, topK: 2, experts: 4, notSent: 0, seed: 1),
+      dy: randomBatch(rows: tokens.rows, hidden: 8, seed: 2))
+  }
+
+  @Test(arguments: [Float.nan, .infinity, -.infinity])
+  func nonFiniteTokensAreNamedOnEveryRank(value: Float) {
+    let thrown = errors { fabric in
+      let exchange = try ExpertExchange(fabric: fabric, layout: Self.layout)
+      let tokens = try randomBatch(rows: 5, hidden: 8, seed: 3)
+      if fabric.rank == 1 { tokens.elements[3 * 8 + 6] = value }
+      try Self.step(exchange, tokens: tokens)
+    }
+    #expect(thrown.count == 3)
+    for error in thrown {
+      #expect(error.code == .nonFinite)
+      #expect(error.rank == 1)
+      #expect(error.message.contains("row 3, column 6"))
+      #expect(error == thrown[0])
+    }
+  }
+
+  @Test func nonFiniteTokensTravelWhenThePolicySaysSo() throws {
+    try SimulatedCluster(ranks: 2).run { fabric in
+      let exchange = try ExpertExchange(fabric: fabric, layout: Self.layout, options: .init(nonFinite: .propagate))
+      let tokens = try randomBatch(rows: 4, hidden: 8, seed: 3)
+      tokens.elements[9] = .nan
+      let routing = try Routing(
+        topkIndices: [0, 1, 2, 3], topkWeights: [1, 1, 1, 1], topK: 1, experts: 4)
+      let handle = try exchange.dispatch(tokens, routing)
+      let y = try exchange.combine(handle.rows, handle)
+      #expect(firstBitDifference(y.array, tokens.array) == nil)
+    }
+  }
+
+  @Test func differentOptionsNameRankAndOption() {
+    let thrown = errors { fabric in
+      _ = try ExpertExchange(
+        fabric: fabric, layout: Self.layout, options: .init(wire: fabric.rank == 2 ? .init(.bf16) : .init(.fp32)))
+    }
+    for error in thrown {
+      #expect(error.code == .ranksDisagree)
+      #expect(error.rank == 2)
+      #expect(error.message.contains("wire-dispatch=bf16"))
+    }
+  }
+
+  @Test func differentLayoutsAreRefused() {
+    for error in errors({ fabric in
+      _ = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 4 + fabric.rank % 2, hidden: 8))
+    }) {
+      #expect(error.code == .ranksDisagree)
+      #expect(error.message.contains("experts=5"))
+    }
+  }
+
+  @Test func wrongShapesAreRefusedOnEveryRank() {
+    let wrong: [@Sendable (ExpertExchange) throws -> Void] = [
+      { try Self.step($0, tokens: randomBatch(rows: 3, hidden: 7, seed: 1)) },
+      { exchange in
+        _ = try exchange.dispatch(
+          randomBatch(rows: 3, hidden: 8, seed: 1), randomRouting(tokens: 4, topK: 1, experts: 4, seed: 1))
+      },
+      { exchange in
+        _ = try exchange.dispatch(
+          randomBatch(rows: 3, hidden: 8, seed: 1), randomRouting(tokens: 3, topK: 1, experts: 5, seed: 1))
+      },
+    ]
+    for body in wrong {
+      let thrown = errors { fabric in
+        let exchange = try ExpertExchange(fabric: fabric, layout: Self.layout)
+        if fabric.rank == 0 { try body(exchange) }
+        try Self.step(exchange, tokens: randomBatch(rows: 3, hidden: 8, seed: 1))
+      }
+      #expect(thrown.count == 3)
+      for error in thrown {
+        #expect(error.code == .invalidArgument)
+        #expect(error.rank == 0)
+      }
+    }
+  }
+
+  @Test func outputsOfTheWrongSizeAreRefused() {
+    for error in errors({ fabric in
+      let exchange = try ExpertExchange(fabric: fabric, layout: Self.layout)
+      let handle = try exchange.dispatch(
+        randomBatch(rows: 6, hidden: 8, seed: 1), randomRouting(tokens: 6, topK: 1, experts: 4, seed: 1))
+      _ = try exchange.combine(randomBatch(rows: 1, hidden: 8, seed: 1), handle)
+    }) {
+      #expect(error.code == .invalidArgument)
+      #expect(error.argument == "output")
+    }
+  }
+
+  @Test func aHandleIsGoodOnceInOrderAndForItsOwnExchange() {
+    let misuses: [@Sendable (ExpertExchange, ExpertExchange, DispatchHandle) throws -> Void] = [
+      { exchange, _, handle in
+        _ = try exchange.combine(handle.rows, handle)
+        _ = try exchange.combine(handle.rows, handle)
+      },
+      { _, other, handle in _ = try other.combine(handle.rows, handle) },
+      { exchange, _, handle in _ = try exchange.dispatchBackward(handle.rows, handle) },
+      { exchange, _, handle in _ = try exchange.combineBackward(randomBatch(rows: 6, hidden: 8, seed: 1), handle) },
+    ]
+    for misuse in misuses {
+      for error in errors({ fabric in
+        let exchange = try ExpertExchange(fabric: fabric, layout: Self.layout)
+        let other = try ExpertExchange(fabric: fabric, layout: Self.layout)
+        let handle = try exchange.dispatch(
+          randomBatch(rows: 6, hidden: 8, seed: 1), randomRouting(tokens: 6, topK: 1, experts: 4, seed: 1))
+        try misuse(exchange, other, handle)
+      }) {
+        #expect(error.code == .handleMisuse)
+      }
+    }
+  }
+
+  @Test func ranksAtDifferentStepsAreCaught() {
+    for error in errors({ fabric in
+      let exchange = try ExpertExchange(fabric: fabric, layout: Self.layout)
+      let tokens = try randomBatch(rows: 6, hidden: 8, seed: 1)
+      let routing = try randomRouting(tokens: 6, topK: 1, experts: 4, seed: 1)
+      let handle = try exchange.dispatch(tokens, routing)
+      if fabric.rank == 1 { _ = try exchange.dispatch(tokens, routing) }
+      _ = try exchange.combine(handle.rows, handle)
+    }) {
+      #expect(error.code == .ranksDisagree)
+    }
+  }
+
+  @Test func aCapThatIsTooSmallIsAnErrorOnEveryRankBeforeAnythingIsLost() {
+    for error in errors({ fabric in
+      let exchange = try ExpertExchange(
+        fabric: fabric, layout: Self.layout, options: .init(capacityBytes: fabric.rank == 0 ? 6_000 : .max))
+      try Self.step(exchange, tokens: randomBatch(rows: 200, hidden: 8, seed: 1))
+    }) {
+      #expect(error.code == .outOfMemory)
+      #expect(error.rank == 0)
+    }
+  }
+}
+
+@Suite struct FaultTests {
+  /// Fabric exchanges that a whole training step makes, init included.
+  static let exchangesPerStep = 1 + 4 * 4
+
+  static func step(_ fabric: any Fabric) throws {
+    let exchange = try ExpertExchange(fabric: fabric, layout: BadInputTests.layout)
+    try BadInputTests.step(exchange, tokens: randomBatch(rows: 12, hidden: 8, seed: UInt64(fabric.rank)))
+  }
+
+  @Test(arguments: 0..<exchangesPerStep)
+  func aDeadRankIsNamedInEveryPhase(phase: Int) {
+    let thrown = errors(faults: [.dead(1, atExchange: phase)]) { try Self.step($0) }
+    #expect(thrown.count == 3)
+    for error in thrown {
+      #expect(error.code == .rankLost)
+      #expect(error.rank == 1)
+    }
+  }
+
+  @Test(arguments: [0, 1, 2, 3, 4, 7, 11, 16])
+  func aSilentRankIsNamedWithinTheDeadline(phase: Int) {
+    let thrown = errors(deadline: .milliseconds(150), faults: [.silent(2, fromExchange: phase)]) {
+      try Self.step($0)
+    }
+    #expect(thrown.count == 3)
+    for error in thrown {
+      #expect(error.code == .deadlineExceeded || error.code == .rankLost)
+      #expect(error.rank == 2)
+    }
+  }
+
+  /// Payload frames are the third exchange of each transfer.
+  @Test(arguments: [3, 7, 11, 15], [0, 9, 33, 63, 64, 100])
+  func aFlippedByteInAFrameIsTheSameErrorOnEveryRank(phase: Int, offset: Int) {
+    let thrown = errors(faults: [.flippedByte(from: 0, to: 1, exchange: phase, offset: offset)]) { try Self.step($0) }
+    #expect(thrown.count == 3)
+    for error in thrown {
+      #expect(error.code == .corruptFrame || error.code == .truncatedFrame)
+      #expect(error.rank == 0)
+      #expect(error == thrown[0])
+    }
+  }
+
+  @Test(arguments: 0..<40)
+  func aFlippedByteInAnAnnouncementIsCaught(offset: Int) {
+    let thrown = errors(faults: [.flippedByte(from: 2, to: 0, exchange: 1, offset: offset)]) { try Self.step($0) }
+    for error in thrown { #expect(error == thrown[0]) }
+    #expect(thrown.first?.code == .corruptFrame)
+  }
+}

@@ -1,0 +1,23 @@
+import CrosspointCompression
+import CrosspointExchange
+import Testing
+
+@Suite struct OptionsTests {
+  @Test(arguments: [
+    "off", "lsh:functions=1,rounds=3,centred=true", "lsh:functions=2,width=64,rounds=1,centred=false",
+  ])
+  func compressionReadsWhatItPrints(text: String) throws {
+    let compression = try #require(ExchangeOptions.Compression(text))
+    #expect("\(compression)" == text)
+  }
+
+  @Test func thePresetIsThePapers() {
+    #expect(ExchangeOptions.Compression("lsh-moe") == .crossPolytope(.lshMoE))
+    #expect(ClusterOptions.lshMoE.functions == 6)
+  }
+
+  @Test(arguments: ["", "lsh:", "lsh:functions", "lsh:functions=x", "lsh:centred=2", "lsh:speed=1", "LSH", "lsh-moe:"])
+  func nonsenseIsNoCompression(text: String) {
+    #expect(ExchangeOptions.Compression(text) == nil)
+  }
+}

@@ -1,0 +1,71 @@
+import CrosspointCore
+import CrosspointExchange
+import CrosspointFabric
+import CrosspointRouting
+import CrosspointTokens
+
+/// Everything that one step through an exchange gives on one rank: what two fabrics must agree on bit for bit.
+public struct StepResult: Sendable, Equatable {
+  public var y: [Float]
+  public var tokenGradients: [Float]
+  public var weightGradients: [Float]
+  public var compensationGradients: [Float]
+  public var rowOrigins: [Float]
+
+  /// Whether every bit is the same, NaNs and signed zeros included.
+  public func isBitwiseEqual(to other: StepResult) -> Bool {
+    firstBitDifference(y, other.y) == nil && firstBitDifference(tokenGradients, other.tokenGradients) == nil
+      && firstBitDifference(weightGradients, other.weightGradients) == nil
+      && firstBitDifference(compensationGradients, other.compensationGradients) == nil
+      && firstBitDifference(rowOrigins, other.rowOrigins) == nil
+  }
+}
+
+/// Dispatch, toy experts, combine and both backward passes with the output gradient `dy`.
+public func trainingStep(
+  _ exchange: ExpertExchange, tokens: borrowing TokenBatch, routing: Routing, dy: borrowing TokenBatch
+) throws(CrosspointError) -> StepResult {
+  let experts = ToyExperts()
+  let first = exchange.localExperts.lowerBound
+  let handle = try exchange.dispatch(tokens, routing)
+  let output = try experts.forward(handle.rows, rowsPerExpert: handle.rowsPerExpert, firstExpert: first)
+  let y = try exchange.combine(output, handle)
+  let dOutput = try exchange.combineBackward(dy, handle)
+  let dRows = try experts.backward(handle.rows, dOutput, rowsPerExpert: handle.rowsPerExpert, firstExpert: first)
+  let dTokens = try exchange.dispatchBackward(dRows, handle)
+  return StepResult(
+    y: y.array, tokenGradients: dTokens.array, weightGradients: handle.topkWeightGradients,
+    compensationGradients: exchange.compensationGradients, rowOrigins: handle.rows.array)
+}
+
+/// Tokens of which many are alike: `kinds` prototypes plus noise, so that clusters have something to find.
+public func clusteredBatch(
+  rows: Int, hidden: Int, kinds: Int = 5, noise: Float = 0.1, seed: UInt64
+) throws(CrosspointError) -> TokenBatch {
+  let prototypes = randomFloats(kinds * hidden, seed: 99)
+  var tokens = randomFloats(rows * hidden, seed: seed)
+  for row in 0..<rows {
+    for d in 0..<hidden {
+      tokens[row * hidden + d] = prototypes[(row % kinds) * hidden + d] + noise * tokens[row * hidden + d]
+    }
+  }
+  return try TokenBatch(tokens, hidden: hidden)
+}
+
+/// A random routing: distinct experts per token, weights in (0, 1), some choices not sent.
+public func randomRouting(
+  tokens: Int, topK: Int, experts: Int, notSent: Float = 0.1, seed: UInt64
+) throws(CrosspointError) -> Routing {
+  var generator = SplitMix64(seed: seed)
+  var indices: [Int32] = []
+  var weights: [Float] = []
+  for _ in 0..<tokens {
+    var pool = (0..<experts).map { Int32($0) }
+    for _ in 0..<topK {
+      let pick = pool.remove(at: Int.random(in: 0..<pool.count, using: &generator))
+      indices.append(generator.nextUnit() < notSent ? -1 : pick)
+      weights.append(0.1 + 0.8 * generator.nextUnit())
+    }
+  }
+  return try Routing(topkIndices: indices, topkWeights: weights, topK: topK, experts: experts)
+}
