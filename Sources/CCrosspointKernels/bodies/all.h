@@ -1,4 +1,11 @@
 // Every body, in the order in which they use one another.
 #include "vectors.h"
 #include "rows.h"
+#include "hadamard.h"
+#include "hash.h"
+#include "cluster.h"
+#include "codec_checksum.h"
+#include "codec_floats.h"
+#include "codec_bits.h"
+#include "codec_planes.h"
 #include "table.h"

@@ -22,6 +22,47 @@ typedef struct xp_kernels {
   float (*dot_difference)(const float *y, const float *x, const float *c, size_t n);       // <y, x - c>
   float (*squared_distance)(const float *x, const float *c, size_t n);                     // |x - c|^2
   size_t (*first_nonfinite)(const float *x, size_t n);                                     // index, or n if all are finite
+
+  // The pseudo-rotation of one row (hadamard.h); out may be x. With p the largest power of two within n, signs holds for
+  // each round p values +-1 / sqrt p for the first p floats and, if n > p, as many for the last p.
+  void (*rotate)(float *out, const float *x, const float *signs, size_t n, int rounds);
+  void (*rotate_back)(float *out, const float *x, const float *signs, size_t n, int rounds);
+
+  // Cross-polytope ids (hash.h) of y, or of y - mean unless mean is NULL; function f looks at y[f * width ..< (f + 1) * width].
+  void (*cross_polytope)(uint32_t *ids, const float *y, const float *mean, size_t width, size_t functions);
+
+  // Buckets (cluster.h). rows lists the members as row numbers. Group gives the number of buckets; rows NULL: ids are
+  // already in member order; slots is a power of two above count. Centroids writes the mean row and size of every bucket.
+  size_t (*group)(int32_t *bucket_of, const uint32_t *ids, size_t functions, const int32_t *rows, size_t count,
+                  int32_t *table, size_t slots);
+  void (*centroids)(float *out, int32_t *counts, size_t buckets, const float *x, size_t n, const int32_t *rows,
+                    const int32_t *bucket_of, size_t count);
+
+  // Checksum of frames (codec_checksum.h): 64 lanes, zero at the start, absorb multiples of 256 bytes; the last call
+  // takes the tail of fewer than 256 bytes and the number of bytes in all.
+  void (*checksum_absorb)(uint32_t *lanes, const void *bytes, size_t n);
+  uint64_t (*checksum_finish)(const uint32_t *lanes, const void *tail, size_t n, uint64_t total);
+
+  // Rows as smaller floats (codec_floats.h): encode x * factor; decode and multiply by factor.
+  void (*bf16_encode)(void *out, const float *x, size_t n, float factor);
+  void (*bf16_decode)(float *out, const void *in, size_t n, float factor);
+  void (*fp16_encode)(void *out, const float *x, size_t n, float factor);
+  void (*fp16_decode)(float *out, const void *in, size_t n, float factor);
+  void (*e4m3_encode)(void *out, const float *x, size_t n, float factor);
+  void (*e4m3_decode)(float *out, const void *in, size_t n, float factor);
+
+  // Rows as packed codes of 1 to 8 bits (codec_bits.h); x and factor must be finite, n codes take bits * ceil(n / 8)
+  // bytes. Lloyd-Max: code of x * factor by 512 cells of 1/64; level[code] * factor. Uniform: round((x - low) / step).
+  void (*lloyd_max_encode)(void *out, const float *x, size_t n, int32_t bits, float factor, const uint32_t *cells);
+  void (*lloyd_max_decode)(float *out, const void *in, size_t n, int32_t bits, float factor, const float *levels);
+  void (*uniform_encode)(void *out, const float *x, size_t n, int32_t bits, float low, float step);
+  void (*uniform_decode)(float *out, const void *in, size_t n, int32_t bits, float low, float step);
+  float (*largest_magnitude)(const float *x, size_t n);  // NaN if any is NaN, 0 for n = 0
+  void (*smallest_and_largest)(const float *x, size_t n, float *smallest, float *largest);
+
+  // Byte planes of n elements of width bytes (codec_planes.h).
+  void (*plane_split)(void *out, const void *in, size_t n, size_t width, size_t plane);
+  void (*plane_merge)(void *out, const void *in, size_t n, size_t width, size_t plane);
 } xp_kernels;
 
 // The variant's table, or NULL where this build or this processor lacks it.

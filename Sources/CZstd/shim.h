@@ -1,0 +1,2 @@
+// Zstandard, as the operating system ships it.
+#include <zstd.h>

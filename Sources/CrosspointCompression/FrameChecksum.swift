@@ -1,0 +1,40 @@
+import CCrosspointKernels
+import CrosspointTokens
+
+/// The checksum of a growing run of bytes, taken block by block while the bytes are still in the cache.
+///
+/// Any change inside one aligned 32-bit word changes the result for certain (see `codec_checksum.h`).
+struct FrameChecksum {
+  /// Bytes that gather before they are summed: half of a first-level cache.
+  static let block = 16384
+
+  private let lanes: UnsafeMutablePointer<UInt32>
+  private let bytes: UnsafeRawPointer
+  private let kernels: xp_kernels
+  private var done = 0
+
+  /// - Parameter lanes: 64 words of scratch.
+  init(of bytes: UnsafeRawPointer, lanes: UnsafeMutablePointer<UInt32>, kernels: xp_kernels) {
+    self.bytes = bytes
+    self.lanes = lanes
+    self.kernels = kernels
+    lanes.update(repeating: 0, count: 64)
+  }
+
+  /// Says that the first `count` bytes are there.
+  @inline(__always)
+  mutating func advance(to count: Int) {
+    guard count - done >= Self.block else { return }
+    let step = (count - done) & ~255
+    kernels.checksum_absorb(lanes, bytes + done, step)
+    done += step
+  }
+
+  /// The checksum of the first `count` bytes.
+  consuming func finish(_ count: Int) -> UInt64 {
+    let step = (count - done) & ~255
+    kernels.checksum_absorb(lanes, bytes + done, step)
+    done += step
+    return kernels.checksum_finish(lanes, bytes + done, count - done, UInt64(count))
+  }
+}

@@ -1,0 +1,113 @@
+import CrosspointCore
+import CrosspointTokens
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+extension RowCodec {
+  /// Decodes a whole frame; its row counts must equal those of `groups`.
+  ///
+  /// Any damaged bit is found. What the targets hold after an error is unspecified.
+  /// - Throws: `truncatedFrame` when bytes are missing, `corruptFrame` for everything else that is wrong with the frame
+  ///   (both without a rank: the caller knows who sent it), `outOfMemory`.
+  public func decode(_ frame: UnsafeRawBufferPointer, into groups: [RowTarget]) throws(CrosspointError) {
+    let header = try FrameHeader(reading: frame, checksum: checksum)
+    let base = frame.baseAddress!
+    let rawBytes = try check(header, of: frame, against: groups)
+    let start = FrameHeader.bytes(groups: groups.count)
+    let body = base + start
+    let bodyBytes = frame.count - start
+
+    var checksum = FrameChecksum(of: body, lanes: lanes, kernels: kernels)
+    if header.packed {
+      try Self.compare(header.bodyChecksum, checksum.finish(bodyBytes))
+      let buffer = try pool.lease(bytes: 2 * rawBytes)
+      defer { pool.release(buffer) }
+      try unpack(UnsafeRawBufferPointer(start: body, count: bodyBytes), into: buffer.base, rawBytes, format: header.format)
+      decodeBody(UnsafeRawPointer(buffer.base), of: base, as: header.format, into: groups) { _ in }
+    } else {
+      decodeBody(body, of: base, as: header.format, into: groups) { checksum.advance(to: $0) }
+      try Self.compare(header.bodyChecksum, checksum.finish(bodyBytes))
+    }
+  }
+
+  private static func compare(_ stored: UInt64, _ computed: UInt64) throws(CrosspointError) {
+    guard stored == computed else {
+      throw .corrupt(
+        "body checksum", "\(String(stored, radix: 16)); computed \(String(computed, radix: 16)): bytes changed on the way")
+    }
+  }
+
+  /// Compares every number of a header with what is expected; returns the size of the unpacked body.
+  private func check(
+    _ header: FrameHeader, of frame: UnsafeRawBufferPointer, against groups: [RowTarget]
+  ) throws(CrosspointError) -> Int {
+    guard header.hidden == hidden else { throw .corrupt("hidden", "\(header.hidden); expected \(hidden)") }
+    guard header.groups == groups.count else { throw .corrupt("groups", "\(header.groups); expected \(groups.count)") }
+    let base = frame.baseAddress!
+    var rows = 0
+    var raw = 0
+    for (index, target) in groups.enumerated() {
+      let group = FrameHeader.group(index, of: base)
+      guard group.rows == target.rows else {
+        throw .corrupt("rows", "group \(index) has \(group.rows); expected \(target.rows)")
+      }
+      guard !group.centred || (header.format.kind == .rotated && group.rows > 0) else {
+        throw .corrupt("flags", "group \(index) of \(group.rows) rows as \(header.format) cannot be centred")
+      }
+      rows += group.rows
+      raw += group.rows * header.format.rowBytes(hidden: hidden)
+      if group.centred { raw += header.format.meanBytes(hidden: hidden) }
+    }
+    guard header.rows == rows else { throw .corrupt("rows", "\(header.rows) in all; the groups hold \(rows)") }
+    guard header.rawBytes == raw else {
+      throw .corrupt("raw body bytes", "\(header.rawBytes); \(rows) rows as \(header.format) take \(raw)")
+    }
+    let found = frame.count - FrameHeader.bytes(groups: groups.count)
+    guard header.bodyBytes <= found else {
+      throw .truncated("\(found) bytes of body; the header announces \(header.bodyBytes)")
+    }
+    guard header.bodyBytes == found, header.packed || found == raw else {
+      throw .corrupt("body bytes", "\(header.bodyBytes) announced, \(found) found; the rows take \(raw)")
+    }
+    return raw
+  }
+
+  private func decodeBody(
+    _ body: UnsafeRawPointer, of frame: UnsafeRawPointer, as format: WireFormat, into groups: [RowTarget],
+    _ willRead: (Int) -> Void
+  ) {
+    let rowBytes = format.rowBytes(hidden: hidden)
+    let hidden = hidden
+    let kernels = kernels
+    var offset = 0
+    for (index, group) in groups.enumerated() {
+      @inline(__always)
+      func forEachRow(_ decodeRow: (UnsafeMutablePointer<Float>, UnsafeRawPointer) -> Void) {
+        for index in 0..<group.rows {
+          willRead(offset + rowBytes)
+          decodeRow(group.base + index * hidden, body + offset)
+          offset += rowBytes
+        }
+      }
+      switch format.kind {
+      case .fp32: forEachRow { row, bytes in memcpy(row, bytes, rowBytes) }
+      case .bf16: forEachRow { row, bytes in kernels.bf16_decode(row, bytes, hidden, 1) }
+      case .fp16: forEachRow { row, bytes in kernels.fp16_decode(row, bytes, hidden, 1) }
+      case .fp8: forEachRow(decodeFP8)
+      case .int8, .int4: forEachRow { row, bytes in decodeUniform(row, bytes, bits: format.bits) }
+      case .rotated:
+        var mean: UnsafePointer<Float>?
+        if FrameHeader.group(index, of: frame).centred {
+          mean = decodeMean(body + offset)
+          offset += format.meanBytes(hidden: hidden)
+        }
+        let book = Codebook.ofBits[format.bits - 1]
+        forEachRow { row, bytes in decodeRotated(row, bytes, mean: mean, book: book) }
+      }
+    }
+  }
+}

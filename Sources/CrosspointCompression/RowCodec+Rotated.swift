@@ -1,0 +1,83 @@
+import CCrosspointKernels
+import CrosspointTokens
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+/// Rows in the rotated domain: minus the group's mean row, over the row's root mean square, coded by Lloyd-Max.
+///
+/// The rotation makes the elements of any row nearly Gaussian (central limit), which is what the codebook is made for.
+extension RowCodec {
+  /// Writes the group's mean row (rotated, as bfloat16) when it pays; returns it as the receiver will see it.
+  ///
+  /// Without its mean a group has the part ρ = 1 − n·|mean|² / Σ|row|² of its energy left, which at the same error is
+  /// worth ½ log₂(1/ρ) bits per element; the mean costs 16 / n. So it pays when n · log₂(1/ρ) > 32.
+  func encodeMean(of group: RowSource, into out: UnsafeMutableRawPointer) -> UnsafePointer<Float>? {
+    guard group.rows > 1 else { return nil }
+    let mean = scratchRow(0)
+    let sum = scratchRow(1)
+    sum.update(repeating: 0, count: hidden)
+    var energy = 0.0
+    for index in 0..<group.rows {
+      let row = group.row(index, hidden: hidden)
+      kernels.axpy(sum, 1, row, hidden)
+      energy += Double(kernels.dot(row, row, hidden))
+    }
+    kernels.scale(sum, 1 / Float(group.rows), sum, hidden)
+    let remaining = 1 - Double(group.rows) * Double(kernels.dot(sum, sum, hidden)) / energy
+    // Not a number for groups of zeros alone or with infinities: they go without.
+    guard remaining.isFinite, Double(group.rows) * -log2(max(remaining, 1e-12)) > 32 else { return nil }
+    rotation.rotate(sum, count: 1, into: mean)
+    kernels.bf16_encode(out, mean, hidden, 1)
+    return decodeMean(out)
+  }
+
+  func decodeMean(_ bytes: UnsafeRawPointer) -> UnsafePointer<Float> {
+    kernels.bf16_decode(scratchRow(0), bytes, hidden, 1)
+    return UnsafePointer(scratchRow(0))
+  }
+
+  func encodeRotated(
+    _ out: UnsafeMutableRawPointer, _ row: UnsafePointer<Float>, mean: UnsafePointer<Float>?, book: Codebook
+  ) {
+    let rotated = scratchRow(1)
+    rotation.rotate(row, count: 1, into: rotated)
+    if let mean { kernels.axpy(rotated, -1, mean, hidden) }
+    let scale = BFloat16(nearest: rootMeanSquare(rotated))
+    out.put(scale.bits, at: 0)
+    let factor = 1 / scale.value
+    guard factor.isFinite, factor > 0 else {
+      // Zero (or too small to be divided by) decodes as zeros; NaN and infinity as NaN.
+      out.put(scale.value.isFinite ? UInt16(0) : BFloat16.nan.bits, at: 0)
+      memset(out + 2, 0, WireFormat.packedBytes(hidden, bits: book.bits))
+      return
+    }
+    kernels.lloyd_max_encode(out + 2, rotated, hidden, Int32(book.bits), factor, book.cells)
+  }
+
+  func decodeRotated(
+    _ row: UnsafeMutablePointer<Float>, _ bytes: UnsafeRawPointer, mean: UnsafePointer<Float>?, book: Codebook
+  ) {
+    let rotated = scratchRow(1)
+    let scale = BFloat16(bits: bytes.get(at: 0))
+    kernels.lloyd_max_decode(rotated, bytes + 2, hidden, Int32(book.bits), scale.value, book.levels)
+    if let mean { kernels.axpy(rotated, 1, mean, hidden) }
+    rotation.rotateBack(rotated, count: 1, into: row)
+  }
+
+  /// √(mean x²); NaN when an element is NaN or infinite. Rows whose squares leave the range of a float are brought to one.
+  private func rootMeanSquare(_ row: UnsafeMutablePointer<Float>) -> Float {
+    let sum = kernels.dot(row, row, hidden)
+    if sum.isFinite, sum > 1e-30 { return (sum / Float(hidden)).squareRoot() }
+    let most = kernels.largest_magnitude(row, hidden)
+    guard most.isFinite else { return .nan }
+    guard most >= .leastNormalMagnitude else { return 0 }
+    let scaled = scratchRow(2)
+    let factor = max(1 / most, .leastNormalMagnitude)
+    kernels.scale(scaled, factor, row, hidden)
+    return (kernels.dot(scaled, scaled, hidden) / Float(hidden)).squareRoot() / factor
+  }
+}

@@ -1,0 +1,66 @@
+import CCrosspointKernels
+import CrosspointCore
+import CrosspointTokens
+
+/// Rows to frames and back: the one encoder and the one decoder of every transfer.
+///
+/// A frame is self-describing, versioned and checksummed (docs/wire-format.md). Every size in it is compared with what the
+/// receiver expects and with the frame's real length before it is used. Steady state allocates nothing.
+/// One codec serves one thread at a time. Not collective.
+///
+/// ```swift
+/// let codec = try RowCodec(hidden: 768, seed: 1, pool: pool)
+/// let bytes = try codec.encode([RowSource(base: x, rows: 10)], as: .bf16, packing: .none, into: frame)
+/// try codec.decode(UnsafeRawBufferPointer(rebasing: frame[..<bytes]), into: [RowTarget(base: y, rows: 10)])
+/// ```
+public final class RowCodec {
+  /// Floats per row.
+  public let hidden: Int
+  /// The link that `Packing.auto` weighs the time of zstd against, in bytes per second and rank.
+  /// The start value is that of 1 Gbit/s; zstd seldom pays on links faster than that.
+  public var linkBytesPerSecond = 125e6
+
+  let kernels: xp_kernels
+  let pool: BufferPool
+  let rotation: PseudoRotation
+  let squeezer: ByteSqueezer
+  private let scratch: BufferPool.Buffer
+
+  /// - Parameters:
+  ///   - hidden: Floats per row, 1 to 2³¹ − 1.
+  ///   - seed: Seed of the rotation; the same on every rank.
+  ///   - pool: Where scratch memory comes from.
+  /// - Throws: `invalidArgument`, `outOfMemory`.
+  public init(hidden: Int, seed: UInt64, pool: BufferPool) throws(CrosspointError) {
+    guard hidden > 0, hidden <= Int(Int32.max) else {
+      throw CrosspointError(
+        .invalidArgument, operation: "RowCodec", argument: "hidden", "\(hidden); 1 to \(Int32.max) floats per row")
+    }
+    self.hidden = hidden
+    self.pool = pool
+    kernels = CrosspointTokens.kernels
+    rotation = try PseudoRotation(hidden: hidden, rounds: 1, seed: seed)
+    squeezer = try ByteSqueezer()
+    scratch = try pool.lease(bytes: 256 + 3 * 4 * hidden)
+  }
+
+  deinit { pool.release(scratch) }
+
+  /// The 64 words of a checksum under way.
+  var lanes: UnsafeMutablePointer<UInt32> { scratch.base.assumingMemoryBound(to: UInt32.self) }
+
+  /// One of three rows of scratch.
+  func scratchRow(_ index: Int) -> UnsafeMutablePointer<Float> {
+    (scratch.base + 256 + index * 4 * hidden).assumingMemoryBound(to: Float.self)
+  }
+
+  func checksum(_ bytes: UnsafeRawPointer, _ count: Int) -> UInt64 {
+    FrameChecksum(of: bytes, lanes: lanes, kernels: kernels).finish(count)
+  }
+
+  /// Upper bound of the size of a frame that holds `rows` rows in `groups` groups.
+  public func maximumFrameBytes(_ format: WireFormat, rows: Int, groups: Int) -> Int {
+    FrameHeader.bytes(groups: groups) + rows * format.rowBytes(hidden: hidden)
+      + min(rows, groups) * format.meanBytes(hidden: hidden)
+  }
+}

@@ -1,0 +1,32 @@
+/// Rows to encode: contiguous from `base`, or gathered: row i is at `base + indices[i] · hidden`.
+///
+/// Borrows its memory, which must outlive the call it is handed to. Indices are trusted.
+public struct RowSource {
+  public let base: UnsafePointer<Float>
+  public let indices: UnsafePointer<Int32>?
+  public let rows: Int
+
+  public init(base: UnsafePointer<Float>, indices: UnsafePointer<Int32>? = nil, rows: Int) {
+    precondition(rows >= 0)
+    self.base = base
+    self.indices = indices
+    self.rows = rows
+  }
+
+  @inline(__always)
+  func row(_ index: Int, hidden: Int) -> UnsafePointer<Float> {
+    base + (indices.map { Int($0[index]) } ?? index) * hidden
+  }
+}
+
+/// Where decoded rows go: contiguous from `base`. Borrows its memory.
+public struct RowTarget {
+  public let base: UnsafeMutablePointer<Float>
+  public let rows: Int
+
+  public init(base: UnsafeMutablePointer<Float>, rows: Int) {
+    precondition(rows >= 0)
+    self.base = base
+    self.rows = rows
+  }
+}

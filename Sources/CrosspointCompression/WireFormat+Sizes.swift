@@ -1,0 +1,31 @@
+/// Sizes of the parts of a body; all follow from the format, the hidden size and the frame's row counts.
+extension WireFormat {
+  /// Elements that share one fp8 scale.
+  static let fp8Block = 128
+
+  /// Bytes of `n` codes packed by the bit kernels.
+  static func packedBytes(_ n: Int, bits: Int) -> Int { bits * ((n + 7) / 8) }
+
+  /// Bytes of one row.
+  func rowBytes(hidden: Int) -> Int {
+    switch kind {
+    case .fp32: 4 * hidden
+    case .bf16, .fp16: 2 * hidden
+    case .fp8: hidden + 2 * ((hidden + Self.fp8Block - 1) / Self.fp8Block)
+    case .int8, .int4: 4 + Self.packedBytes(hidden, bits: bits)
+    case .rotated: 2 + Self.packedBytes(hidden, bits: bits)
+    }
+  }
+
+  /// Bytes of a group's mean row.
+  func meanBytes(hidden: Int) -> Int { kind == .rotated ? 2 * hidden : 0 }
+
+  /// Width of the elements whose bytes are worth sorting into planes.
+  var planes: Int {
+    switch kind {
+    case .fp32: 4
+    case .bf16, .fp16: 2
+    default: 1
+    }
+  }
+}

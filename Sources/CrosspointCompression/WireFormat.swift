@@ -1,0 +1,70 @@
+/// How a row becomes bytes on the wire.
+///
+/// Its text is that of `--wire`: `fp32`, `bf16`, `fp16`, `fp8`, `int8`, `int4`, `rotated:1` … `rotated:8`.
+/// What each costs and gives is in docs/wire-format.md.
+public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
+  enum Kind: UInt8, Sendable {
+    case fp32 = 1
+    case bf16, fp16, fp8, int8, int4, rotated
+  }
+
+  let kind: Kind
+  /// Bits per element, scales and means not counted.
+  public let bits: Int
+
+  private init(_ kind: Kind, bits: Int) {
+    self.kind = kind
+    self.bits = bits
+  }
+
+  /// The floats themselves: bitwise.
+  public static let fp32 = WireFormat(.fp32, bits: 32)
+  /// bfloat16, round to nearest even.
+  public static let bf16 = WireFormat(.bf16, bits: 16)
+  /// IEEE half, round to nearest even; beyond 65504 becomes infinite.
+  public static let fp16 = WireFormat(.fp16, bits: 16)
+  /// E4M3 with one scale for every 128 elements.
+  public static let fp8 = WireFormat(.fp8, bits: 8)
+  /// 256 even steps between a row's smallest and largest element.
+  public static let int8 = WireFormat(.int8, bits: 8)
+  /// 16 even steps between a row's smallest and largest element.
+  public static let int4 = WireFormat(.int4, bits: 4)
+  /// Centred, pseudo-rotated rows in `bits` (1 to 8) bits per element by the Lloyd-Max quantiser of the unit Gaussian.
+  public static func rotated(bits: Int) -> WireFormat {
+    precondition((1...8).contains(bits), "rotated:\(bits): 1 to 8 bits")
+    return WireFormat(.rotated, bits: bits)
+  }
+
+  /// Every format there is.
+  public static let all: [WireFormat] = [.fp32, .bf16, .fp16, .fp8, .int8, .int4] + (1...8).map { .rotated(bits: $0) }
+
+  /// Whether decoding gives back every bit.
+  public var isLossless: Bool { self == .fp32 }
+
+  public var description: String { kind == .rotated ? "rotated:\(bits)" : "\(kind)" }
+
+  /// `nil` for a text that names no format.
+  public init?(_ description: String) {
+    guard let format = Self.all.first(where: { $0.description == description }) else { return nil }
+    self = format
+  }
+
+  /// The number that stands for it in a frame: kind in the low byte, bits in the high one.
+  public var code: UInt16 { UInt16(kind.rawValue) | UInt16(bits) << 8 }
+
+  /// `nil` for a number that stands for no format.
+  public init?(code: UInt16) {
+    guard let format = Self.all.first(where: { $0.code == code }) else { return nil }
+    self = format
+  }
+}
+
+/// Whether the body of a frame is squeezed by zstd.
+public enum Packing: String, Hashable, Sendable, CaseIterable {
+  /// Never.
+  case none
+  /// Wherever it saves a byte.
+  case zstd
+  /// Where a measured sample says that it pays on a link of ``RowCodec/linkBytesPerSecond``.
+  case auto
+}
