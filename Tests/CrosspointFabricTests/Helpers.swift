@@ -9,7 +9,9 @@ func exchangeBytes(_ fabric: any Fabric, send lengths: [Int], receive expected: 
     return block
   }
   let receive = expected.map { UnsafeMutableRawBufferPointer.allocate(byteCount: $0, alignment: 1) }
-  defer { (send + receive).forEach { $0.deallocate() } }
+  defer {
+    for block in send + receive { block.deallocate() }
+  }
   try fabric.exchange(send: send.map { UnsafeRawBufferPointer($0) }, receive: receive, operation: "test")
   return receive.map(Array.init)
 }
