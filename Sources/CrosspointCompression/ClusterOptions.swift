@@ -1,0 +1,59 @@
+import CrosspointCore
+
+/// How tokens are grouped: cross-polytope functions over one pseudo-rotation, concatenated.
+///
+/// More functions make more buckets: more rows travel, and each is nearer to its tokens.
+///
+/// ```swift
+/// var options = ClusterOptions.lshMoE      // six functions, as published
+/// options.centred = true
+/// try options.validate(hidden: 768)
+/// options.resolvedWidth(hidden: 768)       // 128
+/// ```
+public struct ClusterOptions: Hashable, Sendable {
+  /// Number of hash functions; tokens share a bucket when they agree on all of them.
+  public var functions: Int
+  /// Rotated coordinates that each function looks at; `nil`: see ``resolvedWidth(hidden:)``.
+  public var width: Int?
+  /// Rounds of the pseudo-rotation, 1…8.
+  public var rounds: Int
+  /// Whether the mean of an expert's tokens on this rank is subtracted before hashing. Without it, tokens with a strong
+  /// common mean collapse into few buckets with a large residual.
+  public var centred: Bool
+
+  public init(functions: Int = 1, width: Int? = nil, rounds: Int = 3, centred: Bool = true) {
+    self.functions = functions
+    self.width = width
+    self.rounds = rounds
+    self.centred = centred
+  }
+
+  /// LSH-MoE as published (arXiv 2411.08446, Algorithm 1 and section 4): six functions, tokens as they are.
+  public static let lshMoE = ClusterOptions(functions: 6, centred: false)
+
+  /// The width in use: ``width`` if given; else all of `hidden` for one function, and for several the largest power of two
+  /// of which there are enough.
+  public func resolvedWidth(hidden: Int) -> Int {
+    if let width { return width }
+    if functions == 1 { return hidden }
+    return functions > 0 && hidden >= functions ? (hidden / functions).largestPowerOfTwoWithin : 1
+  }
+
+  /// - Throws: `invalidArgument` unless all functions fit side by side into `hidden` coordinates and rounds are in 1…8.
+  public func validate(hidden: Int) throws(CrosspointError) {
+    func invalid(_ argument: String, _ message: String) -> CrosspointError {
+      CrosspointError(.invalidArgument, operation: "ClusterOptions", argument: argument, message)
+    }
+    guard hidden >= 1 else { throw invalid("hidden", "\(hidden); at least one is needed") }
+    guard functions >= 1, functions <= hidden else {
+      throw invalid("functions", "\(functions) is not in 1…\(hidden), the hidden size")
+    }
+    guard PseudoRotation.roundsAllowed.contains(rounds) else { throw invalid("rounds", "\(rounds) is not in 1…8") }
+    let width = resolvedWidth(hidden: hidden)
+    guard width >= 1, width <= hidden / functions else {
+      throw invalid(
+        "width", "\(functions) functions of width \(width) do not fit into hidden \(hidden): at most \(hidden / functions)"
+      )
+    }
+  }
+}

@@ -1,0 +1,73 @@
+import CrosspointCore
+import CrosspointTokens
+
+/// A seeded orthonormal map that stands in for a random rotation and costs O(d log d) instead of O(d²).
+///
+/// One round multiplies by random signs and applies a Hadamard matrix. Where the hidden size is no power of two, the
+/// matrix works on the first p and then on the last p coordinates (p is the largest power of two within), each with signs
+/// of its own, and the two halves of the row are joined by `(a + b, a − b) / √2`; no coordinate is added. The Hadamard
+/// matrix has the entries `(−1)^popcount(σ(i) & j) / √p`, where σ exchanges bits 0…2 with bits 4…6 for p ≥ 128.
+///
+/// Every processor gives the same bits. Source: Andoni et al., "Practical and Optimal LSH for Angular Distance"
+/// (arXiv 1509.02897), section 6.
+public struct PseudoRotation: Sendable {
+  /// Floats per row.
+  public let hidden: Int
+  /// Rounds of signs and transform; more rounds look more like a uniformly random rotation.
+  public let rounds: Int
+  /// For each round the signs of the first p coordinates and, if p < hidden, those of the last p; times 1/√p.
+  package let signs: [Float]
+
+  /// Rounds that a rotation may have.
+  public static let roundsAllowed = 1...8
+  private static let hiddenAllowed = 1...(1 << 24)
+
+  /// - Throws: `invalidArgument` unless `hidden` is in 1…2²⁴ and `rounds` in 1…8.
+  public init(hidden: Int, rounds: Int = 3, seed: UInt64) throws(CrosspointError) {
+    guard Self.hiddenAllowed.contains(hidden) else {
+      throw CrosspointError(
+        .invalidArgument, operation: "PseudoRotation", argument: "hidden", "\(hidden) is not in 1…\(1 << 24)")
+    }
+    guard Self.roundsAllowed.contains(rounds) else {
+      throw CrosspointError(
+        .invalidArgument, operation: "PseudoRotation", argument: "rounds", "\(rounds) is not in 1…8")
+    }
+    self.hidden = hidden
+    self.rounds = rounds
+    let window = hidden.largestPowerOfTwoWithin
+    let size = Float(1 / Double(window).squareRoot())
+    var generator = SplitMix64(seed: seed)
+    signs = (0..<rounds * window * (window == hidden ? 1 : 2)).map { _ in
+      generator.next() >> 63 == 0 ? size : -size
+    }
+  }
+
+  /// Rotates `count` rows of ``hidden`` floats; `into` may be `rows` itself but may not overlap it otherwise.
+  public func rotate(_ rows: UnsafePointer<Float>, count: Int, into result: UnsafeMutablePointer<Float>) {
+    apply(kernels.rotate, rows, count, result)
+  }
+
+  /// The inverse of ``rotate(_:count:into:)``, which is also its adjoint; exact up to rounding.
+  public func rotateBack(_ rows: UnsafePointer<Float>, count: Int, into result: UnsafeMutablePointer<Float>) {
+    apply(kernels.rotate_back, rows, count, result)
+  }
+
+  private typealias Kernel = @convention(c) (
+    UnsafeMutablePointer<Float>?, UnsafePointer<Float>?, UnsafePointer<Float>?, Int, Int32
+  ) -> Void
+
+  private func apply(
+    _ kernel: Kernel, _ rows: UnsafePointer<Float>, _ count: Int, _ result: UnsafeMutablePointer<Float>
+  ) {
+    precondition(count >= 0, "\(count) rows")
+    let rounds = Int32(rounds)
+    signs.withUnsafeBufferPointer { signs in
+      for row in 0..<count { kernel(result + row * hidden, rows + row * hidden, signs.baseAddress, hidden, rounds) }
+    }
+  }
+}
+
+extension Int {
+  /// The largest power of two that is at most this positive number.
+  var largestPowerOfTwoWithin: Int { 1 << (Int.bitWidth - 1 - leadingZeroBitCount) }
+}

@@ -1,0 +1,95 @@
+import CrosspointCore
+import CrosspointTokens
+
+/// Groups the tokens of one expert that hash alike, and averages each group.
+///
+/// ```swift
+/// try clusterer.prepare(tokens)                                        // once per batch
+/// let clusters = try clusterer.cluster(members, clusterOf: clusterOf)  // once per expert
+/// clusterer.centroids(tokens.base, members, clusterOf: clusterOf, clusters: clusters, into: rows, counts: counts)
+/// ```
+/// Buckets depend on the rows and the seed alone: not on the processor, the other ranks or, uncentred, on which rows are
+/// hashed together. Memory comes from the pool and is kept between calls: the steady state allocates nothing.
+/// Source: LSH-MoE (arXiv 2411.08446), Algorithm 1.
+public final class TokenClusterer {
+  public let options: ClusterOptions
+  public let hidden: Int
+  let hash: CrossPolytopeHash
+  private var preparedRows = 0
+  // Centred: the rotated rows of the batch and, behind them, one for the mean. Uncentred: one rotated row at a time.
+  private let rotated: Scratch<Float>
+  // Centred: one row per member. Uncentred: one row per prepared row.
+  private let ids: Scratch<UInt32>
+  private let table: Scratch<Int32>
+
+  /// - Throws: `invalidArgument` where ``ClusterOptions/validate(hidden:)`` does.
+  public init(options: ClusterOptions, hidden: Int, seed: UInt64, pool: BufferPool) throws(CrosspointError) {
+    hash = try CrossPolytopeHash(options: options, hidden: hidden, seed: seed)
+    self.options = options
+    self.hidden = hidden
+    rotated = Scratch(pool)
+    ids = Scratch(pool)
+    table = Scratch(pool)
+  }
+
+  /// Rotates all rows of a batch; the result is kept until the next call.
+  /// - Throws: `invalidArgument` for rows of another size, `outOfMemory`.
+  public func prepare(_ tokens: borrowing TokenBatch) throws(CrosspointError) {
+    guard tokens.hidden == hidden else {
+      throw CrosspointError(
+        .invalidArgument, operation: "prepare", argument: "tokens", "rows of \(tokens.hidden) floats, not \(hidden)")
+    }
+    preparedRows = 0
+    if options.centred {
+      let rows = try rotated.reserve((tokens.rows + 1) * hidden)
+      hash.rotation.rotate(tokens.base, count: tokens.rows, into: rows)
+    } else {
+      let row = try rotated.reserve(hidden)
+      hash.ids(of: tokens.base, count: tokens.rows, into: try ids.reserve(tokens.rows * options.functions), scratch: row)
+    }
+    preparedRows = tokens.rows
+  }
+
+  /// Numbers the buckets of `members` (rows of the prepared batch) in order of first appearance.
+  ///
+  /// - Parameter clusterOf: receives the bucket of each member.
+  /// - Returns: the number of buckets; zero for no members.
+  /// - Throws: `outOfMemory`.
+  public func cluster(
+    _ members: UnsafeBufferPointer<Int32>, clusterOf: UnsafeMutablePointer<Int32>
+  ) throws(CrosspointError) -> Int {
+    guard let list = members.baseAddress, !members.isEmpty else { return 0 }
+    for member in members { precondition(member >= 0 && member < preparedRows, "row \(member) of \(preparedRows)") }
+    let slots = 4 * members.count.largestPowerOfTwoWithin
+    let table = try table.reserve(slots)
+    let functions = options.functions
+    guard options.centred else {
+      return kernels.group(clusterOf, ids.base, functions, list, members.count, table, slots)
+    }
+    let ids = try ids.reserve(members.count * functions)
+    let mean = rotated.base + preparedRows * hidden
+    findMean(of: members, into: mean)
+    for (index, member) in members.enumerated() {
+      hash.ids(ofRotated: rotated.base + Int(member) * hidden, mean: mean, into: ids + index * functions)
+    }
+    return kernels.group(clusterOf, ids, functions, nil, members.count, table, slots)
+  }
+
+  /// Writes the mean row of each bucket (`clusters × hidden`) and how many members it has.
+  ///
+  /// Sums run in member order, so that the result is bitwise repeatable; the mean of one member is that row bit for bit.
+  /// `tokens` need not be the prepared rows: any rows that `members` may index.
+  public func centroids(
+    _ tokens: UnsafePointer<Float>, _ members: UnsafeBufferPointer<Int32>, clusterOf: UnsafePointer<Int32>,
+    clusters: Int, into centroids: UnsafeMutablePointer<Float>, counts: UnsafeMutablePointer<Int32>
+  ) {
+    kernels.centroids(
+      centroids, counts, clusters, tokens, hidden, members.baseAddress, clusterOf, members.count)
+  }
+
+  private func findMean(of members: UnsafeBufferPointer<Int32>, into mean: UnsafeMutablePointer<Float>) {
+    mean.update(repeating: 0, count: hidden)
+    for member in members { kernels.axpy(mean, 1, rotated.base + Int(member) * hidden, hidden) }
+    kernels.scale(mean, 1 / Float(members.count), mean, hidden)
+  }
+}

@@ -1,0 +1,224 @@
+import CCrosspointKernels
+import CrosspointCompression
+import CrosspointCore
+import CrosspointTestSupport
+import CrosspointTokens
+import Testing
+
+@Test(arguments: [1, 2, 6])
+func `buckets are numbered by first appearance and join equal tuples only`(functions: Int) {
+  var generator = SplitMix64(seed: 1)
+  for count in [1, 2, 3, 100, 1000] {
+    let ids = (0..<2 * count * functions).map { _ in UInt32(generator.next() % 7) }
+    let rows = (0..<count).map { _ in Int32(generator.next() % UInt64(2 * count)) }
+    let expected = slowGroups(rows.map { Array(ids[Int($0) * functions..<(Int($0) + 1) * functions]) })
+    let slots = Int(1) << (Int.bitWidth - (2 * count).leadingZeroBitCount)
+    forEachKernelVariant { kernels in
+      var table = [Int32](repeating: 5, count: slots)
+      var buckets = [Int32](repeating: -9, count: count)
+      let number = kernels.group(&buckets, ids, functions, rows, count, &table, slots)
+      #expect(buckets == expected)
+      #expect(number == Int((expected.max() ?? -1) + 1))
+    }
+  }
+}
+
+@Test(arguments: [false, true], [24, 100])
+func `clusters are the tokens whose ids agree`(centred: Bool, hidden: Int) throws {
+  let options = ClusterOptions(functions: 2, width: 6, centred: centred)
+  let tokens = try clouds(rows: 200, hidden: hidden, centres: 12, noise: 0.3, offset: 1, seed: 2)
+  let members = (0..<200 as Range<Int32>).filter { !$0.isMultiple(of: 3) }.reversed() + []
+  let result = try clusters(options, tokens, members)
+
+  let rotation = try PseudoRotation(hidden: hidden, seed: 9)
+  let rotated = rotation.rotated(tokens.array)
+  var mean = [Float](repeating: 0, count: hidden)
+  for member in members { for c in 0..<hidden { mean[c] += rotated[Int(member) * hidden + c] } }
+  for c in 0..<hidden { mean[c] *= 1 / Float(members.count) }
+  let ids = members.map { member in
+    (0..<2).map { function in
+      let block = (0..<6).map { i in
+        let c = function * 6 + i
+        return rotated[Int(member) * hidden + c] - (centred ? mean[c] : 0)
+      }
+      var best = 0
+      for i in 1..<6 where abs(block[i]) > abs(block[best]) { best = i }
+      return UInt32(best + (block[best] < 0 ? 6 : 0))
+    }
+  }
+  #expect(result.clusterOf == slowGroups(ids))
+  #expect(result.count > 1)
+}
+
+@Test func `uncentred clusters do not depend on the batch around them`() throws {
+  let tokens = try clouds(rows: 90, hidden: 48, centres: 10, noise: 0.1, offset: 0, seed: 3)
+  let whole = try clusters(.lshMoE, tokens, Array(30..<60))
+  let part = try TokenBatch(Array(tokens.array[30 * 48..<60 * 48]), hidden: 48)
+  #expect(try clusters(.lshMoE, part, Array(0..<30)).clusterOf == whole.clusterOf)
+}
+
+@Test func `centring undoes a strong common mean`() throws {
+  let tokens = try clouds(rows: 400, hidden: 64, centres: 40, noise: 0.1, offset: 20, seed: 4)
+  let all = Array(0..<400 as Range<Int32>)
+  let uncentred = try clusters(ClusterOptions(centred: false), tokens, all).count
+  let centred = try clusters(ClusterOptions(centred: true), tokens, all).count
+  #expect(uncentred < 10)
+  #expect(centred > 20)
+}
+
+@Test func `more functions never give fewer clusters`() throws {
+  let tokens = try clouds(rows: 300, hidden: 128, centres: 20, noise: 0.5, offset: 0, seed: 5)
+  var last = 0
+  for functions in 1...8 {
+    let options = ClusterOptions(functions: functions, width: 16, centred: false)
+    let count = try clusters(options, tokens, Array(0..<300)).count
+    #expect(count >= last)
+    last = count
+  }
+  #expect(last > 20)
+}
+
+@Test(arguments: [7, 64, 1000])
+func `centroids are means in member order, the same bits on every kernel`(hidden: Int) throws {
+  let rows = randomFloats(40 * hidden, seed: 6)
+  let members: [Int32] = [3, 39, 0, 17, 5, 8, 8, 21, 30]
+  let bucketOf: [Int32] = [0, 1, 0, 0, 2, 1, 3, 0, 1]
+  var sums = [Float](repeating: 0, count: 4 * hidden)
+  for (member, bucket) in zip(members, bucketOf) {
+    for c in 0..<hidden { sums[Int(bucket) * hidden + c] += rows[Int(member) * hidden + c] }
+  }
+  let sizes: [Int32] = [4, 3, 1, 1]
+  let expected = sums.indices.map { sums[$0] * (1 / Float(sizes[$0 / hidden])) }
+  forEachKernelVariant { kernels in
+    var means = [Float](repeating: .nan, count: 4 * hidden)
+    var counts: [Int32] = [9, 9, 9, 9]
+    kernels.centroids(&means, &counts, 4, rows, hidden, members, bucketOf, members.count)
+    #expect(counts == sizes)
+    #expect(firstBitDifference(means, expected) == nil)
+  }
+}
+
+@Test func `residuals of a cluster sum to zero and a lone member is its own centroid`() throws {
+  let hidden = 40
+  let tokens = try clouds(rows: 120, hidden: hidden, centres: 15, noise: 0.2, offset: 0, seed: 7)
+  let oddities: [Float] = [-0.0, .nan, .leastNonzeroMagnitude, -.leastNonzeroMagnitude * 1000, .infinity]
+  _ = tokens.row(119).update(fromContentsOf: oddities)
+  let result = try clusters(ClusterOptions(functions: 2, centred: false), tokens, Array(0..<120))
+  #expect(result.counts.reduce(0, +) == 120)
+  #expect(result.counts.contains { $0 > 2 })
+  for cluster in 0..<result.count {
+    let members = (0..<120).filter { result.clusterOf[$0] == Int32(cluster) }
+    let centroid = Array(result.centroids[cluster * hidden..<(cluster + 1) * hidden])
+    #expect(Int(result.counts[cluster]) == members.count)
+    if members.count == 1 {
+      #expect(firstBitDifference(centroid, Array(tokens.row(members[0]))) == nil)
+    } else {
+      for c in 0..<hidden {
+        #expect(abs(members.reduce(0) { $0 + tokens.row($1)[c] - centroid[c] }) < 1e-4)
+      }
+    }
+  }
+  #expect(result.counts[Int(result.clusterOf[119])] == 1)
+}
+
+@Test(arguments: [false, true])
+func `equal rows share a cluster: zeros, constants, denormals`(centred: Bool) throws {
+  for value in [0, -3, .leastNonzeroMagnitude, Float.greatestFiniteMagnitude * 1e-3] as [Float] {
+    let tokens = try TokenBatch([Float](repeating: value, count: 20 * 12), hidden: 12)
+    let result = try clusters(ClusterOptions(functions: 3, centred: centred), tokens, Array(0..<20))
+    #expect(result.count == 1)
+  }
+}
+
+@Test(arguments: [false, true])
+func `a warm clusterer allocates nothing`(centred: Bool) throws {
+  let pool = BufferPool()
+  let clusterer = try TokenClusterer(
+    options: ClusterOptions(functions: 2, centred: centred), hidden: 32, seed: 1, pool: pool)
+  let tokens = try randomBatch(rows: 64, hidden: 32, seed: 8)
+  var clusterOf = [Int32](repeating: 0, count: 64)
+  func step() throws {
+    try clusterer.prepare(tokens)
+    for count in [0, 1, 20, 64, 5] {
+      let members = Array(0..<Int32(count))
+      try members.withUnsafeBufferPointer { _ = try clusterer.cluster($0, clusterOf: &clusterOf) }
+    }
+  }
+  try step()
+  let warm = pool.allocations
+  for _ in 0..<5 { try step() }
+  #expect(pool.allocations == warm)
+}
+
+@Test(arguments: [false, true])
+func `no tokens and no members make no clusters`(centred: Bool) throws {
+  let options = ClusterOptions(centred: centred)
+  #expect(try clusters(options, TokenBatch(rows: 0, hidden: 8), []).count == 0)
+  #expect(try clusters(options, TokenBatch(rows: 3, hidden: 8), []).count == 0)
+}
+
+@Test func `rows of another size and a full pool are refused`() throws {
+  let clusterer = try TokenClusterer(options: .init(), hidden: 64, seed: 1, pool: BufferPool(capacity: 4096))
+  let wrong = try TokenBatch(rows: 2, hidden: 8)
+  let misfit = #expect(throws: CrosspointError.self) { try clusterer.prepare(wrong) }
+  #expect(misfit?.argument == "tokens")
+  let large = try TokenBatch(rows: 100, hidden: 64)
+  let full = #expect(throws: CrosspointError.self) { try clusterer.prepare(large) }
+  #expect(full?.code == .outOfMemory)
+}
+
+@Test func `compensation reads back what it prints`() {
+  for compensation in [.none, .identity, .scaled] as [ResidualCompensation] {
+    #expect(ResidualCompensation(compensation.description) == compensation)
+  }
+  #expect(ResidualCompensation("scaled ") == nil)
+  #expect(ResidualCompensation("") == nil)
+}
+
+// MARK: - Helpers
+
+private struct Clusters {
+  var count: Int
+  var clusterOf: [Int32]
+  var centroids: [Float]
+  var counts: [Int32]
+}
+
+private func clusters(
+  _ options: ClusterOptions, _ tokens: borrowing TokenBatch, _ members: [Int32]
+) throws -> Clusters {
+  let clusterer = try TokenClusterer(options: options, hidden: tokens.hidden, seed: 9, pool: BufferPool())
+  try clusterer.prepare(tokens)
+  var clusterOf = [Int32](repeating: -1, count: members.count)
+  let rows = tokens.base
+  return try members.withUnsafeBufferPointer { members in
+    let count = try clusterer.cluster(members, clusterOf: &clusterOf)
+    var centroids = [Float](repeating: .nan, count: count * clusterer.hidden)
+    var counts = [Int32](repeating: -1, count: count)
+    clusterer.centroids(rows, members, clusterOf: clusterOf, clusters: count, into: &centroids, counts: &counts)
+    return Clusters(count: count, clusterOf: clusterOf, centroids: centroids, counts: counts)
+  }
+}
+
+/// Rows scattered around a few random centres, all moved by one common offset.
+private func clouds(
+  rows: Int, hidden: Int, centres: Int, noise: Float, offset: Float, seed: UInt64
+) throws -> TokenBatch {
+  let centre = randomFloats(centres * hidden, seed: seed)
+  let common = randomFloats(hidden, seed: seed + 2)
+  var elements = randomFloats(rows * hidden, seed: seed + 1)
+  for index in elements.indices {
+    let (row, c) = (index / hidden, index % hidden)
+    elements[index] = centre[row % centres * hidden + c] + noise * elements[index] + offset * common[c]
+  }
+  return try TokenBatch(elements, hidden: hidden)
+}
+
+private func slowGroups(_ ids: [[UInt32]]) -> [Int32] {
+  var numbers: [[UInt32]: Int32] = [:]
+  return ids.map { id in
+    let number = numbers[id] ?? Int32(numbers.count)
+    numbers[id] = number
+    return number
+  }
+}
