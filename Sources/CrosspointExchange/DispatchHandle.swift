@@ -7,7 +7,12 @@ import CrosspointTokens
 /// training), with the exchange that made it. Dropping the last reference gives its buffers back to the exchange.
 public final class DispatchHandle {
   /// The calls that a handle sees, in order.
-  enum Stage: String { case dispatched, combined, combineBackwarded = "back through combine", finished }
+  enum Stage: String {
+    case dispatched
+    case combined
+    case combineBackwarded = "back through combine"
+    case finished
+  }
 
   /// `[received rows × hidden]`: rows for this rank's experts, grouped by local expert, within an expert by source rank.
   public internal(set) var rows: TokenBatch

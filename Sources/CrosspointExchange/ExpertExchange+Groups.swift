@@ -46,7 +46,9 @@ extension ExpertExchange {
     }
   }
 
-  private func forEachExpertSideGroup(_ peer: Int, _ handle: DispatchHandle, _ body: (_ start: Int, _ rows: Int) -> Void) {
+  private func forEachExpertSideGroup(
+    _ peer: Int, _ handle: DispatchHandle, _ body: (_ start: Int, _ rows: Int) -> Void
+  ) {
     let locals = localExperts.count
     var expertStart = 0
     for local in 0..<locals {

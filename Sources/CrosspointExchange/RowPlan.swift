@@ -58,7 +58,9 @@ struct RowPlan: ~Copyable {
     try rowStart.resize(routing.experts + 1)
     try rowOfSlot.resize(routing.topkIndices.count)
     memberStart[0] = 0
-    for expert in 0..<routing.experts { memberStart[expert + 1] = memberStart[expert] + routing.tokensPerExpert[expert] }
+    for (expert, count) in routing.tokensPerExpert.enumerated() {
+      memberStart[expert + 1] = memberStart[expert] + count
+    }
     // Until the rows are known, rowStart is each expert's running fill position.
     for expert in 0...routing.experts { rowStart[expert] = memberStart[expert] }
     for (slot, expert) in routing.topkIndices.enumerated() where expert >= 0 {
@@ -81,7 +83,8 @@ struct RowPlan: ~Copyable {
 
   /// Clusters the members of each expert: `cluster` writes every member's row and returns the number of rows.
   mutating func assignRows(
-    _ cluster: (_ tokens: UnsafeBufferPointer<Int32>, _ rows: UnsafeMutablePointer<Int32>) throws(CrosspointError) -> Int
+    _ cluster: (_ tokens: UnsafeBufferPointer<Int32>, _ rows: UnsafeMutablePointer<Int32>) throws(CrosspointError)
+      -> Int
   ) throws(CrosspointError) {
     rowStart[0] = 0
     for expert in 0..<experts {

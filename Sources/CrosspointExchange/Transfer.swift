@@ -81,7 +81,9 @@ final class Transfer {
   func run(
     _ kind: LayerStatistics.TransferKind, format: WireFormat, failure: CrosspointError?,
     sources collectSources: (_ peer: Int, _ groups: inout [RowSource]) -> Void,
-    sized: (_ rows: (_ source: Int, _ group: Int) -> Int) throws(CrosspointError) -> Void = { _ throws(CrosspointError) in },
+    sized: (_ rows: (_ source: Int, _ group: Int) -> Int) throws(CrosspointError) -> Void = {
+      _ throws(CrosspointError) in
+    },
     targets collectTargets: (_ peer: Int, _ groups: inout [RowTarget]) -> Void
   ) throws(CrosspointError) {
     measure = Measure()

@@ -19,7 +19,8 @@ public struct ExchangeArguments: ParsableArguments {
   @Option(help: ArgumentHelp("What is added back of the residual.", valueName: "none|identity|scaled"))
   public var compensation = ResidualCompensation.identity
 
-  @Option(help: ArgumentHelp("Wire format of all four transfers.", valueName: "fp32|bf16|fp16|fp8|int8|int4|rotated:BITS"))
+  @Option(
+    help: ArgumentHelp("Wire format of all four transfers.", valueName: "fp32|bf16|fp16|fp8|int8|int4|rotated:BITS"))
   public var wire = WireFormat.fp32
 
   @Option(help: ArgumentHelp("Wire format of dispatch, instead of --wire.", valueName: "format"))

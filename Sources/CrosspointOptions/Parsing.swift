@@ -3,9 +3,9 @@ import CrosspointCompression
 import CrosspointExchange
 
 // The textual forms are the library's own (description and init?(_:)); here they only learn to be arguments.
-extension WireFormat: @retroactive ExpressibleByArgument {}
-extension Packing: @retroactive ExpressibleByArgument {}
-extension ResidualCompensation: @retroactive ExpressibleByArgument {}
-extension ExchangeOptions.Compression: @retroactive ExpressibleByArgument {
+extension WireFormat: ExpressibleByArgument {}
+extension Packing: ExpressibleByArgument {}
+extension ResidualCompensation: ExpressibleByArgument {}
+extension ExchangeOptions.Compression: ExpressibleByArgument {
   public init?(argument: String) { self.init(argument) }
 }

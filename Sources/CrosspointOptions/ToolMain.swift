@@ -17,7 +17,8 @@ extension ParsableCommand {
       let code = exitCode(for: error)
       // Help and version requests arrive as errors, too, and go where they belong.
       guard !code.isSuccess else { exit(withError: error) }
-      let text = message(for: error).split(separator: "\n").map { $0.trimmingPrefix { $0 == " " } }.joined(separator: " ")
+      let text = message(for: error).split(separator: "\n").map { $0.trimmingPrefix { $0 == " " } }.joined(
+        separator: " ")
       if !text.isEmpty {
         let help = code == .validationFailure ? " (see \(configuration.commandName ?? _commandName) --help)" : ""
         fputs("\(configuration.commandName ?? _commandName): \(text)\(help)\n", stderr)

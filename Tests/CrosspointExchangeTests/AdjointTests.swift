@@ -1,11 +1,12 @@
 import CrosspointCompression
 import CrosspointCore
-@testable import CrosspointExchange
 import CrosspointFabric
 import CrosspointRouting
 import CrosspointTestSupport
 import CrosspointTokens
 import Testing
+
+@testable import CrosspointExchange
 
 /// The forward pass as an equation, in double precision, with the bucket map that the exchange chose: what the exchange must
 /// agree with, and what central differences are taken of.

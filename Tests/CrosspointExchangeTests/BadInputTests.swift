@@ -1,10 +1,11 @@
 import CrosspointCore
-@testable import CrosspointExchange
 import CrosspointFabric
 import CrosspointRouting
 import CrosspointTestSupport
 import CrosspointTokens
 import Testing
+
+@testable import CrosspointExchange
 
 /// Runs a body on every rank and gives each rank's error; a rank that does not throw is a test failure.
 private func errors(
