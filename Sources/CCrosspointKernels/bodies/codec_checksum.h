@@ -1,7 +1,7 @@
 // The checksum of frames: 64 lanes of 32 bits that absorb 256 bytes a step.
 //
 // Every step and the final fold are bijective in each lane, so a change inside any one lane of any one step (a flipped
-// bit, a changed aligned word) changes the result for certain; anything wider goes unseen once in 2^64.
+// bit, a changed aligned word) changes the result for certain.
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "frames are little-endian and their kernels expect a little-endian processor"
@@ -11,6 +11,7 @@ typedef uint32_t vu_any __attribute__((vector_size(64), aligned(1), may_alias));
 
 INLINE vu checksum_step(vu state, vu data) {
   vu mixed = state ^ data;
+  mixed ^= mixed >> 15;
   mixed = (mixed << 13) | (mixed >> 19);
   return mixed + (mixed << 2) + 0xE6546B64u;
 }
@@ -43,7 +44,8 @@ static uint64_t checksum_finish(const uint32_t *lanes, const void *tail, size_t 
     checksum_absorb(state, rest, sizeof rest);
   }
   const vu_any *v = (const vu_any *)state;
-  vu folded = checksum_step(checksum_step(checksum_step(v[0], v[1]), v[2]), v[3]);
+  vu folded = {};
+  for (int i = 0; i < 4; i++) folded = checksum_step(folded, v[i]);
   uint64_t words[8], hash = checksum_mix(total + 0x9E3779B97F4A7C15u);
   __builtin_memcpy(words, &folded, sizeof words);
   for (int i = 0; i < 8; i++) hash = checksum_mix(hash ^ words[i]);

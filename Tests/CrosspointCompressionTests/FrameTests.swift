@@ -1,0 +1,165 @@
+import CCrosspointKernels
+import CrosspointCore
+import CrosspointTestSupport
+import CrosspointTokens
+import Testing
+
+@testable import CrosspointCompression
+
+@Suite struct FrameTests {
+  static let hidden = 12
+  static let groups = [3, 0, 2]
+  static let variety: [(WireFormat, Packing)] = WireFormat.all.map { ($0, .none) } + [(.fp32, .zstd), (.bf16, .zstd)]
+
+  /// Rows with a common part, so that they compress and a mean pays.
+  static func rows(_ groups: [Int], hidden: Int) -> [Float] {
+    randomFloats(groups.reduce(0, +) * hidden, seed: 30).map { ($0 * 4).rounded() + 100 }
+  }
+
+  static func codecAndFrame(_ format: WireFormat, _ packing: Packing) throws -> (RowCodec, [UInt8]) {
+    let codec = try RowCodec(hidden: hidden, seed: 7, pool: BufferPool())
+    let x = rows(groups, hidden: hidden)
+    return (codec, try encodeFrame(x, hidden: hidden, groups: groups, as: format, packing: packing, codec: codec))
+  }
+
+  /// The error of decoding, which must be one of the two that damage may give.
+  static func damage(_ frame: [UInt8], _ codec: RowCodec, groups: [Int] = groups) -> CrosspointError.Code? {
+    do {
+      _ = try decodeFrame(frame, hidden: codec.hidden, groups: groups, codec: codec)
+      return nil
+    } catch let error as CrosspointError {
+      return [.corruptFrame, .truncatedFrame].contains(error.code) ? error.code : nil
+    } catch {
+      return nil
+    }
+  }
+
+  @Test func truncationAtEveryLengthIsFound() throws {
+    for (format, packing) in Self.variety {
+      let (codec, frame) = try Self.codecAndFrame(format, packing)
+      for length in 0..<frame.count {
+        #expect(Self.damage(Array(frame.prefix(length)), codec) == .truncatedFrame, "\(format) cut at \(length)")
+      }
+      #expect(Self.damage(frame + [0], codec) == .corruptFrame)
+    }
+  }
+
+  @Test func everyFlippedBitIsFound() throws {
+    for (format, packing) in Self.variety {
+      var (codec, frame) = try Self.codecAndFrame(format, packing)
+      for bit in 0..<8 * frame.count {
+        frame[bit / 8] ^= 1 << (bit % 8)
+        #expect(Self.damage(frame, codec) != nil, "\(format), bit \(bit)")
+        frame[bit / 8] ^= 1 << (bit % 8)
+      }
+    }
+  }
+
+  @Test func otherGroupsThanExpectedAreRefused() throws {
+    for (format, packing) in Self.variety {
+      let (codec, frame) = try Self.codecAndFrame(format, packing)
+      for groups in [[], [5], [3, 2], [3, 2, 0], [3, 0, 3], [3, 0, 1], [3, 0, 2, 0]] {
+        #expect(Self.damage(frame, codec, groups: groups) == .corruptFrame, "\(format) \(groups)")
+      }
+      let other = try RowCodec(hidden: Self.hidden + 1, seed: 7, pool: BufferPool())
+      #expect(Self.damage(frame, other) == .corruptFrame)
+    }
+  }
+
+  /// Every field set to absurd numbers and sealed again, as a peer would that lies rather than errs.
+  @Test func absurdNumbersUnderAValidChecksumAreRefusedWithoutAllocating() throws {
+    for (format, packing) in Self.variety {
+      let (codec, frame) = try Self.codecAndFrame(format, packing)
+      let allocations = codec.pool.allocations
+      for (offset, width) in [(0, 4), (4, 1), (5, 1), (6, 2), (8, 4), (12, 4), (16, 8), (24, 8), (32, 8), (40, 8)]
+        + Self.groups.indices.map({ (48 + 4 * $0, 4) })
+      {
+        for value in [UInt64(0), 1, 3, 200, 1 << 31, 1 << 32 - 1, 1 << 40, 1 << 62, 1 << 63, .max] {
+          var changed = frame
+          for byte in 0..<width { changed[offset + byte] = UInt8(truncatingIfNeeded: value >> (8 * UInt64(byte))) }
+          guard changed != frame else { continue }
+          Self.seal(&changed, codec)
+          #expect(Self.damage(changed, codec) != nil, "\(format): \(value) at \(offset)")
+        }
+      }
+      #expect(codec.pool.allocations <= allocations + 1)
+      #expect(codec.pool.peakBytes < 1 << 16)
+    }
+  }
+
+  private static func seal(_ frame: inout [UInt8], _ codec: RowCodec) {
+    let end = FrameHeader.bytes(groups: groups.count) - 8
+    frame.withUnsafeMutableBytes { $0.baseAddress!.put(codec.checksum($0.baseAddress!, end), at: end) }
+  }
+
+  /// Bodies of noise whose checksums are right: decoders of codes take anything, that of zstd says no.
+  @Test func noiseUnderValidChecksumsNeverCrashes() throws {
+    var generator = SplitMix64(seed: 31)
+    for (format, packing) in Self.variety {
+      let (codec, frame) = try Self.codecAndFrame(format, packing)
+      let start = FrameHeader.bytes(groups: Self.groups.count)
+      for round in 0..<100 {
+        var changed = frame
+        let first = round.isMultiple(of: 2) ? start : min(start + 32, frame.count)
+        for index in first..<frame.count where round < 50 || generator.next() % 8 == 0 {
+          changed[index] = UInt8(truncatingIfNeeded: generator.next())
+        }
+        changed.withUnsafeMutableBytes {
+          $0.baseAddress!.put(codec.checksum($0.baseAddress! + start, frame.count - start), at: 40)
+        }
+        Self.seal(&changed, codec)
+        let result = Result { try decodeFrame(changed, hidden: Self.hidden, groups: Self.groups, codec: codec) }
+        if case .failure(let error) = result {
+          #expect((error as? CrosspointError)?.code == .corruptFrame)
+          #expect(packing == .zstd)
+        }
+      }
+    }
+  }
+
+  @Test func randomBytesAreRefused() throws {
+    var generator = SplitMix64(seed: 32)
+    let codec = try RowCodec(hidden: Self.hidden, seed: 7, pool: BufferPool())
+    for round in 0..<500 {
+      var bytes = (0..<Int(generator.next() % 300)).map { _ in UInt8(truncatingIfNeeded: generator.next()) }
+      if round > 100, bytes.count > 4 { bytes.replaceSubrange(0..<4, with: [0x43, 0x58, 0x50, 0x46]) }
+      if round > 200, bytes.count > 5 { bytes[4] = FrameHeader.version }
+      #expect(Self.damage(bytes, codec) != nil)
+    }
+  }
+
+  @Test func framesWithoutRowsOrGroupsAreOrdinary() throws {
+    for format in WireFormat.all {
+      for packing in Packing.allCases {
+        for groups in [[], [0], [0, 0, 0]] {
+          let frame = try encodeFrame([], hidden: 5, groups: groups, as: format, packing: packing)
+          #expect(frame.count == FrameHeader.bytes(groups: groups.count))
+          let rows = try decodeFrame(frame, hidden: 5, groups: groups)
+          #expect(rows.isEmpty)
+        }
+      }
+    }
+  }
+
+  @Test func anUndersizedBufferIsRefused() throws {
+    let codec = try RowCodec(hidden: 4, seed: 7, pool: BufferPool())
+    let x: [Float] = [1, 2, 3, 4]
+    var frame = [UInt8](repeating: 0, count: codec.maximumFrameBytes(.fp32, rows: 1, groups: 1) - 1)
+    #expect(throws: CrosspointError.self) {
+      try x.withUnsafeBufferPointer { x in
+        try frame.withUnsafeMutableBytes {
+          try codec.encode([RowSource(base: x.baseAddress!, rows: 1)], as: .fp32, packing: .none, into: $0)
+        }
+      }
+    }
+    #expect(throws: CrosspointError.self) { try RowCodec(hidden: 0, seed: 1, pool: BufferPool()) }
+  }
+
+  @Test func framesRepeatBitForBit() throws {
+    for format in WireFormat.all {
+      let (_, first) = try Self.codecAndFrame(format, .zstd)
+      let (_, second) = try Self.codecAndFrame(format, .zstd)
+      #expect(first == second)
+    }
+  }
+}
