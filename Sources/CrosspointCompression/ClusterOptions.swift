@@ -50,10 +50,9 @@ public struct ClusterOptions: Hashable, Sendable {
     }
     guard PseudoRotation.roundsAllowed.contains(rounds) else { throw invalid("rounds", "\(rounds) is not in 1…8") }
     let width = resolvedWidth(hidden: hidden)
-    guard width >= 1, width <= hidden / functions else {
-      throw invalid(
-        "width", "\(functions) functions of width \(width) do not fit into hidden \(hidden): at most \(hidden / functions)"
-      )
+    let most = hidden / functions
+    guard width >= 1, width <= most else {
+      throw invalid("width", "\(width) is not in 1…\(most), which \(functions) functions have in hidden \(hidden)")
     }
   }
 }

@@ -52,9 +52,8 @@ public struct PseudoRotation: Sendable {
     apply(kernels.rotate_back, rows, count, result)
   }
 
-  private typealias Kernel = @convention(c) (
-    UnsafeMutablePointer<Float>?, UnsafePointer<Float>?, UnsafePointer<Float>?, Int, Int32
-  ) -> Void
+  private typealias Kernel =
+    @convention(c) (UnsafeMutablePointer<Float>?, UnsafePointer<Float>?, UnsafePointer<Float>?, Int, Int32) -> Void
 
   private func apply(
     _ kernel: Kernel, _ rows: UnsafePointer<Float>, _ count: Int, _ result: UnsafeMutablePointer<Float>
@@ -62,7 +61,9 @@ public struct PseudoRotation: Sendable {
     precondition(count >= 0, "\(count) rows")
     let rounds = Int32(rounds)
     signs.withUnsafeBufferPointer { signs in
-      for row in 0..<count { kernel(result + row * hidden, rows + row * hidden, signs.baseAddress, hidden, rounds) }
+      for row in 0..<count {
+        kernel(result + row * hidden, rows + row * hidden, signs.baseAddress, hidden, rounds)
+      }
     }
   }
 }

@@ -45,7 +45,8 @@ public final class TokenClusterer {
       hash.rotation.rotate(tokens.base, count: tokens.rows, into: rows)
     } else {
       let row = try rotated.reserve(hidden)
-      hash.ids(of: tokens.base, count: tokens.rows, into: try ids.reserve(tokens.rows * options.functions), scratch: row)
+      let ids = try ids.reserve(tokens.rows * options.functions)
+      hash.ids(of: tokens.base, count: tokens.rows, into: ids, scratch: row)
     }
     preparedRows = tokens.rows
   }
@@ -59,7 +60,9 @@ public final class TokenClusterer {
     _ members: UnsafeBufferPointer<Int32>, clusterOf: UnsafeMutablePointer<Int32>
   ) throws(CrosspointError) -> Int {
     guard let list = members.baseAddress, !members.isEmpty else { return 0 }
-    for member in members { precondition(member >= 0 && member < preparedRows, "row \(member) of \(preparedRows)") }
+    for member in members {
+      precondition(member >= 0 && member < preparedRows, "row \(member) of \(preparedRows)")
+    }
     let slots = 4 * members.count.largestPowerOfTwoWithin
     let table = try table.reserve(slots)
     let functions = options.functions
@@ -68,7 +71,9 @@ public final class TokenClusterer {
     }
     let ids = try ids.reserve(members.count * functions)
     let mean = rotated.base + preparedRows * hidden
-    findMean(of: members, into: mean)
+    var size: Int32 = 0
+    clusterOf.update(repeating: 0, count: members.count)  // the mean of all is the centroid of one cluster
+    kernels.centroids(mean, &size, 1, rotated.base, hidden, list, clusterOf, members.count)
     for (index, member) in members.enumerated() {
       hash.ids(ofRotated: rotated.base + Int(member) * hidden, mean: mean, into: ids + index * functions)
     }
@@ -85,11 +90,5 @@ public final class TokenClusterer {
   ) {
     kernels.centroids(
       centroids, counts, clusters, tokens, hidden, members.baseAddress, clusterOf, members.count)
-  }
-
-  private func findMean(of members: UnsafeBufferPointer<Int32>, into mean: UnsafeMutablePointer<Float>) {
-    mean.update(repeating: 0, count: hidden)
-    for member in members { kernels.axpy(mean, 1, rotated.base + Int(member) * hidden, hidden) }
-    kernels.scale(mean, 1 / Float(members.count), mean, hidden)
   }
 }

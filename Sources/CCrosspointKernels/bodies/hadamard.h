@@ -1,8 +1,8 @@
 // The pseudo-rotation: random signs and an orthonormal Hadamard transform, a few rounds of it.
 //
-// A transform of p = 128 * 2^k floats has two halves that commute: "columns" mix the k upper bits of the index, "blocks"
-// mix the 7 lower bits of 128 neighbours in registers. The last half of one round and the first half of the next are
-// the same one, so that a sweep over memory does both, with the signs between them: R rounds take R + 1 sweeps.
+// A transform of p = 128 * 2^k floats has two halves that commute: "columns" mix the k upper bits of the index,
+// "blocks" mix the 7 lower bits of 128 neighbours in registers. The last half of one round and the first half of the
+// next are the same one, so that one sweep over memory does both, with the signs between: R rounds take R + 1 sweeps.
 //
 // The matrix is Sylvester's with its rows permuted: bits 0..2 of the row index change places with bits 4..6 (not for
 // p < 128), because undoing that would cost shuffles and gain nothing. It stays symmetric and its own inverse.
