@@ -1,0 +1,42 @@
+// Init, finalise, errors, names and the clock.
+
+static inline int cmpi_init_thread(int required, int *provided) {
+  return MPI_Init_thread(NULL, NULL, required, provided);
+}
+
+static inline int cmpi_initialized(void) {
+  int flag = 0;
+  MPI_Initialized(&flag);
+  return flag;
+}
+
+static inline int cmpi_finalized(void) {
+  int flag = 0;
+  MPI_Finalized(&flag);
+  return flag;
+}
+
+static inline int cmpi_finalize(void) { return MPI_Finalize(); }
+static inline int cmpi_query_thread(int *provided) { return MPI_Query_thread(provided); }
+
+static inline int cmpi_thread_single(void) { return MPI_THREAD_SINGLE; }
+static inline int cmpi_thread_funneled(void) { return MPI_THREAD_FUNNELED; }
+static inline int cmpi_thread_serialized(void) { return MPI_THREAD_SERIALIZED; }
+static inline int cmpi_thread_multiple(void) { return MPI_THREAD_MULTIPLE; }
+
+static inline int cmpi_error_class(int code) {
+  int value = code;
+  MPI_Error_class(code, &value);
+  return value;
+}
+
+static inline int cmpi_max_error_string(void) { return MPI_MAX_ERROR_STRING; }
+static inline int cmpi_max_processor_name(void) { return MPI_MAX_PROCESSOR_NAME; }
+static inline int cmpi_max_library_version(void) { return MPI_MAX_LIBRARY_VERSION_STRING; }
+static inline int cmpi_error_string(int code, char *text, int *length) { return MPI_Error_string(code, text, length); }
+static inline int cmpi_processor_name(char *text, int *length) { return MPI_Get_processor_name(text, length); }
+static inline int cmpi_library_version(char *text, int *length) { return MPI_Get_library_version(text, length); }
+static inline int cmpi_standard_version(int *major, int *minor) { return MPI_Get_version(major, minor); }
+
+static inline double cmpi_wtime(void) { return MPI_Wtime(); }
+static inline double cmpi_wtick(void) { return MPI_Wtick(); }
