@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Prints moe-lm runs side by side; the first is what the others are held against.
+
+  benchmarks/compare_training.py off=results/off.json crosspoint=results/crosspoint.json
+
+Each argument is NAME=SUMMARY.json, as written by `moe-lm train --summary`. MB sent is its wireBytes: what went over
+the wire in dispatch, combine and their gradients.
+"""
+import argparse
+import json
+import sys
+
+HEADER = ["run", "bits per byte", "difference", "rows sent", "MB sent", "of the first", "ms per step"]
+
+
+def summary(path):
+    try:
+        with open(path) as file:
+            return json.load(file)
+    except OSError as error:
+        sys.exit(f"{path}: {error.strerror}")
+    except ValueError as error:
+        sys.exit(f"{path}: not JSON ({error})")
+
+
+def line(name, run, first):
+    try:
+        return [
+            name,
+            f"{run['valBitsPerByte']:.4f}",
+            "" if run is first else f"{100 * (run['valBitsPerByte'] / first['valBitsPerByte'] - 1):+.2f} %",
+            f"{100 * run['rowsSentFraction']:.1f} %",
+            f"{run['wireBytes'] / 1e6:.1f}",
+            f"{100 * run['wireBytes'] / first['wireBytes']:.1f} %" if first["wireBytes"] else "–",
+            f"{1e3 * run['stepSeconds']:.0f}",
+        ]
+    except KeyError as error:
+        sys.exit(f"{name}: the summary has no {error}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="NAME=SUMMARY.json")
+    arguments = parser.parse_args()
+    runs = []
+    for argument in arguments.runs:
+        name, separator, path = argument.partition("=")
+        if not separator:
+            parser.error(f"{argument!r} is not NAME=SUMMARY.json")
+        runs.append((name, summary(path)))
+    table = [HEADER] + [line(name, run, runs[0][1]) for name, run in runs]
+    widths = [max(len(row[column]) for row in table) for column in range(len(HEADER))]
+    for row in table:
+        cells = [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
+        print("  ".join(cells).rstrip())
+
+
+if __name__ == "__main__":
+    main()
