@@ -75,9 +75,7 @@ extension ExpertExchange {
     }
     var watch = Stopwatch()
     try clusterer.prepare(tokens)
-    try handle.plan.assignRows { members, rows throws(CrosspointError) in
-      try clusterer.cluster(members, clusterOf: rows)
-    }
+    try handle.plan.assignClusters(clusterer)
     statistics.seconds.hash += watch.lap()
     handle.centroids = try centroids(handle, tokens, clusterer)
     if compensates { handle.tokens = try copy(tokens) }

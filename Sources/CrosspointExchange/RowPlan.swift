@@ -1,3 +1,4 @@
+import CrosspointCompression
 import CrosspointCore
 import CrosspointRouting
 import CrosspointTokens
@@ -81,15 +82,13 @@ struct RowPlan: ~Copyable {
     try finish()
   }
 
-  /// Clusters the members of each expert: `cluster` writes every member's row and returns the number of rows.
-  mutating func assignRows(
-    _ cluster: (_ tokens: UnsafeBufferPointer<Int32>, _ rows: UnsafeMutablePointer<Int32>) throws(CrosspointError)
-      -> Int
-  ) throws(CrosspointError) {
+  /// Members of an expert that fall into the same bucket share a row; the clusterer has seen the batch.
+  mutating func assignClusters(_ clusterer: TokenClusterer) throws(CrosspointError) {
     rowStart[0] = 0
     for expert in 0..<experts {
       let range = members(of: expert)
-      rowStart[expert + 1] = rowStart[expert] + (try cluster(tokens(at: range), memberRows.base + range.lowerBound))
+      let clusters = try clusterer.cluster(tokens(at: range), clusterOf: memberRows.base + range.lowerBound)
+      rowStart[expert + 1] = rowStart[expert] + clusters
     }
     try finish()
   }
@@ -110,7 +109,7 @@ struct RowPlan: ~Copyable {
         let row = rowStart[expert] + memberRows[member]
         rowOfSlot[memberSlots[member]] = row
         if counts[row] == 0 { firstSlot[row] = memberSlots[member] }
-        counts[row] += 1
+        counts[row] = counts[row] + 1
       }
     }
   }

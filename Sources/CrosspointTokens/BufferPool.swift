@@ -26,7 +26,7 @@ public final class BufferPool: Sendable {
     public let capacity: Int
 
     /// No memory at all: what a request for zero bytes gets.
-    static let empty = Buffer(base: UnsafeMutableRawPointer(bitPattern: 64)!, capacity: 0)
+    package static let empty = Buffer(base: UnsafeMutableRawPointer(bitPattern: 64)!, capacity: 0)
   }
 
   /// The most bytes this pool may hold.

@@ -3,6 +3,7 @@ import CrosspointFabric
 import CrosspointRouting
 import CrosspointTestSupport
 import CrosspointTokens
+import Foundation
 import Testing
 
 @testable import CrosspointExchange
@@ -82,9 +83,14 @@ import Testing
   }
 
   @Test func theSlowRankIsFound() throws {
-    let slowest = try SimulatedCluster(ranks: 3, faults: [.slow(1, .milliseconds(20))]).run { fabric in
-      let exchange = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 4, hidden: 32))
-      try Self.steps(exchange, rank: fabric.rank, count: 2)
+    let slowest = try SimulatedCluster(ranks: 3).run { fabric in
+      let exchange = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 4, hidden: 8))
+      let tokens = try randomBatch(rows: 4, hidden: 8, seed: 1)
+      let routing = try randomRouting(tokens: 4, topK: 1, experts: 4, seed: 1)
+      for _ in 0..<3 {
+        if fabric.rank == 1 { Thread.sleep(forTimeInterval: 0.1) }
+        _ = try exchange.dispatch(tokens, routing)
+      }
       return exchange.statistics.slowestRank
     }
     #expect(slowest == [1, 1, 1])
