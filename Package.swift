@@ -36,18 +36,22 @@ let package = Package(
     .target(name: "CrosspointTokens", dependencies: ["CrosspointCore", "CCrosspointKernels"]),
     .target(name: "CrosspointRouting", dependencies: ["CrosspointTokens"]),
     .target(name: "CrosspointCompression", dependencies: ["CrosspointTokens", "CZstd"]),
-    .target(name: "CrosspointExchange", dependencies: ["CrosspointFabric", "CrosspointRouting", "CrosspointCompression"]),
+    .target(
+      name: "CrosspointExchange", dependencies: ["CrosspointFabric", "CrosspointRouting", "CrosspointCompression"]),
     .target(name: "Crosspoint", dependencies: ["CrosspointExchange", "CrosspointMPI"]),
 
     // The tools.
     .target(name: "CrosspointOptions", dependencies: ["CrosspointExchange", arguments]),
-    .executableTarget(name: "xpoint", dependencies: ["Crosspoint", "CrosspointOptions", "CMPI", "CZstd", arguments, logging]),
+    .executableTarget(
+      name: "xpoint", dependencies: ["Crosspoint", "CrosspointOptions", "CMPI", "CZstd", arguments, logging]),
     .target(name: "MoELM", dependencies: ["Crosspoint", "COpenBLAS"]),
-    .executableTarget(name: "moe-lm", dependencies: ["MoELM", "CrosspointOptions", arguments, logging], path: "Sources/moe-lm"),
+    .executableTarget(
+      name: "moe-lm", dependencies: ["MoELM", "CrosspointOptions", arguments, logging], path: "Sources/moe-lm"),
 
     // Tests: no MPI runs in the test process; RankProgram holds what needs real ranks.
     .target(name: "CrosspointTestSupport", dependencies: ["CrosspointExchange"], path: "Tests/CrosspointTestSupport"),
-    .executableTarget(name: "RankProgram", dependencies: ["Crosspoint", "CrosspointTestSupport"], path: "Tests/RankProgram"),
+    .executableTarget(
+      name: "RankProgram", dependencies: ["Crosspoint", "CrosspointTestSupport"], path: "Tests/RankProgram"),
     .testTarget(name: "CrosspointFabricTests", dependencies: ["CrosspointFabric", "CrosspointTestSupport"]),
     .testTarget(name: "CrosspointTokensTests", dependencies: ["CrosspointTokens", "CrosspointTestSupport"]),
     .testTarget(name: "CrosspointRoutingTests", dependencies: ["CrosspointRouting", "CrosspointTestSupport"]),
