@@ -12,6 +12,7 @@ typedef struct { MPI_Comm raw; } cmpi_comm;
 typedef struct { MPI_Datatype raw; } cmpi_datatype;
 typedef struct { MPI_Op raw; } cmpi_op;
 typedef struct { MPI_Request raw; } cmpi_request;
+typedef struct { MPI_Message raw; } cmpi_message;
 typedef struct { MPI_Win raw; } cmpi_win;
 
 _Static_assert(sizeof(cmpi_request) == sizeof(MPI_Request), "an array of cmpi_request is an array of MPI_Request");

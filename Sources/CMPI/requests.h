@@ -19,6 +19,16 @@ static inline int cmpi_irecv(
   return MPI_Irecv(data, count, type.raw, from, tag, comm.raw, &request->raw);
 }
 
+/// Takes the next message with this tag out of the queue, whoever sent it, without receiving it yet.
+static inline int cmpi_improbe(int tag, cmpi_comm comm, int *found, cmpi_message *message, MPI_Status *status) {
+  return MPI_Improbe(MPI_ANY_SOURCE, tag, comm.raw, found, &message->raw, status);
+}
+
+static inline int cmpi_imrecv(
+    void *data, int count, cmpi_datatype type, cmpi_message *message, cmpi_request *request) {
+  return MPI_Imrecv(data, count, type.raw, &message->raw, &request->raw);
+}
+
 static inline cmpi_request cmpi_request_null(void) { return (cmpi_request){MPI_REQUEST_NULL}; }
 static inline int cmpi_request_is_null(cmpi_request request) { return request.raw == MPI_REQUEST_NULL; }
 static inline int cmpi_request_free(cmpi_request *request) { return MPI_Request_free(&request->raw); }

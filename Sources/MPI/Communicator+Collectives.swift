@@ -54,7 +54,8 @@ extension Communicator {
   /// Sends block p of `send` to rank p, and receives likewise. (MPI_Alltoallv)
   ///
   /// A rank that sends more than its peer expects is an error; one that sends less is not, and leaves the rest of the
-  /// peer's block untouched: exchange the counts first.
+  /// peer's block untouched: exchange the counts first. (The error may come after the harm: see
+  /// ``receive(into:from:tag:)``.)
   public func alltoallv<Element: Datatype>(
     _ send: UnsafeBufferPointer<Element>, _ sendBlocks: Blocks,
     into receive: UnsafeMutableBufferPointer<Element>, _ receiveBlocks: Blocks

@@ -5,14 +5,11 @@ internal import CMPI
 /// For transports: unlike ``Request`` it holds no buffers. The caller keeps all memory valid until a message is over, and
 /// gets a number for each message, counted from zero since the last ``removeAll()``.
 public final class RequestGroup {
-  /// A message that came to its end.
-  public struct Completion {
-    /// The number of the message.
-    public let index: Int
-    /// Bytes received; for sends without meaning. `nil` where MPI cannot say.
-    public let byteCount: Int?
-    /// What it failed with.
-    public let error: MPIError?
+  /// A message that has come and waits to be received.
+  public struct Arrival {
+    public let source: Int
+    public let byteCount: Int
+    let message: cmpi_message
   }
 
   private let communicator: Communicator
@@ -38,21 +35,39 @@ public final class RequestGroup {
     indices.deallocate()
   }
 
-  /// Starts a receive and returns its number. (MPI_Irecv)
-  public func receive(
-    into bytes: UnsafeMutableRawBufferPointer, from source: Int, tag: Int
-  ) throws(MPIError) -> Int {
-    let length = try int32(bytes.count, "MPI_Irecv", rank: communicator.rank)
-    let source = try int32(source, "MPI_Irecv", rank: communicator.rank)
-    let tag = try int32(tag, "MPI_Irecv", rank: communicator.rank)
+  /// The next message with a tag that has come and waits to be received, from any rank; `nil` if there is none.
+  /// Receive it next: nobody else can. (MPI_Improbe)
+  public func arrival(tag: Int) throws(MPIError) -> Arrival? {
+    let tag = try int32(tag, "MPI_Improbe", rank: communicator.rank)
+    var found: Int32 = 0
+    var message = cmpi_message()
+    var status = MPI_Status()
+    try check(
+      "MPI_Improbe", rank: communicator.rank, cmpi_improbe(tag, communicator.raw, &found, &message, &status))
+    guard found != 0 else { return nil }
+    let bytes = cmpi_byte_count(&status)
+    guard bytes >= 0 else {
+      throw MPIError(.other, call: "MPI_Improbe", rank: communicator.rank, "a message of unknown length")
+    }
+    return Arrival(source: Int(status.MPI_SOURCE), byteCount: Int(bytes), message: message)
+  }
+
+  /// Starts to receive an arrival and returns its number. (MPI_Imrecv)
+  /// - Parameter bytes: as many as the message has.
+  @discardableResult
+  public func receive(_ arrival: Arrival, into bytes: UnsafeMutableRawBufferPointer) throws(MPIError) -> Int {
+    // Open MPI 4.1 copies a long message whole, past the end of a buffer that is too small.
+    precondition(bytes.count == arrival.byteCount, "\(bytes.count) bytes for a message of \(arrival.byteCount)")
+    let length = try int32(bytes.count, "MPI_Imrecv", rank: communicator.rank)
+    var message = arrival.message
     let slot = next()
     try check(
-      "MPI_Irecv", rank: communicator.rank,
-      cmpi_irecv(bytes.baseAddress, length, cmpi_byte(), source, tag, communicator.raw, slot))
+      "MPI_Imrecv", rank: communicator.rank, cmpi_imrecv(bytes.baseAddress, length, cmpi_byte(), &message, slot))
     return count - 1
   }
 
   /// Starts a send and returns its number. (MPI_Isend)
+  @discardableResult
   public func send(_ bytes: UnsafeRawBufferPointer, to destination: Int, tag: Int) throws(MPIError) -> Int {
     let length = try int32(bytes.count, "MPI_Isend", rank: communicator.rank)
     let destination = try int32(destination, "MPI_Isend", rank: communicator.rank)
@@ -64,41 +79,33 @@ public final class RequestGroup {
     return count - 1
   }
 
-  /// Lets MPI progress and reports each message that is over now. (MPI_Testsome)
+  /// Lets MPI progress and reports the number of each message that is over now. (MPI_Testsome)
   /// - Returns: how many were reported.
-  public func testSome(_ report: (Completion) -> Void) throws(MPIError) -> Int {
+  /// - Throws: the first failure; messages that are over beside it are not reported.
+  public func testSome(_ report: (Int) -> Void) throws(MPIError) -> Int {
     var done: Int32 = 0
     let length = try int32(count, "MPI_Testsome", rank: communicator.rank)
     let code = cmpi_testsome(length, requests, &done, indices, statuses)
-    guard done > 0 else {
-      try check("MPI_Testsome", rank: communicator.rank, code)
-      return 0
+    let finished = max(0, Int(done))
+    guard code == cmpi_success() else { throw failure(code, finished) }
+    for position in 0..<finished { report(Int(indices[position])) }
+    return finished
+  }
+
+  private func failure(_ code: Int32, _ finished: Int) -> MPIError {
+    var cause = code
+    for position in (0..<finished).reversed() {
+      // A failed message is over too, but not every MPI library clears its request.
+      requests[Int(indices[position])] = cmpi_request_null()
+      if statuses[position].MPI_ERROR != cmpi_success() { cause = statuses[position].MPI_ERROR }
     }
-    // A failed message is over too, but not every MPI library clears its request.
-    for position in 0..<Int(done) { requests[Int(indices[position])] = cmpi_request_null() }
-    for position in 0..<Int(done) {
-      let status = statuses[position]
-      let index = Int(indices[position])
-      // MPI fills the error field only when it reports an error in some status.
-      let failed = code != cmpi_success() && status.MPI_ERROR != cmpi_success()
-      let error = failed ? MPIError(code: status.MPI_ERROR, call: "MPI_Testsome", rank: communicator.rank) : nil
-      let bytes = cmpi_byte_count(&statuses[position])
-      report(Completion(index: index, byteCount: bytes < 0 ? nil : Int(bytes), error: error))
-    }
-    return Int(done)
+    return MPIError(code: cause, call: "MPI_Testsome", rank: communicator.rank)
   }
 
   /// Whether a message is still under way.
   public func isPending(_ index: Int) -> Bool {
     precondition(index < count, "message \(index) of \(count)")
     return cmpi_request_is_null(requests[index]) == 0
-  }
-
-  /// Gives a receive up. If its data have begun to arrive they may still be written. (MPI_Cancel)
-  public func cancel(_ index: Int) {
-    guard isPending(index) else { return }
-    _ = cmpi_cancel(&requests[index])
-    release(index)
   }
 
   /// Lets a message go on by itself: nobody will be told when its memory is free again. (MPI_Request_free)

@@ -1,0 +1,165 @@
+import CrosspointCore
+import CrosspointFabric
+import MPI
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+/// Polls without progress before the processor is offered to other ranks, which may share it.
+private let spinsBeforeYield = 50
+/// MPI guarantees tags up to 32767. One tag per exchange keeps a late message apart from this exchange's.
+private let tagCount = 32768
+
+// Receives are not posted in advance. Each message is looked at first and received once its length is known to be right:
+// Open MPI 4.1, given a message longer than the buffer, writes all of it before it reports the error. It also means that
+// a block whose sender is late is never written after the deadline.
+extension MPIFabric {
+  public func exchange(
+    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
+    arrived: (_ source: Int) -> Void
+  ) throws(CrosspointError) {
+    precondition(send.count == rankCount, "\(send.count) blocks to send to \(rankCount) ranks")
+    precondition(receive.count == rankCount, "\(receive.count) blocks to receive from \(rankCount) ranks")
+    if let failure { throw failure }
+    do {
+      let expiry = ContinuousClock.now + deadline
+      let tag = sequence % tagCount
+      sequence += 1
+      try post(send, tag, operation)
+      try copyOwnBlock(from: send[rank], to: receive[rank], operation)
+      for source in 0..<rankCount {
+        let chunks = source == rank ? 0 : Chunks(bytes: receive[source].count, limit: chunkLimit).count
+        sources[source] = Source(chunks: chunks)
+        if chunks == 0 { arrived(source) }
+      }
+      try drain(into: receive, tag, until: expiry, operation, arrived)
+    } catch {
+      // Those under way go on by themselves, and may use the memory of their blocks.
+      for index in 0..<group.count { group.release(index) }
+      failure = error
+      throw error
+    }
+  }
+
+  /// Starts all sends, first to the next rank, so that no rank is everybody's first.
+  private func post(
+    _ send: [UnsafeRawBufferPointer], _ tag: Int, _ operation: StaticString
+  ) throws(CrosspointError) {
+    group.removeAll()
+    transfers.removeAll(keepingCapacity: true)
+    for step in 1..<max(1, rankCount) {
+      let peer = (rank + step) % rankCount
+      let chunks = Chunks(bytes: send[peer].count, limit: chunkLimit)
+      for chunk in 0..<chunks.count {
+        do {
+          try group.send(.init(rebasing: send[peer][chunks.range(chunk)]), to: peer, tag: tag)
+        } catch {
+          throw CrosspointError(error, operation: operation.description)
+        }
+        transfers.append(Transfer(peer: peer, kind: .send))
+      }
+    }
+  }
+
+  private func copyOwnBlock(
+    from source: UnsafeRawBufferPointer, to target: UnsafeMutableRawBufferPointer, _ operation: StaticString
+  ) throws(CrosspointError) {
+    guard source.count == target.count else {
+      throw truncated(rank, "\(source.count) bytes where it expects \(target.count)", operation)
+    }
+    target.copyMemory(from: source)
+  }
+
+  /// Receives what comes until everything is over. A wrong length is thrown once the rest is over too, so that MPI has let
+  /// go of the memory, or at the deadline.
+  private func drain(
+    into receive: [UnsafeMutableRawBufferPointer], _ tag: Int, until expiry: ContinuousClock.Instant,
+    _ operation: StaticString, _ arrived: (_ source: Int) -> Void
+  ) throws(CrosspointError) {
+    var awaited = 0
+    for source in sources { awaited += source.chunks }
+    var active = transfers.count
+    var idle = 0
+    var fault: CrosspointError?
+    while awaited > 0 || active > 0 {
+      idle += 1
+      do {
+        while awaited > 0, let arrival = try group.arrival(tag: tag) {
+          let waitedFor = sources[arrival.source].chunks - sources[arrival.source].started
+          let error = try accept(arrival, into: receive[arrival.source], operation)
+          awaited -= error == nil ? 1 : waitedFor
+          fault = fault ?? error
+          active += 1
+          idle = 0
+        }
+        let done = active == 0 ? 0 : try group.testSome { index in finish(transfers[index], arrived) }
+        if done > 0 { idle = 0 }
+        active -= done
+      } catch {
+        throw CrosspointError(error, operation: operation.description)
+      }
+      if idle > spinsBeforeYield {
+        if ContinuousClock.now >= expiry { throw fault ?? expired(operation) }
+        sched_yield()
+      }
+    }
+    if let fault { throw fault }
+  }
+
+  /// Starts to receive a message: to its place, or aside if its length is wrong. Then nothing more is awaited from its
+  /// sender, and the error is returned.
+  private func accept(
+    _ arrival: RequestGroup.Arrival, into block: UnsafeMutableRawBufferPointer, _ operation: StaticString
+  ) throws(MPIError) -> CrosspointError? {
+    let peer = arrival.source
+    let source = sources[peer]
+    let chunks = Chunks(bytes: block.count, limit: chunkLimit)
+    if source.started < source.chunks, chunks.range(source.started).count == arrival.byteCount {
+      sources[peer].started += 1
+      try group.receive(arrival, into: .init(rebasing: block[chunks.range(source.started)]))
+      transfers.append(Transfer(peer: peer, kind: .block))
+      return nil
+    }
+    let aside = UnsafeMutableRawBufferPointer.allocate(byteCount: arrival.byteCount, alignment: 64)
+    try group.receive(arrival, into: aside)
+    transfers.append(Transfer(peer: peer, kind: .stray(aside)))
+    sources[peer].started = source.chunks
+    let before = source.started * chunkLimit
+    let message = "\(before + arrival.byteCount) bytes or more where rank \(rank) expects \(block.count)"
+    return truncated(peer, message, operation)
+  }
+
+  private func finish(_ transfer: Transfer, _ arrived: (_ source: Int) -> Void) {
+    switch transfer.kind {
+    case .send: break
+    case .stray(let memory): memory.deallocate()
+    case .block:
+      sources[transfer.peer].done += 1
+      if sources[transfer.peer].done == sources[transfer.peer].chunks { arrived(transfer.peer) }
+    }
+  }
+
+  private func truncated(_ sender: Int, _ sent: String, _ operation: StaticString) -> CrosspointError {
+    CrosspointError(
+      .truncatedFrame, operation: operation.description, rank: sender, argument: "block", "rank \(sender) sent \(sent)")
+  }
+
+  /// Names the ranks that have not sent; or, if all have, those that have not received.
+  private func expired(_ operation: StaticString) -> CrosspointError {
+    var silent = sources.indices.filter { sources[$0].done < sources[$0].chunks }
+    let verb = silent.isEmpty ? "receive from" : "send to"
+    if silent.isEmpty {
+      let pending = transfers.indices.filter { group.isPending($0) }
+      silent = Set(pending.map { transfers[$0].peer }).sorted()
+    }
+    let names = silent.map(String.init).joined(separator: ", ")
+    return CrosspointError(
+      .deadlineExceeded, operation: operation.description, rank: silent.first, argument: "deadline",
+      "rank\(silent.count == 1 ? "" : "s") \(names) did not \(verb) rank \(rank) within \(deadline)")
+  }
+}

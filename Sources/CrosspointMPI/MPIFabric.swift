@@ -1,0 +1,102 @@
+import CrosspointCore
+import CrosspointFabric
+import MPI
+
+/// The fabric over MPI: ranks are the processes that mpirun started.
+///
+///     let fabric = try MPIFabric.world()
+///     …
+///     try fabric.finalize()
+///
+/// Blocks travel point to point on a communicator of its own. MPI 3.1 has no recovery: after an error, transfers that had
+/// begun may still read and write the blocks they were given, so the fabric refuses all further calls with the same error,
+/// and the program should report it and ``abort(exitCode:)``, which also ends ranks that hang.
+public final class MPIFabric: Fabric {
+  public let rank: Int
+  public let rankCount: Int
+  public var deadline: Duration
+
+  /// The communicator that this fabric has for itself; for collectives of MPI's own between two exchanges.
+  public let communicator: Communicator
+  /// Blocks are sent in messages of at most this many bytes.
+  public let chunkLimit: Int
+
+  // The exchange under way; kept between exchanges so that none allocates.
+  let group: RequestGroup
+  /// One for each message of `group`.
+  var transfers: [Transfer] = []
+  /// How much each rank has sent.
+  var sources: [Source]
+  /// Exchanges so far.
+  var sequence = 0
+  /// What made this fabric unusable.
+  var failure: CrosspointError?
+  private let endsMPI: Bool
+
+  /// All ranks of the job. Collective. Starts MPI unless the program has.
+  ///
+  /// - Parameter deadline: how long a rank waits for the others in one exchange; take more than the slowest rank needs
+  ///   between two exchanges.
+  /// - Throws: ``CrosspointError/Code/transport``.
+  public static func world(deadline: Duration = .seconds(60)) throws(CrosspointError) -> MPIFabric {
+    do {
+      let starts = !MPIEnvironment.isInitialized
+      if starts { try MPIEnvironment.initialize() }
+      return MPIFabric(owning: try Communicator.world(), deadline: deadline, chunkLimit: 1 << 30, endsMPI: starts)
+    } catch {
+      throw CrosspointError(error, operation: "world")
+    }
+  }
+
+  /// The ranks of a communicator, which is duplicated: messages on the given one never meet the fabric's. Collective.
+  ///
+  /// - Parameter chunkLimit: bytes per message, at most 2³¹ − 1; the same on all ranks. Low values are for tests.
+  /// - Throws: ``CrosspointError/Code/invalidArgument`` for a limit out of range, ``CrosspointError/Code/transport``.
+  public convenience init(
+    _ communicator: Communicator, deadline: Duration = .seconds(60), chunkLimit: Int = 1 << 30
+  ) throws(CrosspointError) {
+    guard (1...Int(Int32.max)).contains(chunkLimit) else {
+      throw CrosspointError(
+        .invalidArgument, operation: "init", rank: communicator.rank, argument: "chunkLimit",
+        "\(chunkLimit) is outside 1 ... \(Int32.max) bytes")
+    }
+    do {
+      self.init(
+        owning: try communicator.duplicate(), deadline: deadline, chunkLimit: chunkLimit, endsMPI: false)
+    } catch {
+      throw CrosspointError(error, operation: "init")
+    }
+  }
+
+  private init(owning communicator: Communicator, deadline: Duration, chunkLimit: Int, endsMPI: Bool) {
+    self.communicator = communicator
+    self.deadline = deadline
+    self.chunkLimit = chunkLimit
+    self.endsMPI = endsMPI
+    rank = communicator.rank
+    rankCount = communicator.size
+    group = RequestGroup(on: communicator, capacity: 4 * rankCount)
+    sources = Array(repeating: Source(), count: rankCount)
+    transfers.reserveCapacity(4 * rankCount)
+  }
+
+  /// Ends MPI if ``world(deadline:)`` started it. Collective: the last call of every rank that meets no error.
+  ///
+  /// It waits for every rank, without a deadline: after an error use ``abort(exitCode:)``.
+  public func finalize() throws(CrosspointError) {
+    guard endsMPI else { return }
+    do { try MPIEnvironment.finalize() } catch { throw CrosspointError(error, operation: "finalize") }
+  }
+
+  /// Ends every rank of the job at once, those that hang or are stopped included; mpirun returns `exitCode`.
+  public func abort(exitCode: Int32 = 1) -> Never {
+    communicator.abort(exitCode: exitCode)
+  }
+}
+
+extension CrosspointError {
+  /// An error of MPI, as ``CrosspointError/Code/transport``.
+  init(_ error: MPIError, operation: String) {
+    self.init(.transport, operation: operation, rank: error.rank, argument: error.call, error.text)
+  }
+}

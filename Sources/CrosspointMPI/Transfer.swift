@@ -1,0 +1,36 @@
+/// A message that MPI is working on.
+struct Transfer {
+  enum Kind {
+    case send
+    /// Part of the block that the peer sends here.
+    case block
+    /// A message of the wrong length, into memory of its own: the sender is not held up, and no block is overrun.
+    case stray(UnsafeMutableRawBufferPointer)
+  }
+
+  let peer: Int
+  let kind: Kind
+}
+
+/// How much of its block a rank has sent.
+struct Source {
+  /// Messages that make up the block.
+  var chunks = 0
+  /// Messages that have come.
+  var started = 0
+  /// Messages whose bytes are all here.
+  var done = 0
+}
+
+/// How a block is cut into messages of at most `limit` bytes.
+///
+/// The last message is always shorter than the limit, empty if need be. So a block that is longer or shorter than its
+/// receiver expects shows in the length of some message, wherever it ends. An empty block is no message at all.
+struct Chunks {
+  let bytes: Int
+  let limit: Int
+
+  var count: Int { bytes == 0 ? 0 : bytes / limit + 1 }
+
+  func range(_ chunk: Int) -> Range<Int> { chunk * limit..<min(bytes, (chunk + 1) * limit) }
+}
