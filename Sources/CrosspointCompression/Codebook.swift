@@ -4,7 +4,7 @@
 /// Source: S. Lloyd, "Least squares quantization in PCM", and J. Max, "Quantizing for minimum distortion" (1960).
 struct Codebook: Sendable {
   let bits: Int
-  /// `[2^bits]`: what each code stands for.
+  /// `[2^bits, at least 16]`: what each code stands for; zeros behind.
   let levels: [Float]
   /// `[2^(bits − 1) − 1]`: ascending, half-way between positive levels, cut to 16 bits of mantissa.
   let thresholds: [Float]
@@ -17,7 +17,7 @@ struct Codebook: Sendable {
 
   private init(bits: Int, positive: [Float]) {
     self.bits = bits
-    levels = positive + positive.map { -$0 }
+    levels = positive + positive.map { -$0 } + [Float](repeating: 0, count: max(0, 16 - 2 * positive.count))
     thresholds = zip(positive, positive.dropFirst()).map { low, high in
       Float(bitPattern: ((low + high) / 2).bitPattern & ~0x7F)
     }

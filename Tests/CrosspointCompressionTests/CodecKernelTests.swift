@@ -59,7 +59,9 @@ import Testing
         let size = WireFormat.packedBytes(n, bits: bits)
         let book = Codebook.ofBits[bits - 1]
         let count = Int32(bits)
-        expectEqual(size, "Lloyd-Max \(bits), \(n)") { $0.lloyd_max_encode($1, x, n, count, 1.7, book.cells) }
+        expectEqual(size, "Lloyd-Max \(bits), \(n)") {
+          $0.lloyd_max_encode($1, x, n, count, 1.7, book.cells, book.thresholds)
+        }
         expectEqual(size, "uniform \(bits), \(n)") { $0.uniform_encode($1, x, n, count, -2, 0.013) }
         expectFloats(n, "Lloyd-Max \(bits), \(n)") { $0.lloyd_max_decode($1, bytes, n, count, 0.3, book.levels) }
         expectFloats(n, "uniform \(bits), \(n)") { $0.uniform_decode($1, bytes, n, count, -2, 0.013) }

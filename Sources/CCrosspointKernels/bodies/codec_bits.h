@@ -8,33 +8,52 @@
 typedef struct quantiser {
   float offset, factor;        // uniform: code = round((x - offset) / factor)
   const uint32_t *cells;       // not NULL: Lloyd-Max; 512 cells of 1/64, threshold with the code in its low 7 bits
+  const float *thresholds;     // the same thresholds in order
 } quantiser;
 
+// Lane by lane: gathers were measured and are slower.
 INLINE vu lookup_cell(const uint32_t *table, vi index) {
-#if defined(__AVX512F__)
-  return (vu)_mm512_i32gather_epi32((__m512i)index, table, 4);
-#elif defined(__AVX2__)
-  union { vi v; __m256i half[2]; } in = {index}, out;
-  out.half[0] = _mm256_i32gather_epi32((const int *)table, in.half[0], 4);
-  out.half[1] = _mm256_i32gather_epi32((const int *)table, in.half[1], 4);
-  return (vu)out.v;
-#else
   vu found;
   for (int lane = 0; lane < LANES; lane++) found[lane] = table[index[lane]];
   return found;
+}
+
+// The same for up to 16 entries, which fit registers; the table must hold 16 in any case.
+INLINE vu lookup_16(const uint32_t *table, vi index) {
+#if defined(VARIANT_AVX512)
+  return (vu)_mm512_permutexvar_epi32((__m512i)index, _mm512_loadu_si512(table));
+#elif defined(VARIANT_AVX2)
+  __m256i low = _mm256_loadu_si256((const __m256i *)table), high = _mm256_loadu_si256((const __m256i *)(table + 8));
+  union { vi v; __m256i half[2]; } in = {index}, out;
+  for (int i = 0; i < 2; i++) {
+    __m256i upper = _mm256_slli_epi32(in.half[i], 28);
+    __m256 a = (__m256)_mm256_permutevar8x32_epi32(low, in.half[i]);
+    __m256 b = (__m256)_mm256_permutevar8x32_epi32(high, in.half[i]);
+    out.half[i] = (__m256i)_mm256_blendv_ps(a, b, (__m256)upper);
+  }
+  return (vu)out.v;
+#else
+  return lookup_cell(table, index);
 #endif
 }
 
-// A magnitude's cell knows the code at its lower end and the one threshold that may lie inside.
+// Few thresholds are counted one by one. Otherwise a magnitude's cell knows the code at its lower end and the one
+// threshold that may lie inside.
 INLINE vu lloyd_max_code(vf x, const quantiser *q, int bits) {
   vf y = x * q->factor;
-  vu magnitude = bits_of(y) & 0x7FFFFFFFu;
+  vu magnitude = bits_of(y) & 0x7FFFFFFFu, sign = (bits_of(y) >> 31) << (bits - 1);
+  if (bits <= 4) {
+    vu code = {};
+#pragma clang loop unroll(full)
+    for (int i = 0; i < (1 << (bits - 1)) - 1; i++) code = choose((vu)((vf)magnitude >= q->thresholds[i]), (vu){} + (uint32_t)(i + 1), code);
+    return code | sign;
+  }
   vf position = (vf)magnitude * 64.0f;
   vu inside = (vu)(position < 511.0f);
   vi index = __builtin_convertvector((vf)choose(inside, bits_of(position), bits_of(splat(511.0f))), vi);
   vu cell = lookup_cell(q->cells, index);
   vu above = (vu)((vi)magnitude >= (vi)(cell & ~0x7Fu));
-  return ((cell & 0x7Fu) - above) | ((bits_of(y) >> 31) << (bits - 1));
+  return ((cell & 0x7Fu) - above) | sign;
 }
 
 INLINE vu uniform_code(vf x, const quantiser *q, int bits) {
@@ -49,32 +68,42 @@ INLINE vu code_of(vf x, const quantiser *q, int bits) {
   return q->cells ? lloyd_max_code(x, q, bits) : uniform_code(x, q, bits);
 }
 
-INLINE int field_width(int bits) { return bits >= 4 ? 4 : bits >= 2 ? 2 : 1; }
+INLINE uint8_t *pack_field(uint8_t *out, const vu *codes, int shift, int width, size_t lanes) {
+  vu word = {};
+#pragma clang loop unroll(full)
+  for (int j = 0; j < 8; j++) word |= ((codes[j] >> shift) & ((1u << width) - 1)) << (width * j);
+  uint8_t packed[64];
+  if (width == 4) *(vu_any *)packed = word;
+  if (width == 2) store_halves(packed, word);
+  if (width == 1) store_bytes(packed, word);
+  __builtin_memcpy(out, packed, lanes * (size_t)width);
+  return out + lanes * (size_t)width;
+}
 
 INLINE uint8_t *pack_chunk(uint8_t *out, const vu *codes, int bits, size_t lanes) {
-  for (int shift = 0, width; shift < bits; shift += width) {
-    width = field_width(bits - shift);
-    vu word = {};
-    for (int j = 0; j < 8; j++) word |= ((codes[j] >> shift) & ((1u << width) - 1)) << (width * j);
-    vh halves = __builtin_convertvector(word, vh);
-    vb bytes = __builtin_convertvector(word, vb);
-    const void *packed = width == 4 ? (const void *)&word : width == 2 ? (const void *)&halves : (const void *)&bytes;
-    __builtin_memcpy(out, packed, lanes * (size_t)width);
-    out += lanes * (size_t)width;
-  }
+  if (bits == 8) return pack_field(pack_field(out, codes, 0, 4, lanes), codes, 4, 4, lanes);
+  if (bits & 4) out = pack_field(out, codes, 0, 4, lanes);
+  if (bits & 2) out = pack_field(out, codes, bits & 4, 2, lanes);
+  if (bits & 1) out = pack_field(out, codes, bits & 6, 1, lanes);
   return out;
 }
 
+INLINE const uint8_t *unpack_field(vu *codes, const uint8_t *in, int shift, int width, size_t lanes) {
+  uint8_t packed[64] = {0};
+  __builtin_memcpy(packed, in, lanes * (size_t)width);
+  vu word = width == 4 ? (vu) * (const vu_any *)packed : width == 2 ? load_halves(packed) : load_bytes(packed);
+#pragma clang loop unroll(full)
+  for (int j = 0; j < 8; j++) codes[j] |= ((word >> (width * j)) & ((1u << width) - 1)) << shift;
+  return in + lanes * (size_t)width;
+}
+
 INLINE const uint8_t *unpack_chunk(vu *codes, const uint8_t *in, int bits, size_t lanes) {
+#pragma clang loop unroll(full)
   for (int j = 0; j < 8; j++) codes[j] = (vu){};
-  for (int shift = 0, width; shift < bits; shift += width) {
-    width = field_width(bits - shift);
-    uint8_t packed[64] = {0};
-    __builtin_memcpy(packed, in, lanes * (size_t)width);
-    vu word = width == 4 ? (vu) * (const vu_any *)packed : width == 2 ? load_halves(packed) : load_bytes(packed);
-    for (int j = 0; j < 8; j++) codes[j] |= ((word >> (width * j)) & ((1u << width) - 1)) << shift;
-    in += lanes * (size_t)width;
-  }
+  if (bits == 8) return unpack_field(codes, unpack_field(codes, in, 0, 4, lanes), 4, 4, lanes);
+  if (bits & 4) in = unpack_field(codes, in, 0, 4, lanes);
+  if (bits & 2) in = unpack_field(codes, in, bits & 4, 2, lanes);
+  if (bits & 1) in = unpack_field(codes, in, bits & 6, 1, lanes);
   return in;
 }
 
@@ -82,6 +111,7 @@ INLINE void quantise_bits(uint8_t *out, const float *x, size_t n, const quantise
   vu codes[8];
   size_t i = 0;
   for (; i + 128 <= n; i += 128) {
+#pragma clang loop unroll(full)
     for (int j = 0; j < 8; j++) codes[j] = code_of(load(x + i + LANES * j), q, bits);
     out = pack_chunk(out, codes, bits, LANES);
   }
@@ -102,9 +132,10 @@ typedef struct dequantiser {
   const float *levels;         // not NULL: x = level[code] * factor
 } dequantiser;
 
-INLINE vf value_of(vu code, const dequantiser *q) {
+INLINE vf value_of(vu code, const dequantiser *q, int bits) {
   if (!q->levels) return __builtin_convertvector((vi)code, vf) * q->factor + q->offset;
-  return (vf)lookup_cell((const uint32_t *)q->levels, (vi)code) * q->factor;
+  const uint32_t *levels = (const uint32_t *)q->levels;
+  return (vf)(bits <= 4 ? lookup_16(levels, (vi)code) : lookup_cell(levels, (vi)code)) * q->factor;
 }
 
 INLINE void dequantise_bits(float *out, const uint8_t *in, size_t n, const dequantiser *q, int bits) {
@@ -112,13 +143,14 @@ INLINE void dequantise_bits(float *out, const uint8_t *in, size_t n, const dequa
   size_t i = 0;
   for (; i + 128 <= n; i += 128) {
     in = unpack_chunk(codes, in, bits, LANES);
-    for (int j = 0; j < 8; j++) store(out + i + LANES * j, value_of(codes[j], q));
+#pragma clang loop unroll(full)
+    for (int j = 0; j < 8; j++) store(out + i + LANES * j, value_of(codes[j], q, bits));
   }
   if (i == n) return;
   size_t lanes = (n - i + 7) / 8;
   unpack_chunk(codes, in, bits, lanes);
   for (size_t j = 0; j < 8; j++) {
-    vf v = value_of(codes[j], q);
+    vf v = value_of(codes[j], q, bits);
     for (size_t lane = 0; lane < lanes && i + j * lanes + lane < n; lane++) out[i + j * lanes + lane] = v[lane];
   }
 }
@@ -136,8 +168,9 @@ INLINE void dequantise_bits(float *out, const uint8_t *in, size_t n, const dequa
     case 8: { enum { B = 8 }; STATEMENT; break; }                                               \
   }
 
-static void lloyd_max_encode(void *out, const float *x, size_t n, int32_t bits, float factor, const uint32_t *cells) {
-  quantiser q = {0, factor, cells};
+static void lloyd_max_encode(void *out, const float *x, size_t n, int32_t bits, float factor, const uint32_t *cells,
+                             const float *thresholds) {
+  quantiser q = {0, factor, cells, thresholds};
   if (!cells) return;
   FOR_BITS(quantise_bits(out, x, n, &q, B))
 }
@@ -149,7 +182,7 @@ static void lloyd_max_decode(float *out, const void *in, size_t n, int32_t bits,
 }
 
 static void uniform_encode(void *out, const float *x, size_t n, int32_t bits, float low, float step) {
-  quantiser q = {low, step, 0};
+  quantiser q = {low, step, 0, 0};
   FOR_BITS(quantise_bits(out, x, n, &q, B))
 }
 

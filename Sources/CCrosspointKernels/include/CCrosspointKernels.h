@@ -52,8 +52,10 @@ typedef struct xp_kernels {
   void (*e4m3_decode)(float *out, const void *in, size_t n, float factor);
 
   // Rows as packed codes of 1 to 8 bits (codec_bits.h); x and factor must be finite, n codes take bits * ceil(n / 8)
-  // bytes. Lloyd-Max: code of x * factor by 512 cells of 1/64; level[code] * factor. Uniform: round((x - low) / step).
-  void (*lloyd_max_encode)(void *out, const float *x, size_t n, int32_t bits, float factor, const uint32_t *cells);
+  // bytes. Lloyd-Max: code of x * factor by 512 cells of 1/64 or, up to 4 bits, by the thresholds themselves;
+  // level[code] * factor, from a table of at least 16. Uniform: round((x - low) / step).
+  void (*lloyd_max_encode)(void *out, const float *x, size_t n, int32_t bits, float factor, const uint32_t *cells,
+                           const float *thresholds);
   void (*lloyd_max_decode)(float *out, const void *in, size_t n, int32_t bits, float factor, const float *levels);
   void (*uniform_encode)(void *out, const float *x, size_t n, int32_t bits, float low, float step);
   void (*uniform_decode)(float *out, const void *in, size_t n, int32_t bits, float low, float step);
