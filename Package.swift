@@ -51,7 +51,9 @@ let package = Package(
     // Tests: no MPI runs in the test process; RankProgram holds what needs real ranks.
     .target(name: "CrosspointTestSupport", dependencies: ["CrosspointExchange"], path: "Tests/CrosspointTestSupport"),
     .executableTarget(
-      name: "RankProgram", dependencies: ["Crosspoint", "CrosspointTestSupport"], path: "Tests/RankProgram"),
+      name: "RankProgram", dependencies: ["Crosspoint", "CrosspointTestSupport", "CAllocationCounter"],
+      path: "Tests/RankProgram"),
+    .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
     .testTarget(name: "CrosspointFabricTests", dependencies: ["CrosspointFabric", "CrosspointTestSupport"]),
     .testTarget(name: "CrosspointTokensTests", dependencies: ["CrosspointTokens", "CrosspointTestSupport"]),
     .testTarget(name: "CrosspointRoutingTests", dependencies: ["CrosspointRouting", "CrosspointTestSupport"]),

@@ -1,0 +1,46 @@
+import CAllocationCounter
+import CrosspointCompression
+import CrosspointExchange
+import CrosspointFabric
+import CrosspointRouting
+import CrosspointTestSupport
+import CrosspointTokens
+
+/// A warm training step makes no call to the allocator, compressed or not, over simulated ranks and over MPI.
+func exchangeAllocations(_ ranks: Ranks) throws {
+  for compression in [ExchangeOptions.Compression.off, .crossPolytope(.init(functions: 2, width: 16))] {
+    let options = ExchangeOptions(compression: compression, wire: .init(.bf16))
+    let fabric = try ranks.fabric()
+    let calls = try allocations(of: fabric, options: options)
+    try ranks.expect(calls, is: 0, "allocator calls in five warm steps over MPI, \(compression)")
+  }
+  guard ranks.count == 1 else { return }
+  for compression in [ExchangeOptions.Compression.off, .crossPolytope(.init(functions: 2, width: 16))] {
+    let options = ExchangeOptions(compression: compression, wire: .init(.bf16))
+    let calls = try SimulatedCluster(ranks: 3).run { try allocations(of: $0, options: options) }
+    try ranks.expect(calls.max(), is: 0, "allocator calls in five warm steps over simulated ranks, \(compression)")
+  }
+}
+
+/// Calls between two barriers that enclose five steps; the experts are the identity, so that only the exchange is counted.
+private func allocations(of fabric: any Fabric, options: ExchangeOptions) throws -> UInt {
+  let hidden = 64
+  let exchange = try ExpertExchange(
+    fabric: fabric, layout: ExpertLayout(experts: 6, hidden: hidden), options: options)
+  let tokens = try clusteredBatch(rows: 200, hidden: hidden, seed: UInt64(fabric.rank))
+  let routing = try randomRouting(tokens: 200, topK: 2, experts: 6, seed: UInt64(fabric.rank))
+  let dy = try randomBatch(rows: 200, hidden: hidden, seed: 3)
+  func step() throws {
+    let handle = try exchange.dispatch(tokens, routing)
+    _ = try exchange.combine(handle.rows, handle)
+    let gradient = try exchange.combineBackward(dy, handle)
+    _ = try exchange.dispatchBackward(gradient, handle)
+  }
+  for _ in 0..<4 { try step() }
+  try fabric.barrier(operation: "allocations")
+  let before = xp_allocations()
+  for _ in 0..<5 { try step() }
+  let after = xp_allocations()
+  try fabric.barrier(operation: "allocations")
+  return UInt(after - before)
+}

@@ -1,0 +1,42 @@
+import CrosspointCore
+import CrosspointFabric
+
+/// Random ragged blocks arrive whole and in place, round after round.
+func fabricExchange(_ ranks: Ranks) throws {
+  try exchangeRounds(ranks, on: try ranks.fabric(), rounds: 60, largest: 1 << 17)
+}
+
+/// The same with messages cut into tiny chunks, and with block sizes around multiples of the limit.
+func fabricSplit(_ ranks: Ranks) throws {
+  for limit in [1, 7, 64] {
+    try exchangeRounds(ranks, on: try ranks.fabric(chunkLimit: limit), rounds: 20, largest: 40 * limit)
+  }
+  let limit = 16
+  let fabric = try ranks.fabric(chunkLimit: limit)
+  for size in [0, 1, limit - 1, limit, limit + 1, 2 * limit, 3 * limit - 1] {
+    let row = Array(repeating: size, count: ranks.count)
+    let blocks = RaggedBlocks(rank: ranks.rank, sizes: Array(repeating: row, count: ranks.count), round: size)
+    try exchange(ranks, blocks, on: fabric)
+  }
+  let refused = try ranks.expectError(CrosspointError.self, "a limit of zero") { _ = try ranks.fabric(chunkLimit: 0) }
+  try ranks.expect(refused.code, is: .invalidArgument, "code")
+}
+
+private func exchangeRounds(_ ranks: Ranks, on fabric: any Fabric, rounds: Int, largest: Int) throws {
+  for round in 0..<rounds {
+    try exchange(ranks, RaggedBlocks(rank: ranks.rank, count: ranks.count, largest: largest, round: round), on: fabric)
+  }
+}
+
+/// Each block is checked at the moment it is reported, and each must be reported once.
+private func exchange(_ ranks: Ranks, _ blocks: RaggedBlocks, on fabric: any Fabric) throws {
+  defer { blocks.deallocate() }
+  var reported: [Int] = []
+  var flaw: String?
+  try fabric.exchange(send: blocks.send, receive: blocks.incoming, operation: "exchange") { source in
+    reported.append(source)
+    flaw = flaw ?? blocks.flaw(from: source)
+  }
+  try ranks.expect(flaw == nil, flaw ?? "")
+  try ranks.expect(reported.sorted(), is: Array(0..<ranks.count), "blocks reported")
+}

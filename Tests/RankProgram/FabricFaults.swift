@@ -1,0 +1,84 @@
+import CrosspointCore
+import CrosspointFabric
+import CrosspointMPI
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+/// A rank that sends more or fewer bytes than expected is caught and named, whole or cut into chunks; the ranks that it
+/// serves well notice nothing, and a faulty fabric stays shut.
+func fabricTruncated(_ ranks: Ranks) throws {
+  let cases = [
+    // bytes sent, bytes expected, chunk limit
+    (8, 16, 1 << 20), (16, 8, 1 << 20), (100_000, 200_000, 1 << 20), (200_000, 100_000, 1 << 20),
+    (100, 150, 64), (64, 128, 64), (64, 65, 64), (63, 64, 64), (40, 100, 64), (100, 40, 64), (65, 64, 64),
+  ]
+  for (sent, expected, limit) in cases {
+    let fabric = try ranks.fabric(deadline: .seconds(10), chunkLimit: limit)
+    // The last rank misjudges its block for rank 0 alone.
+    let row = Array(repeating: expected, count: ranks.count)
+    var sizes = Array(repeating: row, count: ranks.count)
+    if ranks.rank == ranks.last { sizes[ranks.last][0] = sent }
+    let blocks = RaggedBlocks(rank: ranks.rank, sizes: sizes, round: 3)
+    defer { blocks.deallocate() }
+    func exchange() throws { try fabric.exchange(send: blocks.send, receive: blocks.incoming, operation: "dispatch") }
+    let what = "\(sent) bytes where \(expected) are expected, limit \(limit)"
+    if ranks.rank == 0 {
+      let error = try ranks.expectError(CrosspointError.self, what, exchange)
+      try ranks.expect(error.code, is: .truncatedFrame, "code for \(what) (\(error))")
+      try ranks.expect(error.rank, is: ranks.last, "rank named for \(what)")
+      try ranks.expect(error.operation, is: "dispatch", "operation named for \(what)")
+      let again = try ranks.expectError(CrosspointError.self, "the next exchange", exchange)
+      try ranks.expect(again, is: error, "the next exchange's error")
+    } else {
+      try exchange()
+    }
+    try ranks.world.barrier()
+  }
+}
+
+/// A rank that does not answer is named by all others when the deadline passes.
+func fabricDeadline(_ ranks: Ranks) throws {
+  let fabric = try ranks.fabric(deadline: .milliseconds(500))
+  if ranks.rank == ranks.last {
+    usleep(1_500_000)
+  } else {
+    let start = ContinuousClock.now
+    let error = try waitForLastRank(ranks, on: fabric, bytes: 64)
+    let waited = ContinuousClock.now - start
+    try ranks.expect(waited >= .milliseconds(500), "no verdict before the deadline (after \(waited))")
+    try ranks.expect(error.code, is: .deadlineExceeded, "code (\(error))")
+    try ranks.expect(error.rank, is: ranks.last, "rank named")
+    try ranks.expect(error.message.contains("rank \(ranks.last) did not send to rank \(ranks.rank)"), error.message)
+    try ranks.expect(error.message.contains("0.5 seconds"), error.message)
+  }
+}
+
+/// A rank that is stopped is named by the others, which end the job, the stopped rank included.
+func fabricStopped(_ ranks: Ranks) throws {
+  let fabric = try ranks.fabric(deadline: .milliseconds(700))
+  try ranks.world.barrier()
+  if ranks.rank == ranks.last { raise(SIGSTOP) }
+  report("\(try waitForLastRank(ranks, on: fabric, bytes: 1 << 20))")
+  fabric.abort(exitCode: 3)
+}
+
+/// A rank that is killed ends the job; mpirun names it.
+func fabricKilled(_ ranks: Ranks) throws {
+  let fabric = try ranks.fabric(deadline: .seconds(20))
+  try ranks.world.barrier()
+  if ranks.rank == ranks.last { raise(SIGKILL) }
+  report("\(try waitForLastRank(ranks, on: fabric, bytes: 1 << 20))")
+  fabric.abort(exitCode: 3)
+}
+
+private func waitForLastRank(_ ranks: Ranks, on fabric: MPIFabric, bytes: Int) throws -> CrosspointError {
+  let row = Array(repeating: bytes, count: ranks.count)
+  let blocks = RaggedBlocks(rank: ranks.rank, sizes: Array(repeating: row, count: ranks.count), round: 1)
+  return try ranks.expectError(CrosspointError.self, "an exchange with a silent rank") {
+    try fabric.exchange(send: blocks.send, receive: blocks.incoming, operation: "dispatch")
+  }
+}

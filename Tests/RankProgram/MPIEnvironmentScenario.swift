@@ -1,0 +1,16 @@
+import MPI
+
+/// MPI runs, names itself and its node, has a clock that goes forward, and refuses to start twice.
+func mpiEnvironment(_ ranks: Ranks) throws {
+  try ranks.expect(MPIEnvironment.isRunning, "MPI runs")
+  try ranks.expect(!MPIEnvironment.isFinalized, "MPI has not ended")
+  try ranks.expect(try MPIEnvironment.threadLevel >= .serialized, "thread level is at least serialized")
+  try ranks.expect(!MPIEnvironment.processorName.isEmpty, "the node has a name")
+  let version = MPIEnvironment.libraryVersion
+  try ranks.expect(version.contains("MPI") && !version.contains("\n"), "library version on one line: \(version)")
+  try ranks.expect(MPIEnvironment.standardVersion.major >= 3, "MPI 3 or later")
+  let start = MPIEnvironment.wallTime
+  while MPIEnvironment.wallTime - start < 2 * MPIEnvironment.wallTick {}
+  let error = try ranks.expectError(MPIError.self, "a second start") { try MPIEnvironment.initialize() }
+  try ranks.expect(error.call, is: "MPI_Init_thread", "call")
+}

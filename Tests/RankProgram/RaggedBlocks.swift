@@ -1,0 +1,66 @@
+import CrosspointCore
+import CrosspointFabric
+
+/// Random blocks whose every byte tells sender, receiver, round and place, so that nothing misplaced goes unseen.
+struct RaggedBlocks {
+  /// `sizes[source][destination]`, equal on all ranks since the seed is.
+  let sizes: [[Int]]
+  let rank: Int
+  let round: Int
+  private let outgoing: [UnsafeMutableRawBufferPointer]
+  let incoming: [UnsafeMutableRawBufferPointer]
+
+  /// About a quarter of the blocks are empty; the others have 1 to `largest` bytes, small ones as often as large ones.
+  init(rank: Int, count: Int, largest: Int, round: Int) {
+    var random = SplitMix64(seed: UInt64(round))
+    let magnitudes = Int.bitWidth - largest.leadingZeroBitCount
+    let sizes = (0..<count).map { _ in
+      (0..<count).map { _ in
+        guard Int.random(in: 0..<4, using: &random) > 0 else { return 0 }
+        let magnitude = Int.random(in: 1...magnitudes, using: &random)
+        return min(largest, Int.random(in: 1...1 << magnitude, using: &random))
+      }
+    }
+    self.init(rank: rank, sizes: sizes, round: round)
+  }
+
+  init(rank: Int, sizes: [[Int]], round: Int) {
+    self.sizes = sizes
+    self.rank = rank
+    self.round = round
+    outgoing = sizes[rank].indices.map { destination in
+      let block = UnsafeMutableRawBufferPointer.allocate(byteCount: sizes[rank][destination], alignment: 64)
+      for index in block.indices {
+        block[index] = Self.byte(from: rank, to: destination, round: round, index: index)
+      }
+      return block
+    }
+    incoming = sizes.map { row in
+      let block = UnsafeMutableRawBufferPointer.allocate(byteCount: row[rank], alignment: 64)
+      block.initializeMemory(as: UInt8.self, repeating: 0xFF)
+      return block
+    }
+  }
+
+  var send: [UnsafeRawBufferPointer] { outgoing.map { UnsafeRawBufferPointer($0) } }
+
+  /// The first wrong byte of what came from a rank, in words.
+  func flaw(from source: Int) -> String? {
+    for (index, found) in incoming[source].enumerated() {
+      let expected = Self.byte(from: source, to: rank, round: round, index: index)
+      if found != expected {
+        return "round \(round): byte \(index) of \(sizes[source][rank]) from rank \(source): \(found), not \(expected)"
+      }
+    }
+    return nil
+  }
+
+  func deallocate() {
+    for block in outgoing + incoming { block.deallocate() }
+  }
+
+  /// Never 0xFF, so that a byte that did not arrive is always seen.
+  private static func byte(from source: Int, to destination: Int, round: Int, index: Int) -> UInt8 {
+    UInt8((source &* 31 &+ destination &* 17 &+ round &* 7 &+ index &* 13 &+ index >> 8) % 255)
+  }
+}

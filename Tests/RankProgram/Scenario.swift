@@ -1,0 +1,64 @@
+import CrosspointCore
+import CrosspointMPI
+import MPI
+
+/// Something that real ranks do under mpirun, checked by the ranks themselves.
+struct Scenario: Sendable {
+  enum End: Sendable {
+    /// `ok <name>` and exit code 0.
+    case ok
+    /// A rank dies on purpose; the others name it and the job ends with another exit code.
+    case dies
+  }
+
+  let name: String
+  /// The rank counts it is tested with, for example `1,2,4`.
+  let ranks: String
+  let end: End
+  let run: @Sendable (Ranks) throws -> Void
+
+  init(_ name: String, ranks: String, end: End = .ok, _ run: @escaping @Sendable (Ranks) throws -> Void) {
+    self.name = name
+    self.ranks = ranks
+    self.end = end
+    self.run = run
+  }
+
+  func allows(_ count: Int) -> Bool { ranks.split(separator: ",").contains { Int($0) == count } }
+}
+
+/// What a scenario gets to work with.
+struct Ranks {
+  let world: Communicator
+  /// What follows the scenario's name on the command line.
+  let arguments: [String]
+  var rank: Int { world.rank }
+  var count: Int { world.size }
+  /// The rank that misbehaves in scenarios about failures.
+  var last: Int { count - 1 }
+
+  func fabric(deadline: Duration = .seconds(30), chunkLimit: Int = 1 << 30) throws -> MPIFabric {
+    try MPIFabric(world, deadline: deadline, chunkLimit: chunkLimit)
+  }
+
+  func expect(_ holds: Bool, _ claim: @autoclosure () -> String) throws {
+    if !holds { throw Unmet(description: claim()) }
+  }
+
+  func expect<Value: Equatable>(_ found: Value, is expected: Value, _ what: @autoclosure () -> String) throws {
+    if found != expected { throw Unmet(description: "\(what()): \(found), expected \(expected)") }
+  }
+
+  /// Runs what must throw, and returns the error.
+  func expectError<Failure: Error>(
+    _ type: Failure.Type, _ what: @autoclosure () -> String, _ body: () throws -> Void
+  ) throws -> Failure {
+    do { try body() } catch let error as Failure { return error }
+    throw Unmet(description: "\(what()) throws nothing")
+  }
+}
+
+/// A claim that does not hold.
+struct Unmet: Error, CustomStringConvertible {
+  let description: String
+}

@@ -1,0 +1,20 @@
+/// All scenarios. A new one: a function `(Ranks) throws -> Void` in a file of its own, and a line here.
+let scenarios: [Scenario] = [
+  Scenario("mpi-environment", ranks: "1,2", mpiEnvironment),
+  Scenario("mpi-communicators", ranks: "1,2,3,4", mpiCommunicators),
+  Scenario("mpi-collectives", ranks: "1,2,3,4", mpiCollectives),
+  Scenario("mpi-messages", ranks: "1,2,3,4", mpiMessages),
+  Scenario("mpi-windows", ranks: "1,2,4", mpiWindows),
+  Scenario("mpi-errors", ranks: "1,2,3", mpiErrors),
+  Scenario("fabric-exchange", ranks: "1,2,3,4", fabricExchange),
+  Scenario("fabric-split", ranks: "1,2,3,4", fabricSplit),
+  Scenario("fabric-allreduce", ranks: "1,2,3,4", fabricAllreduce),
+  Scenario("fabric-arrival", ranks: "2,3,4", fabricArrival),
+  Scenario("fabric-truncated", ranks: "2,3,4", fabricTruncated),
+  Scenario("fabric-deadline", ranks: "2,3,4", fabricDeadline),
+  Scenario("fabric-stopped", ranks: "2,3", end: .dies, fabricStopped),
+  Scenario("fabric-killed", ranks: "2,3", end: .dies, fabricKilled),
+  Scenario("exchange-equals-simulated", ranks: "1,2,3,4", exchangeEqualsSimulated),
+  Scenario("exchange-bad-input", ranks: "1,2,3,4", exchangeBadInput),
+  Scenario("exchange-allocations", ranks: "1,2,4", exchangeAllocations),
+] + exchangeFaultScenarios
