@@ -1,0 +1,59 @@
+import CrosspointCore
+import Foundation
+
+/// One line of `--metrics`. Counters are sums over ranks since the first step.
+struct Metrics: Codable {
+  var step: Int
+  var bitsPerByte: Double
+  var valBitsPerByte: Double?
+  var loadBalance: Double
+  var gradientNorm: Double
+  var learningRate: Double
+  var tokensPerSecond: Double
+  var seconds: Double
+  var wireBytes: Double
+  var uncompressedBytes: Double
+  var rowsSent: Double
+  var rowsTotal: Double
+  /// Of this step alone.
+  var residualEnergy: Double
+}
+
+/// Appends metrics, a line at a time.
+final class MetricsFile {
+  private let path: String
+  private let file: UnsafeMutablePointer<FILE>
+  private let encoder = JSONEncoder()
+
+  /// - Parameter keeping: lines of later steps are dropped, so that a resumed run goes on where its checkpoint was.
+  /// - Throws: `file`.
+  init(_ path: String, keeping lastStep: Int) throws(CrosspointError) {
+    var kept: [UInt8] = []
+    if lastStep > 0, access(path, F_OK) == 0 {
+      for line in try readFile(path, argument: "metrics").split(separator: UInt8(ascii: "\n")) {
+        guard let metrics = try? JSONDecoder().decode(Metrics.self, from: Data(line)), metrics.step <= lastStep else {
+          continue
+        }
+        kept += line + [UInt8(ascii: "\n")]
+      }
+    }
+    try writeFileAtomically(path, kept, argument: "metrics")
+    guard let file = fopen(path, "ab") else { throw fileError("metrics", path, "cannot be opened") }
+    self.path = path
+    self.file = file
+    encoder.outputFormatting = [.sortedKeys]
+  }
+
+  deinit { fclose(file) }
+
+  /// - Throws: `file`.
+  func append(_ metrics: Metrics) throws(CrosspointError) {
+    guard let line = try? encoder.encode(metrics) else {
+      throw fileError("metrics", path, "would hold a number that is not finite", reason: false)
+    }
+    let bytes = [UInt8](line) + [UInt8(ascii: "\n")]
+    guard fwrite(bytes, 1, bytes.count, file) == bytes.count, fflush(file) == 0 else {
+      throw fileError("metrics", path, "cannot be written")
+    }
+  }
+}

@@ -1,0 +1,105 @@
+import Crosspoint
+
+/// A byte-level causal transformer with a mixture of experts in every second block.
+///
+/// This rank's share of it: all dense tensors, which every rank holds alike, and the experts that the layout gives it.
+final class LanguageModel {
+  let shape: ModelShape
+  /// Tensors that every rank holds; their gradients are summed over ranks.
+  let shared: ParameterSet
+  /// Tensors of this rank's experts; their gradients are complete.
+  let experts: ParameterSet
+  private let embedding: Embedding
+  private let blocks: [Block]
+  private let norm: LayerNorm
+  private let prediction: Prediction
+
+  private let pool = BufferPool()
+  private let stream = FloatBuffer()
+  private let final = FloatBuffer()
+  private let slope = FloatBuffer()
+
+  /// The losses of a forward pass over this rank's tokens.
+  struct Losses {
+    /// Σ −ln p(next byte), in nats.
+    var surprise = 0.0
+    /// Sum over layers of the load-balance losses, each a mean over this rank's tokens.
+    var loadBalance = 0.0
+  }
+
+  static func sharedSpecifications(_ shape: ModelShape, _ options: ExchangeOptions) -> [ParameterSpecification] {
+    Embedding.parameters("embedding", shape)
+      + (0..<shape.blocks).flatMap { Block.sharedParameters($0, shape, options) }
+      + LayerNorm.parameters("norm", width: shape.width) + Prediction.parameters("prediction", shape)
+  }
+
+  static func expertSpecifications(_ shape: ModelShape, rank: Int, of ranks: Int) throws(CrosspointError)
+    -> [ParameterSpecification]
+  {
+    let layout = try ExpertLayout(experts: shape.experts, hidden: shape.width)
+    let local = layout.experts(of: rank, rankCount: ranks)
+    return (0..<shape.blocks).flatMap { Block.expertParameters($0, shape, local) }
+  }
+
+  /// Collective: makes one exchange per MoE layer.
+  init(fabric: any Fabric, shape: ModelShape, options: ExchangeOptions, seed: UInt64) throws(CrosspointError) {
+    try shape.validate()
+    self.shape = shape
+    shared = ParameterSet(Self.sharedSpecifications(shape, options), seed: seed)
+    experts = ParameterSet(
+      try Self.expertSpecifications(shape, rank: fabric.rank, of: fabric.rankCount), seed: seed)
+    embedding = Embedding("embedding", in: shared)
+    var blocks: [Block] = []
+    for block in 0..<shape.blocks {
+      blocks.append(
+        try Block(
+          block, shape, shared: shared, experts: experts, fabric: fabric, options: options, pool: pool))
+    }
+    self.blocks = blocks
+    norm = LayerNorm("norm", width: shape.width, in: shared)
+    prediction = Prediction("prediction", in: shared)
+  }
+
+  /// One per MoE layer.
+  var exchanges: [ExpertExchange] { blocks.compactMap(\.exchange) }
+
+  /// Reads `inputs` (whole sequences, possibly none) and measures how well each next byte is predicted. Collective.
+  func forward(inputs: UnsafeBufferPointer<UInt8>, targets: UnsafeBufferPointer<UInt8>) throws(CrosspointError)
+    -> Losses
+  {
+    precondition(inputs.count == targets.count && inputs.count.isMultiple(of: shape.context), "whole sequences")
+    let x = stream.matrix(inputs.count, shape.width)
+    embedding.forward(inputs, into: x)
+    var losses = Losses()
+    for block in blocks { losses.loadBalance += try block.forward(x) }
+    let y = final.matrix(inputs.count, shape.width)
+    norm.forward(x, into: y)
+    losses.surprise = prediction.forward(y, targets: targets)
+    return losses
+  }
+
+  /// Adds to the gradients those of the mean loss over `tokens`, the tokens of all ranks. Collective; follows `forward`.
+  func backward(
+    inputs: UnsafeBufferPointer<UInt8>, targets: UnsafeBufferPointer<UInt8>, tokens: Int
+  ) throws(CrosspointError) {
+    let y = final.matrix(inputs.count, shape.width)
+    let slope = slope.matrix(inputs.count, shape.width)
+    prediction.backward(y, targets: targets, scale: 1 / Float(tokens), into: slope)
+    let dx = try TokenBatch(uninitializedRows: inputs.count, hidden: shape.width, pool: pool)
+    dx.elements.update(repeating: 0)
+    norm.backward(slope, addingTo: Matrix(dx))
+    let share = Float(inputs.count) / Float(tokens)
+    for block in blocks.reversed() { try block.backward(dx, share: share) }
+    embedding.backward(inputs, Matrix(dx))
+  }
+
+  /// After a forward pass that no backward pass follows.
+  func forget() {
+    for block in blocks { block.forget() }
+  }
+
+  func zeroGradients() {
+    shared.zeroGradients()
+    experts.zeroGradients()
+  }
+}

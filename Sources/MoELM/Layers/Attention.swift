@@ -1,0 +1,133 @@
+/// Causal multi-head self-attention with rotary positions.
+///
+/// Tokens are sequences of `context` rows, one after the other. Vaswani et al., arXiv 1706.03762, section 3.2; positions
+/// as in Su et al., arXiv 2104.09864, with the two halves of a head as the pairs.
+final class Attention {
+  private let shape: ModelShape
+  private let project: Parameter
+  private let output: Parameter
+  private let rotation: Rotation
+  /// Queries, keys and values side by side `[T × 3d]`; weights `[sequences · heads · C × C]`; heads' results `[T × d]`.
+  private let projected = FloatBuffer()
+  private let weights = FloatBuffer()
+  private let mixed = FloatBuffer()
+  private let dProjected = FloatBuffer()
+  private let dWeights = FloatBuffer()
+  private let dMixed = FloatBuffer()
+
+  static func parameters(_ name: String, _ shape: ModelShape) -> [ParameterSpecification] {
+    [
+      ParameterSpecification(
+        name: name + ".project", rows: shape.width, columns: 3 * shape.width, start: .fanIn(shape.width)),
+      ParameterSpecification(
+        name: name + ".output", rows: shape.width, columns: shape.width, start: .residual(shape.width, shape)),
+    ]
+  }
+
+  init(_ name: String, _ shape: ModelShape, in set: ParameterSet) {
+    self.shape = shape
+    project = set[name + ".project"]
+    output = set[name + ".output"]
+    rotation = Rotation(positions: shape.context, width: shape.headWidth)
+  }
+
+  func forward(_ x: Matrix, addingTo y: Matrix) {
+    let projected = projected.matrix(x.rows, 3 * shape.width)
+    let mixed = mixed.matrix(x.rows, shape.width)
+    multiply(x, project.value, into: projected)
+    rotate(projected, backwards: false)
+    let allWeights = allWeights(x.rows)
+    forEachHead(x.rows) { head in
+      let weights = head.weights(allWeights)
+      multiply(head.query(projected), head.key(projected).transposed, into: weights, scale: scale)
+      for row in 0..<weights.rows { causalSoftmax(weights.row(row), seen: row + 1, of: weights.columns) }
+      multiply(weights, head.value(projected), into: head.part(mixed))
+    }
+    multiply(mixed, output.value, into: y, accumulate: true)
+  }
+
+  func backward(_ x: Matrix, dy: Matrix, into dx: Matrix) {
+    let projected = projected.matrix(x.rows, 3 * shape.width)
+    let mixed = mixed.matrix(x.rows, shape.width)
+    let dProjected = dProjected.matrix(x.rows, 3 * shape.width)
+    let dMixed = dMixed.matrix(x.rows, shape.width)
+    let dWeights = dWeights.matrix(shape.context, shape.context)
+    multiply(mixed.transposed, dy, into: output.gradient, accumulate: true)
+    multiply(dy, output.value.transposed, into: dMixed)
+    let allWeights = allWeights(x.rows)
+    forEachHead(x.rows) { head in
+      let weights = head.weights(allWeights)
+      multiply(head.part(dMixed), head.value(projected).transposed, into: dWeights)
+      multiply(weights.transposed, head.part(dMixed), into: head.value(dProjected))
+      for row in 0..<weights.rows { softmaxBackward(weights.row(row), dWeights.row(row), count: weights.columns) }
+      multiply(dWeights, head.key(projected), into: head.query(dProjected), scale: scale)
+      multiply(dWeights.transposed, head.query(projected), into: head.key(dProjected), scale: scale)
+    }
+    rotate(dProjected, backwards: true)
+    multiply(x.transposed, dProjected, into: project.gradient, accumulate: true)
+    multiply(dProjected, project.value.transposed, into: dx)
+  }
+
+  private var scale: Float { 1 / Float(shape.headWidth).squareRoot() }
+
+  private func allWeights(_ tokens: Int) -> Matrix { weights.matrix(tokens * shape.heads, shape.context) }
+
+  /// Turns queries and keys by their position.
+  private func rotate(_ projected: Matrix, backwards: Bool) {
+    for row in 0..<projected.rows {
+      for head in 0..<2 * shape.heads {  // queries and keys lie side by side
+        rotation.apply(
+          projected.row(row) + head * shape.headWidth, position: row % shape.context, backwards: backwards)
+      }
+    }
+  }
+
+  private func forEachHead(_ tokens: Int, _ body: (Head) -> Void) {
+    for sequence in 0..<tokens / shape.context {
+      for head in 0..<shape.heads { body(Head(shape: shape, sequence: sequence, head: head)) }
+    }
+  }
+}
+
+/// One head of one sequence: which rectangle of each matrix is its own.
+private struct Head {
+  let shape: ModelShape
+  let sequence: Int
+  let head: Int
+
+  private var rows: Range<Int> { sequence * shape.context..<(sequence + 1) * shape.context }
+
+  func part(_ matrix: Matrix, offset: Int = 0) -> Matrix {
+    let start = offset + head * shape.headWidth
+    return matrix[rows, start..<start + shape.headWidth]
+  }
+
+  func query(_ projected: Matrix) -> Matrix { part(projected) }
+  func key(_ projected: Matrix) -> Matrix { part(projected, offset: shape.width) }
+  func value(_ projected: Matrix) -> Matrix { part(projected, offset: 2 * shape.width) }
+
+  func weights(_ all: Matrix) -> Matrix {
+    let start = (sequence * shape.heads + head) * shape.context
+    return all[rows: start..<start + shape.context]
+  }
+}
+
+/// Softmax over the first `seen` floats of a row; the others become 0.
+private func causalSoftmax(_ row: UnsafeMutablePointer<Float>, seen: Int, of count: Int) {
+  softmax(row, count: seen)
+  (row + seen).update(repeating: 0, count: count - seen)
+}
+
+/// Softmax of a row, in place.
+func softmax(_ row: UnsafeMutablePointer<Float>, count: Int) {
+  let largest = maximum(row, count: count)
+  map(row, into: row, count: count) { exponential($0 - largest) }
+  let scale = 1 / sum(row, row, count: count) { x, _ in x }
+  map(row, into: row, count: count) { $0 * scale }
+}
+
+/// `dx = p (dp − Σ p dp)`, over dp.
+private func softmaxBackward(_ p: UnsafePointer<Float>, _ dp: UnsafeMutablePointer<Float>, count: Int) {
+  let along = sum(p, dp, count: count) { $0 * $1 }
+  map(p, dp, into: dp, count: count) { $0 * ($1 - along) }
+}

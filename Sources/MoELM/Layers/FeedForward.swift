@@ -1,0 +1,48 @@
+/// `y = gelu(x U) D`: one expert, or the feed-forward of a dense block.
+struct FeedForward {
+  private let up: Parameter
+  private let down: Parameter
+
+  static func parameters(_ name: String, _ shape: ModelShape) -> [ParameterSpecification] {
+    [
+      ParameterSpecification(
+        name: name + ".up", rows: shape.width, columns: shape.expertWidth, start: .fanIn(shape.width)),
+      ParameterSpecification(
+        name: name + ".down", rows: shape.expertWidth, columns: shape.width,
+        start: .residual(shape.expertWidth, shape)),
+    ]
+  }
+
+  init(_ name: String, in set: ParameterSet) {
+    up = set[name + ".up"]
+    down = set[name + ".down"]
+  }
+
+  var hidden: Int { up.value.columns }
+
+  /// Keeps `hidden` (before GELU) and `active` (after it) for the backward pass, both `[rows × hidden]`.
+  func forward(_ x: Matrix, hidden: Matrix, active: Matrix, into y: Matrix, accumulate: Bool) {
+    multiply(x, up.value, into: hidden)
+    gelu(hidden, into: active)
+    multiply(active, down.value, into: y, accumulate: accumulate)
+  }
+
+  /// Overwrites `hidden` and `active`, fills dx and adds to the gradients of the weights.
+  func backward(_ x: Matrix, hidden: Matrix, active: Matrix, dy: Matrix, into dx: Matrix) {
+    multiply(active.transposed, dy, into: down.gradient, accumulate: true)
+    multiply(dy, down.value.transposed, into: active)
+    geluBackward(hidden, active, into: hidden)
+    multiply(x.transposed, hidden, into: up.gradient, accumulate: true)
+    multiply(hidden, up.value.transposed, into: dx)
+  }
+}
+
+extension ParameterSpecification.Start {
+  /// Keeps the variance of activations: deviation `1/√inputs`.
+  static func fanIn(_ inputs: Int) -> Self { .normal(1 / Float(inputs).squareRoot()) }
+
+  /// For what is added to the residual stream: smaller by the root of the number of additions (Radford et al. 2019).
+  static func residual(_ inputs: Int, _ shape: ModelShape) -> Self {
+    .normal(1 / Float(inputs * 2 * shape.blocks).squareRoot())
+  }
+}

@@ -1,0 +1,43 @@
+import Foundation
+
+/// The next byte: logits `x W`, softmax and cross-entropy.
+final class Prediction {
+  private let weight: Parameter
+  private let logits = FloatBuffer()
+
+  static func parameters(_ name: String, _ shape: ModelShape) -> [ParameterSpecification] {
+    [
+      ParameterSpecification(
+        name: name, rows: shape.width, columns: ModelShape.vocabulary, start: .normal(0.02))
+    ]
+  }
+
+  init(_ name: String, in set: ParameterSet) { weight = set[name] }
+
+  /// Keeps the probabilities for the backward pass.
+  /// - Returns: Σ −ln p(target) over the rows, in nats.
+  func forward(_ x: Matrix, targets: UnsafeBufferPointer<UInt8>) -> Double {
+    let logits = logits.matrix(x.rows, ModelShape.vocabulary)
+    multiply(x, weight.value, into: logits)
+    var loss = 0.0
+    for (row, target) in targets.enumerated() {
+      let row = logits.row(row)
+      let largest = maximum(row, count: ModelShape.vocabulary)
+      let surprise = largest - row[Int(target)]
+      map(row, into: row, count: ModelShape.vocabulary) { exponential($0 - largest) }
+      let total = sum(row, row, count: ModelShape.vocabulary) { x, _ in x }
+      loss += Double(surprise) + log(Double(total))
+      map(row, into: row, count: ModelShape.vocabulary) { $0 * (1 / total) }
+    }
+    return loss
+  }
+
+  /// Backward of `scale` times the loss.
+  func backward(_ x: Matrix, targets: UnsafeBufferPointer<UInt8>, scale: Float, into dx: Matrix) {
+    let logits = logits.matrix(x.rows, ModelShape.vocabulary)
+    for (row, target) in targets.enumerated() { logits.row(row)[Int(target)] -= 1 }
+    map(logits.base, into: logits.base, count: logits.count) { $0 * scale }
+    multiply(x.transposed, logits, into: weight.gradient, accumulate: true)
+    multiply(logits, weight.value.transposed, into: dx)
+  }
+}

@@ -1,0 +1,52 @@
+import CrosspointCore
+
+/// The sizes of a model. Tokens are bytes: the vocabulary is 256.
+public struct ModelShape: Sendable, Hashable {
+  /// Distinct tokens.
+  public static let vocabulary = 256
+
+  /// Bytes that the model looks back over, and the length of a training sequence.
+  public var context = 128
+  /// Floats per token.
+  public var width = 128
+  /// Attention and feed-forward, alternating dense and mixture-of-experts feed-forward: every second block has experts.
+  public var blocks = 4
+  /// Attention heads; the width is divided among them.
+  public var heads = 4
+  /// Experts of one MoE layer, over all ranks.
+  public var experts = 8
+  /// Hidden floats of an expert, and of a dense feed-forward.
+  public var expertWidth = 512
+  /// Experts per token.
+  public var topK = 2
+  /// Coefficient of the load-balance loss.
+  public var loadBalance: Float = 0.01
+
+  public init() {}
+
+  /// Whether a block's feed-forward is a mixture of experts.
+  func hasExperts(block: Int) -> Bool { block % 2 == 1 }
+
+  var headWidth: Int { width / heads }
+
+  /// - Throws: `invalidArgument` naming the first size that makes no model.
+  func validate() throws(CrosspointError) {
+    for (name, value) in [
+      ("context", context), ("width", width), ("blocks", blocks), ("heads", heads), ("experts", experts),
+      ("expert-width", expertWidth), ("top-k", topK),
+    ] {
+      try require(value > 0, name, "\(value); it must be at least one")
+      try require(value <= 1 << 20, name, "\(value); the most is \(1 << 20)")
+    }
+    try require(topK <= experts, "top-k", "\(topK) of \(experts) experts")
+    try require(width % (2 * heads) == 0, "heads", "\(heads) heads do not divide a width of \(width) into even parts")
+    try require(loadBalance >= 0 && loadBalance.isFinite, "load-balance", "\(loadBalance); it must not be negative")
+  }
+}
+
+/// Bad input: throws unless the condition holds.
+func require(_ condition: Bool, _ argument: String, _ message: String) throws(CrosspointError) {
+  guard condition else {
+    throw CrosspointError(.invalidArgument, operation: "moe-lm", argument: argument, message)
+  }
+}

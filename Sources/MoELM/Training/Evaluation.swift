@@ -1,0 +1,41 @@
+import Crosspoint
+
+/// `moe-lm eval`: the held-out loss of a checkpoint.
+public enum Evaluation {
+  /// Takes the model's sizes from the checkpoint, everything else from `options`. Collective.
+  ///
+  /// - Returns: bits per byte and what the checkpoint's training came to.
+  /// - Throws: `file` for what is no whole checkpoint, `invalidArgument` for a text too short for one batch.
+  public static func run(
+    fabric: any Fabric, data: String?, options: TrainingOptions, checkpoint path: String, summary file: String? = nil
+  ) throws(CrosspointError) -> RunSummary {
+    let checkpoint = try Checkpoint.load(path, fabric: fabric)
+    var options = options
+    try options.shape.adopt(checkpoint.header.configuration, path: path)
+    let corpus = try Corpus.load(path: data, context: options.shape.context, batch: options.batch, fabric: fabric)
+    let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
+    try trainer.restore(checkpoint)
+    trainer.progress = checkpoint.header.progress
+    let summary = trainer.summary(heldOut: try trainer.evaluate())
+    try fabric.onRoot(operation: "summary") { () throws(CrosspointError) in
+      if let file { try writeJSON(summary, to: file, argument: "summary") }
+    }
+    return summary
+  }
+}
+
+extension ModelShape {
+  /// Takes over the sizes that a checkpoint was written with.
+  fileprivate mutating func adopt(_ configuration: [[String]], path: String) throws(CrosspointError) {
+    let sizes: [String: WritableKeyPath<ModelShape, Int>] = [
+      "context": \.context, "width": \.width, "blocks": \.blocks, "heads": \.heads, "experts": \.experts,
+      "expert-width": \.expertWidth, "top-k": \.topK,
+    ]
+    for (key, size) in sizes {
+      guard let value = configuration.first(where: { $0.first == key })?.last.flatMap(Int.init) else {
+        throw fileError("checkpoint", path, "does not say its \(key)", reason: false)
+      }
+      self[keyPath: size] = value
+    }
+  }
+}

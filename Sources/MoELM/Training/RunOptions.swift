@@ -1,0 +1,48 @@
+import Crosspoint
+
+/// What a run writes and how often, beside the training itself.
+public struct RunOptions: Sendable {
+  /// One JSON line per step.
+  public var metrics: String?
+  /// One JSON object at the end.
+  public var summary: String?
+  /// Where checkpoints are written and read.
+  public var checkpoint: String?
+  /// Steps between checkpoints; 0 writes one at the end only.
+  public var checkpointEvery = 0
+  /// Steps between evaluations; 0 evaluates at the end only.
+  public var evalEvery = 250
+  /// Whether to continue from the checkpoint if there is one.
+  public var resume = false
+
+  public init() {}
+
+  /// - Throws: `invalidArgument` for counts below zero, or checkpoint options without a path.
+  public func validate() throws(CrosspointError) {
+    for (name, value) in [("checkpoint-every", checkpointEvery), ("eval-every", evalEvery)] {
+      try require(value >= 0, name, "\(value); it must not be negative")
+    }
+    try require(checkpoint != nil || !resume, "resume", "it needs --checkpoint PATH to continue from")
+    try require(checkpoint != nil || checkpointEvery == 0, "checkpoint-every", "it needs --checkpoint PATH")
+  }
+}
+
+/// What a run came to: the contents of `--summary`.
+public struct RunSummary: Codable, Sendable {
+  public var valBitsPerByte: Double
+  public var steps: Int
+  /// Over all steps, and over the last quarter of them.
+  public var rowsSentFraction: Double
+  public var rowsSentFractionLastQuarter: Double
+  /// Bytes on the wire per byte of fp32, likewise.
+  public var wireFraction: Double
+  public var wireFractionLastQuarter: Double
+  public var wireBytes: Double
+  public var uncompressedBytes: Double
+  /// Mean over all steps.
+  public var stepSeconds: Double
+  public var ranks: Int
+  /// Whether a signal ended the run before its last step.
+  public var interrupted: Bool
+  public var options: [String: String]
+}

@@ -1,0 +1,86 @@
+import Crosspoint
+
+extension Trainer {
+  /// What must be equal for a checkpoint to be continued.
+  private var configuration: [[String]] { options.pairs.map { [$0.key, $0.value] } + [["data", corpus.name]] }
+
+  /// Writes everything that the next step depends on. Collective: rank 0 gathers and writes.
+  /// - Throws: `file`, on every rank; then an older checkpoint is still whole.
+  public func saveCheckpoint(_ path: String) throws(CrosspointError) {
+    let blocks = try gatherExperts()
+    try fabric.onRoot(operation: "checkpoint") { () throws(CrosspointError) in
+      var tensors = Self.tensors(model.shared.specifications, model.shared.all)
+      for (rank, block) in blocks.enumerated() {
+        let specifications = try LanguageModel.expertSpecifications(options.shape, rank: rank, of: fabric.rankCount)
+        tensors += Self.tensors(specifications, block.storage)
+      }
+      let header = Checkpoint.Header(
+        configuration: configuration, progress: progress, tensors: tensors.map(\.tensor))
+      try Checkpoint.write(header, tensors.flatMap(\.floats), to: path)
+    }
+  }
+
+  /// Continues where a checkpoint was written, bit for bit if the rank count is the same. Collective.
+  /// - Throws: `file` for what is no whole checkpoint, `checkpointMismatch` naming the first option that differs.
+  public func resume(_ path: String) throws(CrosspointError) {
+    let checkpoint = try Checkpoint.load(path, fabric: fabric)
+    let theirs = Dictionary(
+      checkpoint.header.configuration.compactMap { $0.count == 2 ? ($0[0], $0[1]) : nil }, uniquingKeysWith: { $1 })
+    for pair in configuration where theirs[pair[0]] != pair[1] {
+      throw CrosspointError(
+        .checkpointMismatch, operation: "resume", argument: pair[0],
+        "\(pair[1]) here, \(theirs[pair[0]] ?? "unknown") in \(path); give the same or start without --resume")
+    }
+    try restore(checkpoint)
+    progress = checkpoint.header.progress
+  }
+
+  /// Takes a checkpoint's tensors and nothing else of it.
+  func restore(_ checkpoint: Checkpoint) throws(CrosspointError) {
+    try checkpoint.restore(model.shared)
+    try checkpoint.restore(model.experts)
+  }
+
+  /// On rank 0 every rank's values and moments of its experts; nothing elsewhere.
+  private func gatherExperts() throws(CrosspointError) -> [FloatBuffer] {
+    var blocks: [FloatBuffer] = []
+    if fabric.rank == 0 {
+      for rank in 0..<fabric.rankCount {
+        let specifications = try LanguageModel.expertSpecifications(options.shape, rank: rank, of: fabric.rankCount)
+        blocks.append(FloatBuffer(3 * specifications.reduce(0) { $0 + $1.count }))
+      }
+    }
+    let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
+    let send = (0..<fabric.rankCount).map { $0 == 0 ? UnsafeRawBufferPointer(model.experts.all) : nothing }
+    let receive = (0..<fabric.rankCount).map {
+      blocks.isEmpty ? UnsafeMutableRawBufferPointer(start: nil, count: 0) : UnsafeMutableRawBufferPointer(blocks[$0].storage)
+    }
+    try fabric.exchange(send: send, receive: receive, operation: "checkpoint")
+    return blocks
+  }
+
+  /// The tensors of a set's memory: `[values | first moments | second moments]`.
+  private static func tensors(
+    _ specifications: [ParameterSpecification], _ all: UnsafeMutableBufferPointer<Float>
+  ) -> [(tensor: Checkpoint.Header.Tensor, floats: [UnsafeRawBufferPointer])] {
+    var start = 0
+    return specifications.map { specification in
+      defer { start += specification.count }
+      let parts = (0..<3).map { part in
+        let from = part * all.count / 3 + start
+        return UnsafeRawBufferPointer(UnsafeMutableBufferPointer(rebasing: all[from..<from + specification.count]))
+      }
+      return (Checkpoint.Header.Tensor(name: specification.name, count: specification.count), parts)
+    }
+  }
+}
+
+extension Checkpoint {
+  /// Rank 0 reads the file for all. Collective.
+  static func load(_ path: String, fabric: any Fabric) throws(CrosspointError) -> Checkpoint {
+    let bytes = try fabric.shareFromRoot(operation: "checkpoint") { () throws(CrosspointError) in
+      try readFile(path, argument: "checkpoint")
+    }
+    return try Checkpoint(bytes, path: path)
+  }
+}

@@ -1,0 +1,140 @@
+import Crosspoint
+import Foundation
+
+/// A whole run of `moe-lm train`: steps, evaluations, checkpoints, and what is written about them.
+public final class TrainingRun {
+  private let trainer: Trainer
+  private let run: RunOptions
+  private let speaks: Bool
+  private var metrics: MetricsFile?
+  private var line = ProgressLine()
+  /// Smoothed, for tokens per second and the time left.
+  private var stepSeconds: Double?
+  private var lastCheckpoint = -1
+
+  /// Collective: makes the model, resumes if told to and if there is a checkpoint, opens the metrics.
+  ///
+  /// - Parameter quiet: whether rank 0, too, prints nothing.
+  /// - Throws: what is wrong with options, text, checkpoint or files, on every rank.
+  public init(
+    fabric: any Fabric, corpus: Corpus, options: TrainingOptions, run: RunOptions, quiet: Bool = false
+  ) throws(CrosspointError) {
+    try run.validate()
+    self.run = run
+    speaks = fabric.rank == 0 && !quiet
+    trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
+    if run.resume, let path = run.checkpoint {
+      if try fabric.existsOnRoot(path) {
+        try trainer.resume(path)
+        say("continuing after step \(trainer.progress.step) of \(path)")
+      } else {
+        say("no checkpoint at \(path) yet: starting from the beginning")
+      }
+    }
+    let done = trainer.progress.step
+    try fabric.onRoot(operation: "metrics") { () throws(CrosspointError) in
+      if let path = run.metrics { metrics = try MetricsFile(path, keeping: done) }
+    }
+  }
+
+  /// Trains to the last step, or until a signal asks it to stop. Collective.
+  public func train() throws(CrosspointError) -> RunSummary {
+    let options = trainer.options
+    let parameters = trainer.parameterCount
+    say("\(parameters) parameters, \(options.batch * options.shape.context) tokens per step, "
+      + "\(trainer.fabric.rankCount) ranks, \(options.exchange)")
+    var held: Double?
+    var stopped = false
+    while trainer.progress.step < options.steps, !stopped {
+      let report = try timedStep()
+      let step = trainer.progress.step
+      stopped = report.shouldStop
+      let isLast = step == options.steps || stopped
+      let evaluates = isLast || (run.evalEvery > 0 && step.isMultiple(of: run.evalEvery))
+      held = evaluates && !stopped ? try trainer.evaluate() : nil
+      try record(report, held: held, isLast: isLast)
+      if run.checkpointEvery > 0, step.isMultiple(of: run.checkpointEvery) { try saveCheckpoint() }
+    }
+    try saveCheckpoint()
+    if stopped, let path = run.checkpoint {
+      say("stopped after step \(trainer.progress.step) of \(options.steps); \(path) continues with --resume")
+    } else if stopped {
+      say("stopped after step \(trainer.progress.step) of \(options.steps); nothing is kept without --checkpoint")
+    }
+    let final = if let held { held } else { try trainer.evaluate() }
+    let summary = trainer.summary(heldOut: final, interrupted: trainer.progress.step < options.steps)
+    try trainer.fabric.onRoot(operation: "summary") { () throws(CrosspointError) in
+      if let path = run.summary { try writeJSON(summary, to: path, argument: "summary") }
+    }
+    return summary
+  }
+
+  private func timedStep() throws(CrosspointError) -> Trainer.StepReport {
+    let start = ContinuousClock.now
+    let report = try trainer.step(stopRequested: StopSignal.isRequested)
+    let seconds = (ContinuousClock.now - start).inSeconds
+    trainer.progress.seconds += seconds
+    stepSeconds = stepSeconds.map { 0.95 * $0 + 0.05 * seconds } ?? seconds
+    return report
+  }
+
+  private func record(_ report: Trainer.StepReport, held: Double?, isLast: Bool) throws(CrosspointError) {
+    guard trainer.fabric.rank == 0 else { return }
+    let (options, progress) = (trainer.options, trainer.progress)
+    let seconds = stepSeconds ?? 0
+    let rate = Double(options.batch * options.shape.context) / max(seconds, 1e-9)
+    let entry = Metrics(
+      step: progress.step, bitsPerByte: report.bitsPerByte, valBitsPerByte: held, loadBalance: report.loadBalance,
+      gradientNorm: report.gradientNorm, learningRate: Double(report.learningRate), tokensPerSecond: rate,
+      seconds: progress.seconds, wireBytes: progress.traffic.wireBytes,
+      uncompressedBytes: progress.traffic.uncompressedBytes, rowsSent: progress.traffic.rowsSent,
+      rowsTotal: progress.traffic.rowsRouted, residualEnergy: report.traffic.residualEnergy)
+    try metrics?.append(entry)
+    if speaks {
+      line.show(
+        entry, of: options.steps, tokensPerSecond: rate, secondsLeft: seconds * Double(options.steps - progress.step),
+        always: held != nil || isLast)
+    }
+  }
+
+  private func saveCheckpoint() throws(CrosspointError) {
+    guard let path = run.checkpoint, lastCheckpoint != trainer.progress.step else { return }
+    try trainer.saveCheckpoint(path)
+    lastCheckpoint = trainer.progress.step
+  }
+
+  private func say(_ text: String) {
+    if speaks { line.say(text) }
+  }
+}
+
+extension Trainer {
+  /// What the run came to so far.
+  public func summary(heldOut: Double, interrupted: Bool = false) -> RunSummary {
+    let last = progress.traffic - progress.trafficBeforeLastQuarter
+    return RunSummary(
+      valBitsPerByte: heldOut, steps: progress.step, rowsSentFraction: progress.traffic.rowsSentFraction,
+      rowsSentFractionLastQuarter: last.rowsSentFraction, wireFraction: progress.traffic.wireFraction,
+      wireFractionLastQuarter: last.wireFraction, wireBytes: progress.traffic.wireBytes,
+      uncompressedBytes: progress.traffic.uncompressedBytes,
+      stepSeconds: progress.step == 0 ? 0 : progress.seconds / Double(progress.step), ranks: fabric.rankCount,
+      interrupted: interrupted, options: Dictionary(options.pairs.map { ($0.key, $0.value) }, uniquingKeysWith: { $1 }))
+  }
+
+  /// Floats of the whole model, over all ranks.
+  var parameterCount: Int {
+    let experts = (try? LanguageModel.expertSpecifications(options.shape, rank: 0, of: 1)) ?? []
+    return model.shared.count + experts.reduce(0) { $0 + $1.count }
+  }
+}
+
+extension Fabric {
+  /// Whether rank 0 sees a file there. Collective.
+  fileprivate func existsOnRoot(_ path: String) throws(CrosspointError) -> Bool {
+    try shareFromRoot(operation: "resume") { access(path, F_OK) == 0 ? [1] : [0] } == [1]
+  }
+}
+
+extension Duration {
+  var inSeconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
+}

@@ -1,0 +1,42 @@
+import ArgumentParser
+import MoELM
+
+/// The sizes of the model.
+struct ModelArguments: ParsableArguments {
+  @Option(help: "Bytes that the model looks back over.")
+  var context = 128
+
+  @Option(help: "Floats per token.")
+  var width = 128
+
+  @Option(help: "Blocks; every second one has experts.")
+  var blocks = 4
+
+  @Option(help: "Attention heads.")
+  var heads = 4
+
+  @Option(help: "Experts of each MoE layer, over all ranks.")
+  var experts = 8
+
+  @Option(help: "Hidden floats of an expert and of a dense feed-forward.")
+  var expertWidth = 512
+
+  @Option(help: "Experts per token.")
+  var topK = 2
+
+  @Option(help: "Coefficient of the load-balance loss.")
+  var loadBalance: Float = 0.01
+
+  var shape: ModelShape {
+    var shape = ModelShape()
+    shape.context = context
+    shape.width = width
+    shape.blocks = blocks
+    shape.heads = heads
+    shape.experts = experts
+    shape.expertWidth = expertWidth
+    shape.topK = topK
+    shape.loadBalance = loadBalance
+    return shape
+  }
+}

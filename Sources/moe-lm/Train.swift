@@ -1,0 +1,112 @@
+import ArgumentParser
+import Crosspoint
+import CrosspointOptions
+import Foundation
+import MoELM
+
+struct Train: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Trains a model.")
+
+  @OptionGroup(title: "Job") var job: JobArguments
+  @OptionGroup(title: "Model") var model: ModelArguments
+  @OptionGroup(title: "Exchange") var exchange: ExchangeArguments
+
+  @Option(help: "Steps of training.")
+  var steps = 2000
+
+  @Option(help: "The largest learning rate, after the warm-up; it falls to zero along a half cosine.")
+  var learningRate: Float = 3e-3
+
+  @Option(help: "Steps of linear warm-up.")
+  var warmup = 100
+
+  @Option(help: "AdamW's weight decay of matrices.")
+  var weightDecay: Float = 0.1
+
+  @Option(help: "The largest norm of the gradient.")
+  var clip: Float = 1
+
+  @Option(help: ArgumentHelp("One JSON line per step.", valueName: "file"))
+  var metrics: String?
+
+  @Option(help: ArgumentHelp("Where the checkpoint is written, and read by --resume.", valueName: "file"))
+  var checkpoint: String?
+
+  @Option(help: "Steps between checkpoints; 0 writes one at the end only.")
+  var checkpointEvery = 0
+
+  @Option(help: "Steps between evaluations; 0 evaluates at the end only.")
+  var evalEvery = 250
+
+  @Flag(help: "Continue from the checkpoint if there is one.")
+  var resume = false
+
+  func run() throws {
+    var options = TrainingOptions()
+    options.shape = model.shape
+    options.exchange = exchange.exchangeOptions
+    options.seed = exchange.seed
+    options.batch = job.batch
+    options.evalWindows = job.evalWindows
+    options.steps = steps
+    options.learningRate = learningRate
+    options.warmup = warmup
+    options.weightDecay = weightDecay
+    options.clip = clip
+    var run = RunOptions()
+    run.metrics = metrics
+    run.summary = job.summary
+    run.checkpoint = checkpoint
+    run.checkpointEvery = checkpointEvery
+    run.evalEvery = evalEvery
+    run.resume = resume
+    StopSignal.install()
+    try job.onEveryRank { [options, run, data = job.data] fabric in
+      try options.validate()
+      let corpus = try Corpus.load(path: data, context: options.shape.context, batch: options.batch, fabric: fabric)
+      let summary = try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: run).train()
+      if fabric.rank == 0 { report(summary) }
+    }
+  }
+}
+
+struct Evaluate: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "eval", abstract: "Measures a checkpoint on held-out text.",
+    discussion: """
+      The model's sizes come from the checkpoint; the exchange is as the options say, so that a model trained with \
+      compression can be measured without, and the other way round.
+      """)
+
+  @OptionGroup(title: "Job") var job: JobArguments
+  @OptionGroup(title: "Exchange") var exchange: ExchangeArguments
+
+  @Option(help: ArgumentHelp("The checkpoint to measure.", valueName: "file"))
+  var checkpoint: String
+
+  func run() throws {
+    var options = TrainingOptions()
+    options.exchange = exchange.exchangeOptions
+    options.batch = job.batch
+    options.evalWindows = job.evalWindows
+    try job.onEveryRank { [options, checkpoint, job = (data: job.data, summary: job.summary)] fabric in
+      let summary = try Evaluation.run(
+        fabric: fabric, data: job.data, options: options, checkpoint: checkpoint, summary: job.summary)
+      if fabric.rank == 0 { report(summary) }
+    }
+  }
+}
+
+/// The last line of a run.
+private func report(_ summary: RunSummary) {
+  print(
+    String(
+      format: "%d steps, held-out %.4f bits/byte, %.1f %% of the rows and %.1f %% of the fp32 bytes sent, %.3f s/step",
+      summary.steps, summary.valBitsPerByte, 100 * summary.rowsSentFraction, 100 * summary.wireFraction,
+      summary.stepSeconds))
+}
+
+/// One line on stderr.
+func complain(_ text: String) {
+  FileHandle.standardError.write(Data((text + "\n").utf8))
+}
