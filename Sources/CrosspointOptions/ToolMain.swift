@@ -9,6 +9,7 @@ import ArgumentParser
 extension ParsableCommand {
   /// Runs a tool: exit code 0 only on success, and an error is one line on stderr that says what to do.
   public static func runTool() -> Never {
+    let name = configuration.commandName ?? _commandName
     do {
       var command = try parseAsRoot()
       try command.run()
@@ -17,14 +18,29 @@ extension ParsableCommand {
       let code = exitCode(for: error)
       // Help and version requests arrive as errors, too, and go where they belong.
       guard !code.isSuccess else { exit(withError: error) }
-      let text = message(for: error).split(separator: "\n").map { $0.trimmingPrefix { $0 == " " } }.joined(
-        separator: " ")
-      if !text.isEmpty {
-        let help = code == .validationFailure ? " (see \(configuration.commandName ?? _commandName) --help)" : ""
-        fputs("\(configuration.commandName ?? _commandName): \(text)\(help)\n", stderr)
-      }
+      let lines = message(for: error).split(whereSeparator: \.isNewline)
+      let help = code == .validationFailure ? " (see \(helpfulCommand) --help)" : ""
+      let text = Array("\(name): \(lines.joined(separator: " "))\(help)\n".utf8)
+      _ = write(STDERR_FILENO, text, text.count)
       leave(code.rawValue)
     }
+  }
+}
+
+extension ParsableCommand {
+  /// The command and subcommands that were asked for, as far as they exist.
+  private static var helpfulCommand: String {
+    func name(_ command: any ParsableCommand.Type) -> String {
+      command.configuration.commandName ?? command._commandName
+    }
+    var command: any ParsableCommand.Type = self
+    var path = name(self)
+    for argument in CommandLine.arguments.dropFirst() {
+      guard let next = command.configuration.subcommands.first(where: { name($0) == argument }) else { break }
+      command = next
+      path += " " + argument
+    }
+    return path
   }
 }
 

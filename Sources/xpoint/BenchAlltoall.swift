@@ -1,0 +1,147 @@
+import ArgumentParser
+import Crosspoint
+import MPI
+
+struct BenchAlltoall: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "alltoall",
+    abstract: "Times the fabric's exchange against MPI_Alltoallv over a sweep of sizes.",
+    discussion: """
+      Run it under mpirun. Every rank sends the same number of bytes to every rank, itself included. docs/benchmarks.md \
+      explains the columns.
+
+      Examples:
+        mpirun -n 2 xpoint bench alltoall
+        mpirun -n 4 xpoint bench alltoall --min-bytes 65536 --max-bytes 4194304 --json alltoall.json
+      """)
+
+  @Option(help: "Smallest number of bytes for each peer.")
+  var minBytes = 1024
+  @Option(help: "Largest number of bytes for each peer; sizes grow fourfold.")
+  var maxBytes = 4 << 20
+  @Option(help: "Timed runs of each implementation and size.")
+  var iterations = 50
+  @Option(help: "Runs of each before that.")
+  var warmup = 5
+  @Option(help: ArgumentHelp("Where the records go.", valueName: "file"))
+  var json: String?
+
+  func validate() throws {
+    for (name, value) in [("--min-bytes", minBytes), ("--iterations", iterations), ("--warmup", warmup)] where value < 1
+    {
+      throw ValidationError("\(name) is \(value); at least 1 is needed")
+    }
+    guard maxBytes >= minBytes, maxBytes <= 1 << 30 else {
+      throw ValidationError("--max-bytes \(maxBytes) must lie between --min-bytes and 1 GiB")
+    }
+  }
+
+  func run() throws {
+    let fabric = try MPIFabric.world(deadline: .seconds(600))
+    let ranks = fabric.rankCount
+    var table = Table(columns: [
+      "size(B)", "implementation", "min(us)", "median(us)", "p99(us)", "algbw(GB/s)", "busbw(GB/s)", "slowest",
+      "#wrong",
+      "ratio",
+    ])
+    var records: [BenchRecord] = []
+    var wrong = 0
+    for bytes in sequence(first: minBytes, next: { $0 * 4 }).prefix(while: { $0 <= maxBytes }) {
+      let trial = try AlltoallTrial(bytes: bytes, fabric: fabric)
+      let (crosspoint, plain) = try trial.run(warmup: warmup, iterations: iterations)
+      let ratio = Samples(zip(crosspoint.times.seconds, plain.times.seconds).map { $0 / $1 }).median
+      wrong += crosspoint.wrong + plain.wrong
+      for (name, result) in [("crosspoint", crosspoint), ("plain", plain)] {
+        let seconds = Samples(result.times.seconds)
+        let algorithm = Double(bytes * ranks) / seconds.median
+        table.append([
+          "\(bytes)", name, seconds.minimum.microseconds, seconds.median.microseconds,
+          seconds.percentile(99).microseconds, algorithm.gigabytes,
+          (algorithm * Double(ranks - 1) / Double(ranks)).gigabytes, "\(result.times.rank)", "\(result.wrong)",
+          name == "plain" ? "1.000" : ratio.fixed(3),
+        ])
+        records.append(
+          BenchRecord(
+            op: "alltoall", implementation: name, ranks: ranks, tokensPerRank: 0, hidden: 0, topK: 0, pattern: "equal",
+            bytes: bytes * (ranks - 1), medianSeconds: seconds.median, p99Seconds: seconds.percentile(99),
+            slowestRank: result.times.rank))
+      }
+    }
+    if fabric.rank == 0 {
+      print("# \(ranks) MPI ranks; \(iterations) timed runs each, taking turns; size: bytes for each peer")
+      print(table.text)
+      if let json { try Files.writeJSON(records, to: json) }
+    }
+    try fabric.finalize()
+    guard wrong == 0 else { throw CleanExitFailure(message: "\(wrong) bytes arrived wrong: run xpoint doctor") }
+  }
+}
+
+/// One size, both implementations.
+private struct AlltoallTrial {
+  struct Result {
+    var times: SlowestTimes
+    var wrong: Int
+  }
+
+  let bytes: Int
+  let fabric: MPIFabric
+  private let send: [UInt8]
+
+  init(bytes: Int, fabric: MPIFabric) throws {
+    self.bytes = bytes
+    self.fabric = fabric
+    // Every byte tells who sent it to whom.
+    send = (0..<fabric.rankCount).flatMap { peer in
+      [UInt8](repeating: Self.mark(from: fabric.rank, to: peer), count: bytes)
+    }
+  }
+
+  func run(warmup: Int, iterations: Int) throws -> (crosspoint: Result, plain: Result) {
+    let blocks = try Blocks(counts: Array(repeating: bytes, count: fabric.rankCount))
+    var received = [[UInt8](repeating: 0, count: send.count), [UInt8](repeating: 0, count: send.count)]
+    var seconds: [[Double]] = [[], []]
+    for iteration in 0..<warmup + iterations {
+      for implementation in 0..<2 {
+        try fabric.barrier(operation: "bench")
+        let start = ContinuousClock.now
+        try send.withUnsafeBytes { send in
+          try received[implementation].withUnsafeMutableBytes { received in
+            if implementation == 0 {
+              try fabric.exchange(send: parts(send), receive: parts(received), operation: "bench")
+            } else {
+              try fabric.communicator.alltoallv(
+                send.assumingMemoryBound(to: UInt8.self), blocks, into: received.assumingMemoryBound(to: UInt8.self),
+                blocks)
+            }
+          }
+        }
+        let elapsed = (ContinuousClock.now - start) / .seconds(1)
+        if iteration >= warmup { seconds[implementation].append(elapsed) }
+      }
+    }
+    return (try result(seconds[0], received[0]), try result(seconds[1], received[1]))
+  }
+
+  private func result(_ seconds: [Double], _ received: [UInt8]) throws -> Result {
+    var wrong = 0
+    for (index, byte) in received.enumerated() where byte != Self.mark(from: index / bytes, to: fabric.rank) {
+      wrong += 1
+    }
+    let everyones = try fabric.allgather(seconds + [Double(wrong)])
+    return Result(
+      times: SlowestTimes(everyones.map { $0.dropLast() }), wrong: Int(everyones.reduce(0) { $0 + $1.last! }))
+  }
+
+  private static func mark(from source: Int, to target: Int) -> UInt8 { UInt8((37 * source + 11 * target + 1) % 256) }
+
+  private func parts(_ bytes: UnsafeRawBufferPointer) -> [UnsafeRawBufferPointer] {
+    (0..<fabric.rankCount).map { UnsafeRawBufferPointer(rebasing: bytes[$0 * self.bytes..<($0 + 1) * self.bytes]) }
+  }
+
+  private func parts(_ bytes: UnsafeMutableRawBufferPointer) -> [UnsafeMutableRawBufferPointer] {
+    (0..<fabric.rankCount).map {
+      UnsafeMutableRawBufferPointer(rebasing: bytes[$0 * self.bytes..<($0 + 1) * self.bytes])
+    }
+  }
+}

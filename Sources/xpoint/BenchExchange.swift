@@ -1,0 +1,80 @@
+import ArgumentParser
+import Crosspoint
+import CrosspointOptions
+
+extension RoutingPattern: ExpressibleByArgument {}
+
+struct BenchExchange: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "exchange",
+    abstract: "Times dispatch + combine against plain pack + MPI_Alltoallv + unpack.",
+    discussion: """
+      Run it under mpirun. Both implementations get the same tokens and routings and take turns, iteration by \
+      iteration; the slowest rank decides every time; results are compared bit for bit when the settings are lossless. \
+      Patterns: uniform, W0 balanced, W1 hot experts, W2 hot rank, W3 spread, W4 source-ragged, W5 zero-expert rank, \
+      W6 rotating, W7 burst. docs/benchmarks.md explains the columns.
+
+      Examples:
+        mpirun -n 2 xpoint bench exchange
+        mpirun -n 4 xpoint bench exchange --pattern W2 --iterations 50 --json w2.json
+        mpirun -n 2 xpoint bench exchange --compression lsh --wire bf16
+        xpoint bench exchange --simulated 4 --tokens 256 --hidden 64
+      """)
+
+  @Option(help: "Tokens per rank.")
+  var tokens = 4096
+  @Option(help: "Floats per token.")
+  var hidden = 1024
+  @Option(help: "Experts per token.")
+  var topK = 2
+  @Option(help: "Experts over all ranks.")
+  var experts = 16
+  @Option(help: ArgumentHelp("Which experts the tokens want.", valueName: "uniform|W0…W7"))
+  var pattern = RoutingPattern.uniform
+  @Option(help: "Timed runs of each implementation.")
+  var iterations = 20
+  @Option(help: "Runs of each before that, also checked against each other.")
+  var warmup = 4
+  @Option(help: "Simulate this many ranks in one process instead of using MPI.")
+  var simulated: Int?
+  @Option(help: ArgumentHelp("Where the records go.", valueName: "file"))
+  var json: String?
+  @OptionGroup var exchange: ExchangeArguments
+
+  func validate() throws {
+    for (name, value) in [
+      ("--tokens", tokens), ("--hidden", hidden), ("--top-k", topK), ("--experts", experts),
+      ("--iterations", iterations), ("--warmup", warmup), ("--simulated", simulated ?? 1),
+    ] where value < 1 {
+      throw ValidationError("\(name) is \(value); at least 1 is needed")
+    }
+    guard topK <= experts else { throw ValidationError("--top-k \(topK) is more than --experts \(experts)") }
+  }
+
+  func run() throws {
+    let settings = ExchangeTrial.Settings(
+      tokens: tokens, hidden: hidden, topK: topK, experts: experts, pattern: pattern, iterations: iterations,
+      warmup: warmup, options: exchange.exchangeOptions)
+    if let simulated {
+      let reports = try SimulatedCluster(ranks: simulated, deadline: .seconds(600)).run { fabric in
+        try ExchangeTrial(settings, fabric: fabric, transport: FabricTransport(fabric: fabric)).run()
+      }
+      try finish(reports[0], transport: "\(simulated) simulated ranks; plain moves its bytes over the same fabric")
+    } else {
+      let fabric = try MPIFabric.world(deadline: .seconds(600))
+      let report = try ExchangeTrial(
+        settings, fabric: fabric, transport: MPITransport(communicator: fabric.communicator)
+      ).run()
+      if fabric.rank == 0 { try finish(report, transport: "\(fabric.rankCount) MPI ranks") }
+      try fabric.finalize()
+    }
+  }
+
+  private func finish(_ report: ExchangeReport, transport: String) throws {
+    print(report.text(transport: transport))
+    if let json { try Files.writeJSON(report.records, to: json) }
+    guard report.wrongValues == 0 else {
+      throw CleanExitFailure(message: "\(report.wrongValues) values differ from the plain exchange: run xpoint doctor")
+    }
+  }
+}

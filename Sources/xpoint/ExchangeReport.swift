@@ -1,0 +1,134 @@
+import Crosspoint
+
+/// What all ranks measured, put together: the slowest rank decides each time, the busiest each size.
+struct ExchangeReport: Sendable {
+  private static let ops = ["dispatch", "combine", "exchange"]
+  private static let implementations = ["crosspoint", "plain"]
+
+  /// One operation of one implementation, over all ranks and iterations.
+  private struct Line {
+    var seconds: Samples
+    var slowestRank: Int
+    /// Per operation, of the busiest rank: bytes on the wire, and bytes that stayed.
+    var wireBytes: Int
+    var localBytes: Int
+  }
+
+  private let settings: ExchangeTrial.Settings
+  private let ranks: Int
+  /// Ratio of the times of each iteration, crosspoint to plain, by op.
+  private let ratios: [Samples]
+  private let lines: [[Line]]
+  /// By op, of the busiest rank: fp32 bytes of all its rows, and of those that cross to another rank.
+  private let payload: [(all: Int, away: Int)]
+  /// Seconds of each phase inside Crosspoint, of the rank that took longest, per iteration.
+  private let phases: [(name: String, seconds: Double)]
+  let wrongValues: Int
+
+  /// Collective.
+  init(
+    settings: ExchangeTrial.Settings, fabric: any Fabric, seconds: [[[Double]]], statistics: LayerStatistics,
+    plain: PlainTraffic, wrong: Int
+  ) throws {
+    self.settings = settings
+    ranks = fabric.rankCount
+    let rowBytes = 4 * settings.hidden
+    let countBytes = 4 * ((settings.experts + ranks - 1) / ranks) * (ranks - 1) * settings.iterations
+    let (dispatch, combine) = (statistics[.dispatch], statistics[.combine])
+    // [op][implementation][wire, local], then [op][all, away]: sums over the iterations.
+    let traffic = [
+      [
+        [dispatch.wireBytes, dispatch.localBytes], [plain.sentAway * rowBytes + countBytes, plain.sentHere * rowBytes],
+      ],
+      [[combine.wireBytes, combine.localBytes], [plain.receivedAway * rowBytes, plain.sentHere * rowBytes]],
+    ]
+    let rows = [
+      [(plain.sentAway + plain.sentHere) * rowBytes, plain.sentAway * rowBytes],
+      [(plain.receivedAway + plain.sentHere) * rowBytes, plain.receivedAway * rowBytes],
+    ]
+    func busiest(_ values: [[Int]]) throws -> [Int] {
+      let all = try fabric.allgather(values.joined().map(Double.init))
+      return values.joined().enumerated().map { index, _ in Int(all.map { $0[index] }.max()!) / settings.iterations }
+    }
+    let wires = try busiest(traffic.flatMap { $0 })
+    let payloads = try busiest(rows)
+    func total(_ values: [Int], _ at: (Int) -> Int) -> [Int] {
+      [values[at(0)], values[at(1)], values[at(0)] + values[at(1)]]
+    }
+    let (all, away) = (total(payloads) { 2 * $0 }, total(payloads) { 2 * $0 + 1 })
+    payload = zip(all, away).map { ($0, $1) }
+
+    let everyones = try fabric.allgather(seconds.flatMap { $0.flatMap { $0 } })
+    var ratios: [Samples] = []
+    lines = Self.ops.indices.map { op in
+      let times = Self.implementations.indices.map { implementation in
+        let start = (2 * op + implementation) * settings.iterations
+        return SlowestTimes(everyones.map { $0[start..<start + settings.iterations] })
+      }
+      ratios.append(Samples(zip(times[0].seconds, times[1].seconds).map { $0 / $1 }))
+      return Self.implementations.indices.map { implementation in
+        Line(
+          seconds: Samples(times[implementation].seconds), slowestRank: times[implementation].rank,
+          wireBytes: total(wires) { 4 * $0 + 2 * implementation }[op],
+          localBytes: total(wires) { 4 * $0 + 2 * implementation + 1 }[op])
+      }
+    }
+    self.ratios = ratios
+
+    let mine = statistics.seconds
+    let phaseTimes = try fabric.allgather([mine.hash, mine.cluster, mine.encode, mine.skew, mine.wait, mine.decode])
+    phases = ["hash", "cluster and sums", "encode", "skew", "move", "decode"].enumerated().map { index, name in
+      (name, phaseTimes.map { $0[index] }.max()! / Double(settings.iterations))
+    }
+    wrongValues = Int(try fabric.allgather([Double(wrong)]).map { $0[0] }.reduce(0, +))
+  }
+
+  /// The records of the JSON file.
+  var records: [BenchRecord] {
+    Self.ops.indices.flatMap { op in
+      Self.implementations.indices.map { implementation in
+        let line = lines[op][implementation]
+        return BenchRecord(
+          op: Self.ops[op], implementation: Self.implementations[implementation], ranks: ranks,
+          tokensPerRank: settings.tokens, hidden: settings.hidden, topK: settings.topK,
+          pattern: settings.pattern.rawValue, bytes: line.wireBytes, medianSeconds: line.seconds.median,
+          p99Seconds: line.seconds.percentile(99), slowestRank: line.slowestRank)
+      }
+    }
+  }
+
+  /// What stdout shows.
+  func text(transport: String) -> String {
+    var table = Table(columns: [
+      "op", "implementation", "size(B)", "local(B)", "tokens", "hidden", "topk", "min(us)", "median(us)", "p99(us)",
+      "algbw(GB/s)", "busbw(GB/s)", "slowest", "#wrong", "ratio",
+    ])
+    for op in Self.ops.indices {
+      for implementation in Self.implementations.indices {
+        let line = lines[op][implementation]
+        let median = line.seconds.median
+        table.append([
+          Self.ops[op], Self.implementations[implementation], "\(line.wireBytes)", "\(line.localBytes)",
+          "\(settings.tokens)", "\(settings.hidden)", "\(settings.topK)", line.seconds.minimum.microseconds,
+          median.microseconds, line.seconds.percentile(99).microseconds, (Double(payload[op].all) / median).gigabytes,
+          (Double(payload[op].away) / median).gigabytes, "\(line.slowestRank)",
+          implementation == 1 || op < 2 ? "-" : settings.options.isLossless ? "\(wrongValues)" : "lossy",
+          implementation == 1 ? "1.000" : ratios[op].median.fixed(3),
+        ])
+      }
+    }
+    let head = """
+      # \(transport); \(settings.experts) experts, pattern \(settings.pattern.rawValue), \
+      \(settings.warmup) warm-up and \(settings.iterations) timed runs each, taking turns; kernels: \(kernelName)
+      # \(settings.options)
+      """
+    let inside =
+      "# inside crosspoint, per exchange, largest over ranks (us): "
+      + phases.map { "\($0.name) \($0.seconds.microseconds)" }.joined(separator: ", ")
+    let footer = Self.ops.indices.map { op in
+      "# \(Self.ops[op]): crosspoint / plain, paired by iteration: min \(ratios[op].minimum.fixed(3)), "
+        + "median \(ratios[op].median.fixed(3)), max \(ratios[op].maximum.fixed(3))"
+    }
+    return ([head, table.text, inside] + footer).joined(separator: "\n")
+  }
+}

@@ -1,0 +1,77 @@
+import ArgumentParser
+import CCrosspointKernels
+import Crosspoint
+import CrosspointOptions
+import Foundation
+
+/// What the benchmarks of one core have in common: rows to work on, kernels to use, timing against memcpy.
+struct LocalBenchArguments: ParsableArguments {
+  @Option(help: ArgumentHelp("float32 rows [rows, hidden]; normal random numbers if left out.", valueName: "X.npy"))
+  var input: String?
+  @Option(help: "Rows, without --input.")
+  var rows = 4096
+  @Option(help: "Floats per row, without --input.")
+  var hidden = 1024
+  @Option(help: "Timed runs of each.")
+  var iterations = 20
+  @Option(
+    help: ArgumentHelp("Kernels to use; the best for this processor if left out.", valueName: "scalar|avx2|avx512|neon")
+  )
+  var kernels: String?
+  @Option(help: "Seed of every random choice.")
+  var seed: UInt64 = 0
+  @Option(help: ArgumentHelp("Where the records go.", valueName: "file"))
+  var json: String?
+
+  func validate() throws {
+    for (name, value) in [("--rows", rows), ("--hidden", hidden), ("--iterations", iterations)] where value < 1 {
+      throw ValidationError("\(name) is \(value); at least 1 is needed")
+    }
+  }
+
+  /// Forces the kernels. Nothing may have used any before.
+  func chooseKernels() throws {
+    guard let kernels else { return }
+    setenv("CROSSPOINT_KERNELS", kernels, 1)
+    guard kernelName == kernels else {
+      throw ValidationError("--kernels \(kernels) is not to be had here; \(kernelName) is")
+    }
+  }
+
+  /// The rows of the file, or random ones.
+  func batch() throws -> TokenBatch {
+    if let input {
+      let batch = try Npy.readRows(input, argument: "--input")
+      guard batch.rows > 0 else { throw Files.failure("--input", input, "holds no rows to measure with") }
+      return batch
+    }
+    let batch = try TokenBatch(rows: rows, hidden: hidden)
+    var generator = SplitMix64(seed: seed)
+    for index in batch.elements.indices {
+      let sum = generator.nextUnit() + generator.nextUnit() + generator.nextUnit() + generator.nextUnit()
+      batch.elements[index] = (sum - 2) * 1.732_050_8
+    }
+    return batch
+  }
+
+  /// Times a job and a copy of the same rows in turn, after one run of each.
+  func time(
+    copying rows: borrowing TokenBatch, to copy: borrowing TokenBatch, _ job: () throws -> Void
+  ) throws -> (job: Samples, copy: Samples, ratio: Samples) {
+    var jobSeconds: [Double] = []
+    var copySeconds: [Double] = []
+    for iteration in -1..<iterations {
+      let start = ContinuousClock.now
+      try job()
+      let middle = ContinuousClock.now
+      memcpy(copy.base, rows.base, rows.elements.count * 4)
+      let end = ContinuousClock.now
+      guard iteration >= 0 else { continue }
+      jobSeconds.append((middle - start) / .seconds(1))
+      copySeconds.append((end - middle) / .seconds(1))
+    }
+    // The speed as a fraction of the copy's.
+    let ratio = Samples(zip(copySeconds, jobSeconds).map { $0 / $1 })
+    return (Samples(jobSeconds), Samples(copySeconds), ratio)
+  }
+}

@@ -1,0 +1,154 @@
+import CrosspointCore
+import CrosspointTokens
+import Foundation
+
+/// Arrays in NumPy's file format: float32 rows and integer vectors, C order, little-endian.
+///
+/// A file is believed only as far as its real length vouches for it: sizes are checked before memory is taken.
+enum Npy {
+  /// The longest header read; NumPy itself writes far less than this.
+  private static let maximumHeaderBytes = 65_536
+
+  /// Float32 rows `[rows, hidden]`.
+  static func readRows(_ path: String, argument: String) throws(CrosspointError) -> TokenBatch {
+    let file = try OpenFile(path, argument: argument)
+    guard file.header.type == "<f4" else {
+      throw file.refusal("holds \(file.header.type), float32 (<f4) expected: save X.astype(numpy.float32)")
+    }
+    guard file.header.shape.count == 2, file.header.shape[1] > 0 else {
+      throw file.refusal("has the shape \(file.header.shape), [rows, hidden] expected")
+    }
+    try file.checkLength(elementSize: 4)
+    let batch = try TokenBatch(
+      uninitializedRows: file.header.shape[0], hidden: file.header.shape[1], pool: BufferPool())
+    try file.readElements(into: UnsafeMutableRawBufferPointer(batch.elements))
+    return batch
+  }
+
+  /// Int32 or int64 values `[count]`, each of which must fit 32 bits.
+  static func readIntegers(_ path: String, argument: String) throws(CrosspointError) -> [Int32] {
+    let file = try OpenFile(path, argument: argument)
+    guard file.header.shape.count == 1 else {
+      throw file.refusal("has the shape \(file.header.shape), [rows] expected")
+    }
+    switch file.header.type {
+    case "<i4":
+      return try file.elements(repeating: Int32(0))
+    case "<i8":
+      var values: [Int32] = []
+      for wide in try file.elements(repeating: Int64(0)) {
+        guard let value = Int32(exactly: wide) else { throw file.refusal("\(wide) does not fit 32 bits") }
+        values.append(value)
+      }
+      return values
+    default:
+      throw file.refusal("holds \(file.header.type), int32 (<i4) expected: save R.astype(numpy.int32)")
+    }
+  }
+
+  /// Writes float32 rows as version 1.0, all or nothing.
+  static func write(_ batch: borrowing TokenBatch, to path: String, argument: String) throws(CrosspointError) {
+    let text = "{'descr': '<f4', 'fortran_order': False, 'shape': (\(batch.rows), \(batch.hidden)), }"
+    // Spaces and a line feed bring the data to a multiple of 64 bytes.
+    let length = (10 + text.utf8.count + 1 + 63) / 64 * 64 - 10
+    var data = Data([0x93] + Array("NUMPY".utf8) + [1, 0, UInt8(length & 255), UInt8(length >> 8)])
+    data.append(contentsOf: Array(text.utf8))
+    data.append(Data(repeating: UInt8(ascii: " "), count: length - text.utf8.count - 1))
+    data.append(UInt8(ascii: "\n"))
+    data.append(contentsOf: UnsafeRawBufferPointer(batch.elements))
+    try Files.write(data, to: path, argument: argument)
+  }
+
+  /// A file whose header has been read.
+  private final class OpenFile {
+    let header: NpyHeader
+    private let path: String
+    private let argument: String
+    private let handle: FileHandle
+    private let bytesBehindHeader: Int
+
+    init(_ path: String, argument: String) throws(CrosspointError) {
+      func refusal(_ message: String) -> CrosspointError { Files.failure(argument, path, message) }
+      guard let handle = FileHandle(forReadingAtPath: path) else { throw refusal("no such file, or not readable") }
+      var information = stat()
+      guard fstat(handle.fileDescriptor, &information) == 0, information.st_mode & S_IFMT == S_IFREG else {
+        throw refusal("not a regular file")
+      }
+      self.path = path
+      self.argument = argument
+      self.handle = handle
+      let prefix = try Self.read(handle, 10, refusal("too short for a NumPy file"))
+      guard prefix.starts(with: [0x93] + Array("NUMPY".utf8)) else { throw refusal("not a NumPy .npy file") }
+      let version = Int(prefix[6])
+      guard (1...3).contains(version), prefix[7] == 0 else {
+        throw refusal("NumPy format \(version).\(prefix[7]); 1.0, 2.0 and 3.0 are known")
+      }
+      var length = Int(prefix[8]) | Int(prefix[9]) << 8
+      var start = 10
+      if version > 1 {
+        let upper = try Self.read(handle, 2, refusal("truncated in its header"))
+        length |= Int(upper[0]) << 16 | Int(upper[1]) << 24
+        start = 12
+      }
+      guard length <= Npy.maximumHeaderBytes else {
+        throw refusal("a header of \(length) bytes; at most \(Npy.maximumHeaderBytes) are read")
+      }
+      let text = try Self.read(handle, length, refusal("truncated in its header"))
+      do throws(NpyHeader.Malformed) { header = try NpyHeader(parsing: text) } catch { throw refusal(error.message) }
+      guard !header.isFortranOrder else {
+        throw refusal("is in Fortran order: save numpy.ascontiguousarray(X)")
+      }
+      bytesBehindHeader = Int(information.st_size) - start - length
+    }
+
+    func refusal(_ message: String) -> CrosspointError { Files.failure(argument, path, message) }
+
+    /// Whether the file is exactly as long as its shape says.
+    func checkLength(elementSize: Int) throws(CrosspointError) {
+      var bytes = elementSize
+      for dimension in header.shape {
+        let (product, overflow) = bytes.multipliedReportingOverflow(by: dimension)
+        guard !overflow else { throw refusal("the shape \(header.shape) is larger than any memory") }
+        bytes = product
+      }
+      guard bytes == bytesBehindHeader else {
+        throw refusal(
+          "\(bytes) bytes expected for the shape \(header.shape), \(bytesBehindHeader) found: "
+            + (bytesBehindHeader < bytes ? "the file is truncated" : "the file has something behind its array"))
+      }
+    }
+
+    func elements<T: BitwiseCopyable>(repeating zero: T) throws(CrosspointError) -> [T] {
+      try checkLength(elementSize: MemoryLayout<T>.size)
+      var values = Array(repeating: zero, count: header.shape[0])
+      try values.withUnsafeMutableBufferPointer { buffer throws(CrosspointError) in
+        try readElements(into: UnsafeMutableRawBufferPointer(buffer))
+      }
+      return values
+    }
+
+    func readElements(into bytes: UnsafeMutableRawBufferPointer) throws(CrosspointError) {
+      guard Self.fill(bytes, from: handle) else { throw refusal("ended while it was read") }
+    }
+
+    private static func read(
+      _ handle: FileHandle, _ count: Int, _ failure: @autoclosure () -> CrosspointError
+    ) throws(CrosspointError) -> [UInt8] {
+      var bytes = [UInt8](repeating: 0, count: count)
+      guard bytes.withUnsafeMutableBytes({ fill($0, from: handle) }) else { throw failure() }
+      return bytes
+    }
+
+    /// Whether the file held enough to fill all of `bytes`.
+    private static func fill(_ bytes: UnsafeMutableRawBufferPointer, from handle: FileHandle) -> Bool {
+      var filled = 0
+      while filled < bytes.count {
+        let count = Foundation.read(handle.fileDescriptor, bytes.baseAddress! + filled, bytes.count - filled)
+        if count < 0, errno == EINTR { continue }
+        guard count > 0 else { return false }
+        filled += count
+      }
+      return true
+    }
+  }
+}

@@ -1,0 +1,68 @@
+import Crosspoint
+import MPI
+
+/// How the plain baseline moves bytes.
+protocol PlainTransport {
+  /// Sends one equal part to every rank.
+  func alltoall(_ send: [Int32]) throws -> [Int32]
+  /// Sends `sendCounts[p]` floats to rank p, blocks one behind the other; receives likewise.
+  func alltoallv(
+    _ send: UnsafePointer<Float>, _ sendCounts: [Int], into receive: UnsafeMutablePointer<Float>, _ receiveCounts: [Int]
+  ) throws
+}
+
+/// MPI_Alltoall and MPI_Alltoallv, as any program would call them.
+struct MPITransport: PlainTransport {
+  let communicator: Communicator
+
+  func alltoall(_ send: [Int32]) throws -> [Int32] { try communicator.alltoall(send) }
+
+  func alltoallv(
+    _ send: UnsafePointer<Float>, _ sendCounts: [Int], into receive: UnsafeMutablePointer<Float>, _ receiveCounts: [Int]
+  ) throws {
+    let (sendBlocks, receiveBlocks) = (try Blocks(counts: sendCounts), try Blocks(counts: receiveCounts))
+    try communicator.alltoallv(
+      UnsafeBufferPointer(start: send, count: sendBlocks.end), sendBlocks,
+      into: UnsafeMutableBufferPointer(start: receive, count: receiveBlocks.end), receiveBlocks)
+  }
+}
+
+/// The same over a fabric, for runs without MPI.
+struct FabricTransport: PlainTransport {
+  let fabric: any Fabric
+
+  func alltoall(_ send: [Int32]) throws -> [Int32] {
+    var receive = send
+    let part = send.count / fabric.rankCount * MemoryLayout<Int32>.stride
+    try send.withUnsafeBytes { send in
+      try receive.withUnsafeMutableBytes { receive in
+        try exchange(send, receive, Array(repeating: part, count: fabric.rankCount), nil)
+      }
+    }
+    return receive
+  }
+
+  func alltoallv(
+    _ send: UnsafePointer<Float>, _ sendCounts: [Int], into receive: UnsafeMutablePointer<Float>, _ receiveCounts: [Int]
+  ) throws {
+    let (sendBytes, receiveBytes) = (sendCounts.map { 4 * $0 }, receiveCounts.map { 4 * $0 })
+    try exchange(
+      UnsafeRawBufferPointer(start: send, count: sendBytes.reduce(0, +)),
+      UnsafeMutableRawBufferPointer(start: receive, count: receiveBytes.reduce(0, +)), sendBytes, receiveBytes)
+  }
+
+  private func exchange(
+    _ send: UnsafeRawBufferPointer, _ receive: UnsafeMutableRawBufferPointer, _ sendBytes: [Int], _ receiveBytes: [Int]?
+  ) throws {
+    var (sendStart, receiveStart) = (0, 0)
+    var outgoing: [UnsafeRawBufferPointer] = []
+    var incoming: [UnsafeMutableRawBufferPointer] = []
+    for (sendCount, receiveCount) in zip(sendBytes, receiveBytes ?? sendBytes) {
+      outgoing.append(UnsafeRawBufferPointer(rebasing: send[sendStart..<sendStart + sendCount]))
+      incoming.append(UnsafeMutableRawBufferPointer(rebasing: receive[receiveStart..<receiveStart + receiveCount]))
+      sendStart += sendCount
+      receiveStart += receiveCount
+    }
+    try fabric.exchange(send: outgoing, receive: incoming, operation: "bench")
+  }
+}

@@ -1,0 +1,110 @@
+import ArgumentParser
+import Crosspoint
+import CrosspointOptions
+
+struct Roundtrip: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Sends the rows of a NumPy file through clustering and the wire, and shows what arrives.",
+    discussion: """
+      X holds float32 rows [rows, hidden]; R, if given, the expert of each row (int32 or int64 [rows], -1: not sent). \
+      Two ranks are simulated: one has all rows, the other all experts. Y gets, for each row of X, the row that its \
+      expert receives; zeros for a row that is not sent. Clusters are formed per expert.
+
+      The JSON has rows, rowsSent, bytesSent (all that travels: headers, counts, scales, means), bytesBF16 (the routed \
+      rows as bare bf16), residualEnergy (share of the energy that clustering keeps at home) and choice (the settings).
+
+      Examples:
+        xpoint roundtrip --input X.npy --output Y.npy --wire rotated:4 --json out.json
+        xpoint roundtrip --input X.npy --output Y.npy --routing R.npy --compression lsh:functions=2 --json out.json
+      """)
+
+  @Option(help: ArgumentHelp("float32 rows [rows, hidden].", valueName: "X.npy"))
+  var input: String
+
+  @Option(help: ArgumentHelp("Where the received rows go.", valueName: "Y.npy"))
+  var output: String
+
+  @Option(help: ArgumentHelp("Expert of each row; one expert for all if left out.", valueName: "R.npy"))
+  var routing: String?
+
+  @Option(help: ArgumentHelp("Where the figures go; stdout if left out.", valueName: "file"))
+  var json: String?
+
+  @OptionGroup var exchange: ExchangeArguments
+
+  /// What the JSON holds.
+  struct Figures: Encodable {
+    var rows: Int
+    var rowsSent: Int
+    var bytesSent: Int
+    var bytesBF16: Int
+    var residualEnergy: Double
+    var choice: String
+  }
+
+  private struct Outcome: ~Copyable {
+    let figures: Figures
+    let received: TokenBatch
+  }
+
+  func run() throws {
+    // Compensation would give back what did not travel, and only the way there is of interest.
+    var options = exchange.exchangeOptions
+    options.compensation = .none
+    options.wire.combine = .fp32
+    let outcome = try transport(options)
+    try Npy.write(outcome.received, to: output, argument: "--output")
+    if let json {
+      try Files.writeJSON(outcome.figures, to: json)
+    } else {
+      print(String(decoding: try Files.json(outcome.figures), as: UTF8.self), terminator: "")
+    }
+  }
+
+  /// Dispatches from rank 0, which has the rows, to rank 1, which has the experts, and brings the received rows home as
+  /// fp32: combine without compensation and with weight 1 gives each token the row that stood for it, bit for bit.
+  private func transport(_ options: ExchangeOptions) throws -> Outcome {
+    let tokens = try Npy.readRows(input, argument: "--input")
+    let (rows, hidden) = (tokens.rows, tokens.hidden)
+    let experts = try self.experts(rows: rows)
+    let expertCount = Int(max(experts.max() ?? 0, 0)) + 1
+    // Experts lie in contiguous blocks: rank 0 holds as many again, which get nothing.
+    let layout = try ExpertLayout(experts: 2 * expertCount, hidden: hidden)
+    let full = try Routing(
+      topkIndices: experts.map { $0 < 0 ? -1 : $0 + Int32(expertCount) }, topkWeights: experts.map { _ in 1 }, topK: 1,
+      experts: 2 * expertCount)
+    let empty = try Routing(topkIndices: [], topkWeights: [], topK: 1, experts: 2 * expertCount)
+    let result = Handover<TokenBatch>()
+    let source = Handover(consume tokens)
+
+    let statistics = try SimulatedCluster(ranks: 2, deadline: .seconds(3600)).run { fabric in
+      let mine = try fabric.rank == 0 ? source.take()! : TokenBatch(rows: 0, hidden: hidden)
+      let exchange = try ExpertExchange(fabric: fabric, layout: layout, options: options)
+      let handle = try exchange.dispatch(mine, fabric.rank == 0 ? full : empty)
+      let home = try exchange.combine(handle.rows, handle)
+      if fabric.rank == 0 { result.put(home) }
+      return exchange.statistics
+    }[0]
+
+    let figures = Figures(
+      rows: rows, rowsSent: statistics.rowsSent, bytesSent: statistics[.dispatch].wireBytes,
+      bytesBF16: 2 * hidden * statistics.rowsRouted, residualEnergy: statistics.residualEnergy,
+      choice: "compression=\(options.compression) wire=\(options.wire.dispatch) packing=\(options.packing)")
+    return Outcome(figures: figures, received: result.take()!)
+  }
+
+  /// The expert of each row, checked.
+  private func experts(rows: Int) throws(CrosspointError) -> [Int32] {
+    guard let routing else { return Array(repeating: 0, count: rows) }
+    let experts = try Npy.readIntegers(routing, argument: "--routing")
+    guard experts.count == rows else {
+      throw Files.failure("--routing", routing, "\(experts.count) values for \(rows) rows of --input")
+    }
+    let most = 65_535
+    if let row = experts.firstIndex(where: { $0 < -1 || $0 > most }) {
+      throw Files.failure(
+        "--routing", routing, "row \(row) names expert \(experts[row]); -1 (not sent) to \(most) allowed")
+    }
+    return experts
+  }
+}
