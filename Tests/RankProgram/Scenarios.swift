@@ -1,5 +1,7 @@
 /// All scenarios. A new one: a function `(Ranks) throws -> Void` in a file of its own, and a line here.
-let scenarios: [Scenario] = [
+let scenarios = namedScenarios + exchangeFaultScenarios
+
+private let namedScenarios: [Scenario] = [
   Scenario("mpi-environment", ranks: "1,2", mpiEnvironment),
   Scenario("mpi-communicators", ranks: "1,2,3,4", mpiCommunicators),
   Scenario("mpi-collectives", ranks: "1,2,3,4", mpiCollectives),
@@ -17,4 +19,4 @@ let scenarios: [Scenario] = [
   Scenario("exchange-equals-simulated", ranks: "1,2,3,4", exchangeEqualsSimulated),
   Scenario("exchange-bad-input", ranks: "1,2,3,4", exchangeBadInput),
   Scenario("exchange-allocations", ranks: "1,2,4", exchangeAllocations),
-] + exchangeFaultScenarios
+]

@@ -1,0 +1,48 @@
+import Foundation
+import Testing
+
+/// Everything that needs real ranks, under mpirun, one launch after the other.
+@Suite(.serialized)
+struct ScenarioTests {
+  @Test func mpirunAndTheRankProgramAreThere() throws {
+    _ = try RankProgram.mpirun()
+    let names = try LaunchCase.list().map(\.scenario)
+    #expect(names.count > 1, "RankProgram --list names no scenarios")
+    #expect(Set(names).count == names.count, "two scenarios share a name")
+  }
+
+  @Test(arguments: LaunchCase.all(ending: "ok"))
+  func scenarioHolds(_ launch: LaunchCase) throws {
+    let outcome = try RankProgram.launch(launch.scenario, ranks: launch.ranks)
+    #expect(outcome.exitCode == 0, "\(outcome)")
+    #expect(outcome.lines.contains("ok \(launch.scenario)"), "\(outcome)")
+  }
+
+  /// The last rank goes away: a line names it, mpirun ends by itself with an error, no shared memory stays behind.
+  @Test(arguments: LaunchCase.all(ending: "dies"))
+  func lostRankIsNamedAndNothingIsLeftBehind(_ launch: LaunchCase) throws {
+    let memory = URL(fileURLWithPath: "/dev/shm").appendingPathComponent("crosspoint-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: memory, withIntermediateDirectories: false)
+    defer { try? FileManager.default.removeItem(at: memory) }
+
+    let outcome = try RankProgram.launch(launch.scenario, ranks: launch.ranks, sharedMemory: memory)
+    #expect(outcome.exitCode != 0, "\(outcome)")
+    #expect(!outcome.output.contains("time limit"), "\(outcome)")
+    #expect(!outcome.lines.contains("ok \(launch.scenario)"), "\(outcome)")
+    #expect(outcome.lines.contains { $0.contains("rank \(launch.ranks - 1)") }, "\(outcome)")
+    let left = try FileManager.default.contentsOfDirectory(atPath: memory.path)
+    #expect(left.isEmpty, "left in \(memory.path): \(left)")
+  }
+
+  @Test func unknownScenarioIsRefusedInOneLine() throws {
+    let outcome = try RankProgram.run(RankProgram.executable(), ["no-such-thing"], seconds: 20)
+    #expect(outcome.exitCode == 2)
+    #expect(outcome.lines == ["RankProgram: no scenario `no-such-thing`; `RankProgram --list` shows all"])
+  }
+
+  @Test func wrongNumberOfRanksIsRefused() throws {
+    let outcome = try RankProgram.launch("fabric-deadline", ranks: 1)
+    #expect(outcome.exitCode != 0)
+    #expect(outcome.output.contains("runs on 2,3,4 ranks, not on 1"), "\(outcome)")
+  }
+}
