@@ -26,7 +26,8 @@ extension RowCodec {
       try Self.compare(header.bodyChecksum, checksum.finish(bodyBytes))
       let buffer = try pool.lease(bytes: 2 * rawBytes)
       defer { pool.release(buffer) }
-      try unpack(UnsafeRawBufferPointer(start: body, count: bodyBytes), into: buffer.base, rawBytes, format: header.format)
+      try unpack(
+        UnsafeRawBufferPointer(start: body, count: bodyBytes), into: buffer.base, rawBytes, format: header.format)
       decodeBody(UnsafeRawPointer(buffer.base), of: base, as: header.format, into: groups) { _ in }
     } else {
       decodeBody(body, of: base, as: header.format, into: groups) { checksum.advance(to: $0) }
@@ -37,7 +38,8 @@ extension RowCodec {
   private static func compare(_ stored: UInt64, _ computed: UInt64) throws(CrosspointError) {
     guard stored == computed else {
       throw .corrupt(
-        "body checksum", "\(String(stored, radix: 16)); computed \(String(computed, radix: 16)): bytes changed on the way")
+        "body checksum",
+        "\(String(stored, radix: 16)); computed \(String(computed, radix: 16)): bytes changed on the way")
     }
   }
 

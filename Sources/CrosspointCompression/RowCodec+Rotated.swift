@@ -50,7 +50,8 @@ extension RowCodec {
     _ out: UnsafeMutableRawPointer, _ row: UnsafePointer<Float>, mean: UnsafePointer<Float>?, book: Codebook
   ) {
     let rotated = scratchRow(1)
-    rotation.rotate(row, count: 1, into: rotated)
+    memcpy(rotated, row, 4 * hidden)  // in order: rows come from memory faster than in the strides of a transform
+    rotation.rotate(rotated, count: 1, into: rotated)
     if let mean { kernels.axpy(rotated, -1, mean, hidden) }
     let scale = BFloat16(nearest: rootMeanSquare(rotated))
     out.put(scale.bits, at: 0)

@@ -64,7 +64,8 @@ import Testing
   @Test func fp8TakesTheNearestValueOfE4M3() throws {
     let values = (0..<127).map { code -> Float in
       let (exponent, mantissa) = (code >> 3, Float(code & 7))
-      return exponent == 0 ? mantissa * 0x1p-9 : (1 + mantissa / 8) * Float(sign: .plus, exponent: exponent - 7, significand: 1)
+      return exponent == 0
+        ? mantissa * 0x1p-9 : (1 + mantissa / 8) * Float(sign: .plus, exponent: exponent - 7, significand: 1)
     }
     let x = [448] + randomFloats(126, seed: 5).map { $0 * 60 } + [0x1p-9]
     let y = try roundTrip(x, hidden: 128, as: .fp8)  // largest 448: scale 1

@@ -108,7 +108,8 @@ import Testing
   @Test func outliersAreSpreadByTheRotation() throws {
     var x = normalFloats(32 * 512, seed: 23)
     for row in 0..<32 { x[row * 512 + 17] = 80 }
-    let error = relativeError(try roundTrip(x, hidden: 512, groups: [Int](repeating: 1, count: 32), as: .rotated(bits: 4)), x)
+    let error = relativeError(
+      try roundTrip(x, hidden: 512, groups: [Int](repeating: 1, count: 32), as: .rotated(bits: 4)), x)
     #expect(error < 0.2)
     #expect(error < relativeError(try roundTrip(x, hidden: 512, as: .int4), x))
   }
