@@ -1,32 +1,61 @@
 import CrosspointCore
 import CrosspointFabric
+import CrosspointTokens
 
 /// Fail together: what is wrong on one rank becomes the same error on every rank.
-enum Agreement {
+final class Agreement {
   /// What every rank says: 16 bytes.
-  struct Ballot {
-    var failed: UInt32 = 0
-    var reserved: UInt32 = 0
+  private struct Ballot {
+    var failed: UInt64 = 0
     var waitSeconds: Double = 0
   }
 
-  /// Collective. Returns when no rank has failed; `ballots` then holds every rank's word.
-  /// - Throws: the lowest failing rank's error, the same on every rank, marked with that rank.
-  static func settle(
-    _ failure: CrosspointError?, waitSeconds: Double = 0, ballots: UnsafeMutableBufferPointer<Ballot>,
-    fabric: any Fabric, operation: StaticString
-  ) throws(CrosspointError) {
-    ballots[fabric.rank] = Ballot(failed: failure == nil ? 0 : 1, waitSeconds: waitSeconds)
-    try fabric.allgather(
-      UnsafeRawBufferPointer(UnsafeMutableBufferPointer(rebasing: ballots[fabric.rank...fabric.rank])),
-      into: UnsafeMutableRawBufferPointer(ballots), operation: operation)
-    guard let lowest = ballots.firstIndex(where: { $0.failed != 0 }) else { return }
-    throw try collect(failure, from: lowest, fabric: fabric, operation: operation)
+  private let fabric: any Fabric
+  private let pool: BufferPool
+  /// One ballot per rank, and after them this rank's own as it is sent.
+  private let buffer: BufferPool.Buffer
+  // Fixed for life, so that a vote allocates nothing.
+  private let outgoing: [UnsafeRawBufferPointer]
+  private let incoming: [UnsafeMutableRawBufferPointer]
+
+  init(fabric: any Fabric, pool: BufferPool) throws(CrosspointError) {
+    self.fabric = fabric
+    self.pool = pool
+    let size = MemoryLayout<Ballot>.stride
+    let ranks = fabric.rankCount
+    let buffer = try pool.lease(bytes: (ranks + 1) * size)
+    self.buffer = buffer
+    let own = UnsafeRawBufferPointer(start: buffer.base + ranks * size, count: size)
+    outgoing = Array(repeating: own, count: ranks)
+    incoming = (0..<ranks).map { UnsafeMutableRawBufferPointer(start: buffer.base + $0 * size, count: size) }
   }
 
+  deinit { pool.release(buffer) }
+
+  /// Collective. Returns when no rank has failed.
+  ///
+  /// - Parameter waitSeconds: how long this rank waited for the others, see ``slowestRank``.
+  /// - Throws: the lowest failing rank's error, the same on every rank, marked with that rank.
+  func settle(
+    _ failure: CrosspointError?, waitSeconds: Double = 0, operation: StaticString
+  ) throws(CrosspointError) {
+    ballots[fabric.rankCount] = Ballot(failed: failure == nil ? 0 : 1, waitSeconds: waitSeconds)
+    try fabric.exchange(send: outgoing, receive: incoming, operation: operation)
+    for rank in 0..<fabric.rankCount where ballots[rank].failed != 0 {
+      throw try collect(failure, from: rank, operation: operation)
+    }
+  }
+
+  /// The rank that waited least at the last vote: the one for which the others waited.
+  var slowestRank: Int {
+    (0..<fabric.rankCount).min { ballots[$0].waitSeconds < ballots[$1].waitSeconds } ?? 0
+  }
+
+  private var ballots: UnsafeMutablePointer<Ballot> { buffer.base.assumingMemoryBound(to: Ballot.self) }
+
   /// Fetches the failing rank's error.
-  private static func collect(
-    _ failure: CrosspointError?, from lowest: Int, fabric: any Fabric, operation: StaticString
+  private func collect(
+    _ failure: CrosspointError?, from lowest: Int, operation: StaticString
   ) throws(CrosspointError) -> CrosspointError {
     let record = UnsafeMutableRawBufferPointer.allocate(byteCount: CrosspointError.encodedSize, alignment: 8)
     defer { record.deallocate() }

@@ -40,8 +40,11 @@ final class Transfer {
   private let announcementWords: Int
   private let announced: BufferPool.Buffer
   private let received: BufferPool.Buffer
-  private let ballotBuffer: BufferPool.Buffer
+  private let agreement: Agreement
   private var sequence: UInt64 = 0
+  // Where announcements lie, fixed for life.
+  private let announcements: [UnsafeRawBufferPointer]
+  private let announcementsReceived: [UnsafeMutableRawBufferPointer]
   // Scratch that keeps its capacity from call to call.
   private var sources: [RowSource] = []
   private var targets: [RowTarget] = []
@@ -58,9 +61,16 @@ final class Transfer {
     let ranks = fabric.rankCount
     rowBytes = layout.hidden * MemoryLayout<Float>.stride
     announcementWords = Announcement.words(groups: layout.experts(of: 0, rankCount: ranks).count)
-    announced = try pool.lease(bytes: ranks * announcementWords * 4)
-    received = try pool.lease(bytes: ranks * announcementWords * 4)
-    ballotBuffer = try pool.lease(bytes: ranks * MemoryLayout<Agreement.Ballot>.stride)
+    let size = announcementWords * 4
+    let announced = try pool.lease(bytes: ranks * size)
+    let received = try pool.lease(bytes: ranks * size)
+    self.announced = announced
+    self.received = received
+    announcements = (0..<ranks).map { UnsafeRawBufferPointer(start: announced.base + $0 * size, count: size) }
+    announcementsReceived = (0..<ranks).map {
+      UnsafeMutableRawBufferPointer(start: received.base + $0 * size, count: size)
+    }
+    agreement = try Agreement(fabric: fabric, pool: pool)
     outgoing = Array(repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: ranks)
     incoming = Array(repeating: UnsafeMutableRawBufferPointer(start: nil, count: 0), count: ranks)
   }
@@ -68,7 +78,6 @@ final class Transfer {
   deinit {
     pool.release(announced)
     pool.release(received)
-    pool.release(ballotBuffer)
   }
 
   /// One collective transfer.
@@ -113,7 +122,7 @@ final class Transfer {
         failure = error
       }
     }
-    try Agreement.settle(failure, ballots: ballots, fabric: fabric, operation: kind.operation)
+    try agreement.settle(failure, operation: kind.operation)
 
     var decodeSeconds = 0.0
     try fabric.exchange(send: outgoing, receive: incoming, operation: kind.operation) { peer in
@@ -125,9 +134,8 @@ final class Transfer {
     }
     measure.decode = decodeSeconds
     measure.wait = max(0, watch.lap() - decodeSeconds)
-    try Agreement.settle(
-      failure, waitSeconds: measure.skew, ballots: ballots, fabric: fabric, operation: kind.operation)
-    measure.slowestRank = ballots.indices.min { ballots[$0].waitSeconds < ballots[$1].waitSeconds } ?? 0
+    try agreement.settle(failure, waitSeconds: measure.skew, operation: kind.operation)
+    measure.slowestRank = agreement.slowestRank
   }
 
   // MARK: - Steps
@@ -165,7 +173,6 @@ final class Transfer {
   private func announce(
     _ kind: LayerStatistics.TransferKind, failed: Bool, _ collectSources: (Int, inout [RowSource]) -> Void
   ) throws(CrosspointError) {
-    let bytes = announcementWords * 4
     for peer in 0..<fabric.rankCount {
       sources.removeAll(keepingCapacity: true)
       if !failed { collectSources(peer, &sources) }
@@ -174,13 +181,7 @@ final class Transfer {
         kind: kind, sequence: sequence, frameBytes: outgoing[peer].count, rows: { sources[$0].rows },
         groups: sources.count)
     }
-    let frames = outgoing
-    for peer in 0..<fabric.rankCount {
-      outgoing[peer] = UnsafeRawBufferPointer(start: announced.base + peer * bytes, count: bytes)
-      incoming[peer] = UnsafeMutableRawBufferPointer(start: received.base + peer * bytes, count: bytes)
-    }
-    try fabric.exchange(send: outgoing, receive: incoming, operation: kind.operation)
-    outgoing = frames
+    try fabric.exchange(send: announcements, receive: announcementsReceived, operation: kind.operation)
   }
 
   /// Refuses what cannot be: another step, a torn record, a frame larger than its rows could need.
@@ -256,11 +257,6 @@ final class Transfer {
   }
 
   private func announcement(of peer: Int) -> Announcement { Announcement(words: words(of: received, peer)) }
-
-  private var ballots: UnsafeMutableBufferPointer<Agreement.Ballot> {
-    UnsafeMutableBufferPointer(
-      start: ballotBuffer.base.assumingMemoryBound(to: Agreement.Ballot.self), count: fabric.rankCount)
-  }
 }
 
 extension LayerStatistics.TransferKind {

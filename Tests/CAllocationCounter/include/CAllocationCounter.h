@@ -1,8 +1,8 @@
-// Counts the calls of this process to the C allocator, Swift's own included: what proves that a warm step allocates nothing.
+// Counts the calls of each thread to the C allocator, Swift's own included: what proves that a warm step allocates nothing.
 #ifndef CALLOCATION_COUNTER_H
 #define CALLOCATION_COUNTER_H
 
-// Calls to malloc, calloc, realloc, posix_memalign and aligned_alloc so far, on all threads.
+// Calls to malloc, calloc, realloc, posix_memalign and aligned_alloc so far, on this thread.
 unsigned long xp_allocations(void);
 
 #endif
