@@ -26,7 +26,7 @@ public final class MPIFabric: Fabric {
   /// One for each message of `group`.
   var transfers: [Transfer] = []
   /// How much each rank has sent.
-  var sources: [Source]
+  let sources: UnsafeMutableBufferPointer<Source>
   /// Exchanges so far.
   var sequence = 0
   /// What made this fabric unusable.
@@ -76,9 +76,12 @@ public final class MPIFabric: Fabric {
     rank = communicator.rank
     rankCount = communicator.size
     group = RequestGroup(on: communicator, capacity: 4 * rankCount)
-    sources = Array(repeating: Source(), count: rankCount)
+    sources = .allocate(capacity: rankCount)
+    sources.initialize(repeating: Source())
     transfers.reserveCapacity(4 * rankCount)
   }
+
+  deinit { sources.deallocate() }
 
   /// Ends MPI if ``world(deadline:)`` started it. Collective: the last call of every rank that meets no error.
   ///

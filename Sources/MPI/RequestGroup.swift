@@ -117,7 +117,7 @@ public final class RequestGroup {
 
   /// Starts counting from zero again. No message may be under way.
   public func removeAll() {
-    assert((0..<count).allSatisfy { !isPending($0) }, "a message is still under way")
+    for index in 0..<count { precondition(!isPending(index), "message \(index) is still under way") }
     count = 0
   }
 

@@ -22,7 +22,7 @@ enum RankProgram {
     let own = linked ?? CommandLine.arguments[0]
     let candidate = URL(fileURLWithPath: own).deletingLastPathComponent().appendingPathComponent("RankProgram")
     guard FileManager.default.isExecutableFile(atPath: candidate.path) else {
-      throw LaunchFailure(description: "\(candidate.path) is missing: build it with `swift build --product RankProgram`")
+      throw LaunchFailure(description: "\(candidate.path) is missing: `swift build --product RankProgram` makes it")
     }
     return candidate
   }

@@ -1,5 +1,17 @@
 import CrosspointCore
 import CrosspointFabric
+import CrosspointMPI
+import MPI
+
+/// A fabric of the whole job, in a program that runs MPI itself, leaves MPI running when it ends.
+func fabricWorld(_ ranks: Ranks) throws {
+  let fabric = try MPIFabric.world(deadline: .seconds(30))
+  try ranks.expect([fabric.rank, fabric.rankCount], is: [ranks.rank, ranks.count], "rank and rank count")
+  try ranks.expect(fabric.deadline, is: .seconds(30), "deadline")
+  try fabric.barrier(operation: "barrier")
+  try fabric.finalize()
+  try ranks.expect(MPIEnvironment.isRunning, "MPI still runs")
+}
 
 /// The collectives that every fabric inherits, over MPI: sums in rank order bit for bit, small and large.
 func fabricAllreduce(_ ranks: Ranks) throws {

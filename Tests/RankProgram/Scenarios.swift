@@ -10,6 +10,7 @@ private let namedScenarios: [Scenario] = [
   Scenario("mpi-errors", ranks: "1,2,3", mpiErrors),
   Scenario("fabric-exchange", ranks: "1,2,3,4", fabricExchange),
   Scenario("fabric-split", ranks: "1,2,3,4", fabricSplit),
+  Scenario("fabric-world", ranks: "1,3", fabricWorld),
   Scenario("fabric-allreduce", ranks: "1,2,3,4", fabricAllreduce),
   Scenario("fabric-arrival", ranks: "2,3,4", fabricArrival),
   Scenario("fabric-truncated", ranks: "2,3,4", fabricTruncated),
