@@ -1,0 +1,122 @@
+import Crosspoint
+import CrosspointTestSupport
+import Foundation
+import Testing
+
+@testable import MoELM
+
+@Suite struct CheckpointTests {
+  /// Everything that a rank holds after its steps.
+  struct State: Equatable, Sendable {
+    let floats: [UInt32]
+    let traffic: Traffic
+  }
+
+  private func train(
+    _ options: TrainingOptions, ranks: Int, from: String? = nil, until last: Int, to: String? = nil
+  ) throws -> [State] {
+    let corpus = try tinyCorpus(options)
+    return try SimulatedCluster(ranks: ranks).run { fabric in
+      let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
+      if let from { try trainer.resume(from) }
+      while trainer.progress.step < last { _ = try trainer.step() }
+      if let to { try trainer.saveCheckpoint(to) }
+      let floats = Array(trainer.model.shared.all) + Array(trainer.model.experts.all)
+      return State(floats: floats.map(\.bitPattern), traffic: trainer.progress.traffic)
+    }
+  }
+
+  @Test(arguments: [1, 2, 4]) func sixStepsEqualThreeAndThreeResumed(ranks: Int) throws {
+    let folder = try TemporaryFolder()
+    let options = tinyOptions()
+    let straight = try train(options, ranks: ranks, until: 6)
+    _ = try train(options, ranks: ranks, until: 3, to: folder.file("c"))
+    #expect(try train(options, ranks: ranks, from: folder.file("c"), until: 6) == straight)
+    #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["c"])
+  }
+
+  @Test func aCheckpointContinuesOnAnotherRankCount() throws {
+    let folder = try TemporaryFolder()
+    _ = try train(tinyOptions(), ranks: 4, until: 3, to: folder.file("four"))
+    let two = try train(tinyOptions(), ranks: 2, from: folder.file("four"), until: 3, to: folder.file("two"))
+    #expect(two.count == 2)
+    #expect(try Data(contentsOf: URL(fileURLWithPath: folder.file("four")))
+      == Data(contentsOf: URL(fileURLWithPath: folder.file("two"))))
+  }
+
+  @Test func anotherConfigurationIsRefusedByName() throws {
+    let folder = try TemporaryFolder()
+    _ = try train(tinyOptions(), ranks: 2, until: 1, to: folder.file("c"))
+    let changes: [(String, (inout TrainingOptions) -> Void)] = [
+      ("expert-width", { $0.shape.expertWidth = 11 }), ("learning-rate", { $0.learningRate = 1 }),
+      ("seed", { $0.seed = 8 }), ("wire-dispatch", { $0.exchange.wire.dispatch = .bf16 }),
+      ("steps", { $0.steps = 7 }),
+    ]
+    for (key, change) in changes {
+      var options = tinyOptions()
+      change(&options)
+      let error = #expect(throws: CrosspointError.self) {
+        try train(options, ranks: 2, from: folder.file("c"), until: 2)
+      }
+      #expect(error?.code == .checkpointMismatch)
+      #expect(error?.argument == key)
+    }
+  }
+
+  @Test func aCutOrChangedFileIsRefused() throws {
+    let folder = try TemporaryFolder()
+    let path = folder.file("c")
+    _ = try train(tinyOptions(), ranks: 1, until: 1, to: path)
+    let whole = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+    _ = try Checkpoint(whole, path: path)
+    for length in [0, 7, 8, 16, 24, 100, whole.count / 2, whole.count - 4, whole.count - 1] {
+      #expect(throws: CrosspointError.self, "\(length) bytes") { try Checkpoint(Array(whole[..<length]), path: path) }
+    }
+    for place in [0, 9, 15, 40, whole.count / 2, whole.count - 1] {
+      var changed = whole
+      changed[place] ^= 0x10
+      #expect(throws: CrosspointError.self, "byte \(place)") { try Checkpoint(changed, path: path) }
+    }
+  }
+
+  @Test func aCheckpointThatCannotBeWrittenFailsOnEveryRankAndLeavesNothing() throws {
+    let options = tinyOptions()
+    let corpus = try tinyCorpus(options)
+    let results = SimulatedCluster(ranks: 3).results { fabric in
+      try Trainer(fabric: fabric, corpus: corpus, options: options).saveCheckpoint("/nowhere/at/all")
+    }
+    for result in results {
+      let error = #expect(throws: CrosspointError.self) { try result.get() }
+      #expect(error?.code == .file)
+    }
+  }
+
+  @Test func metricsOfLaterStepsAreDroppedOnResume() throws {
+    let folder = try TemporaryFolder()
+    var (options, run) = (tinyOptions(), RunOptions())
+    options.steps = 4
+    run.metrics = folder.file("m.jsonl")
+    run.checkpoint = folder.file("c")
+    run.checkpointEvery = 3
+    run.summary = folder.file("s.json")
+    let corpus = try tinyCorpus(options)
+    func go(resume: Bool) throws -> [Metrics] {
+      var run = run
+      run.resume = resume
+      _ = try SimulatedCluster(ranks: 2).run { [options, run] fabric in
+        try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: run, quiet: true).train()
+      }
+      let lines = try String(contentsOfFile: folder.file("m.jsonl"), encoding: .utf8).split(separator: "\n")
+      return try lines.map { try JSONDecoder().decode(Metrics.self, from: Data($0.utf8)) }
+    }
+    let first = try go(resume: true)
+    #expect(first.map(\.step) == [1, 2, 3, 4])
+    #expect(first.map { $0.valBitsPerByte != nil } == [false, false, false, true])
+    // The run is over: resuming it trains nothing and keeps its lines.
+    #expect(try go(resume: true).map(\.step) == [1, 2, 3, 4])
+    let summary = try JSONDecoder().decode(
+      RunSummary.self, from: Data(contentsOf: URL(fileURLWithPath: folder.file("s.json"))))
+    #expect(summary.valBitsPerByte == first[3].valBitsPerByte)
+    #expect(!summary.interrupted)
+  }
+}

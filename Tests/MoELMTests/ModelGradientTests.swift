@@ -1,0 +1,90 @@
+import Crosspoint
+import CrosspointTestSupport
+import Testing
+
+@testable import MoELM
+
+/// The whole model, experts on other ranks included: every tensor's gradient against differences of the global loss.
+@Suite struct ModelGradientTests {
+  /// What a rank found for one tensor along one direction.
+  struct Slope: Sendable {
+    let name: String
+    let analytic: Double
+    let measured: Double
+    let norm: Double
+  }
+
+  @Test(arguments: [1, 2, 4]) func everyTensorsGradientIsTheSlopeOfTheLoss(ranks: Int) throws {
+    try check(tinyOptions(), ranks: ranks) { _ in true }
+  }
+
+  @Test func learnedFactorsOfCompensationHaveTheirGradient() throws {
+    var options = tinyOptions()
+    options.exchange.compression = .crossPolytope(.init())
+    options.exchange.compensation = .scaled
+    // Tensors behind the hash: moving them does not move tokens between clusters.
+    try check(options, ranks: 2) { ["block1.factors", "norm.gain", "prediction"].contains($0) }
+  }
+
+  private func check(
+    _ options: TrainingOptions, ranks: Int, _ includes: @escaping @Sendable (String) -> Bool
+  ) throws {
+    let corpus = try tinyCorpus(options)
+    let slopes = try SimulatedCluster(ranks: ranks).run { fabric in
+      try Self.slopes(fabric, corpus, options, includes)
+    }
+    #expect(!slopes[0].isEmpty)
+    for slope in slopes[0] {
+      #expect(abs(slope.analytic - slope.measured) < 2e-3 * slope.norm + 1e-6, "\(slope)")
+    }
+  }
+
+  private static func slopes(
+    _ fabric: any Fabric, _ corpus: Corpus, _ options: TrainingOptions, _ includes: (String) -> Bool
+  ) throws -> [Slope] {
+    let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
+    let tokens = options.batch * options.shape.context
+    trainer.readBatch()
+    _ = try trainer.propagate(tokens: tokens)
+    try fabric.allreduce(trainer.model.shared.gradients, operation: "gradients")
+    func globalLoss() throws -> Double {
+      let losses = try trainer.withBatch { inputs, targets throws(CrosspointError) in
+        try trainer.model.forward(inputs: inputs, targets: targets)
+      }
+      trainer.model.forget()
+      let share = Double(trainer.inputs.count) / Double(tokens)
+      return try fabric.sum([losses.surprise / Double(tokens) + losses.loadBalance * share], operation: "loss")[0]
+    }
+
+    let shared = trainer.model.shared.specifications.map(\.name)
+    let experts = try LanguageModel.expertSpecifications(options.shape, rank: 0, of: 1).map(\.name)
+    var slopes: [Slope] = []
+    for name in (shared + experts) where includes(name) {
+      let set = shared.contains(name) ? trainer.model.shared : trainer.model.experts
+      let mine = set.ranges[name] == nil ? nil : set[name]
+      // The owner speaks for its expert's tensor, rank 0 for those that all hold.
+      let speaks = mine != nil && (fabric.rank == 0 || !shared.contains(name))
+      for direction in ["along the gradient", "in a random direction"] {
+        let count = mine?.value.count ?? 0
+        let gradient = (mine?.gradient.floats).map { $0.map(Double.init) } ?? []
+        var along = direction == "along the gradient" ? gradient : randomFloats(count, seed: 11).map(Double.init)
+        let length = along.reduce(0) { $0 + $1 * $1 }.squareRoot()
+        along = along.map { $0 / max(length, 1e-30) }
+        let values = (mine?.value.floats).map(Array.init) ?? []
+        func loss(at step: Double) throws -> Double {
+          for i in 0..<count { mine!.value.base[i] = values[i] + Float(step * along[i]) }
+          defer { for i in 0..<count { mine!.value.base[i] = values[i] } }
+          return try globalLoss()
+        }
+        let step = 1e-2
+        let measured = (try loss(at: step) - loss(at: -step)) / (2 * step)
+        let dot = zip(gradient, along).reduce(0) { $0 + $1.0 * $1.1 }
+        let squared = gradient.reduce(0) { $0 + $1 * $1 }
+        let sums = try fabric.sum(speaks ? [dot, squared] : [0, 0], operation: "slope")
+        slopes.append(
+          Slope(name: "\(name) \(direction)", analytic: sums[0], measured: measured, norm: sums[1].squareRoot()))
+      }
+    }
+    return slopes
+  }
+}

@@ -1,0 +1,71 @@
+import Crosspoint
+import CrosspointTestSupport
+import Testing
+
+@testable import MoELM
+
+@Suite struct TrainingTests {
+  /// Training losses of every step and the held-out loss, as rank 0 sees them.
+  private func curve(_ options: TrainingOptions, ranks: Int) throws -> [Double] {
+    let corpus = try tinyCorpus(options)
+    return try SimulatedCluster(ranks: ranks).run { fabric in
+      let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
+      var losses: [Double] = []
+      while trainer.progress.step < options.steps { losses.append(try trainer.step().bitsPerByte) }
+      return losses + [try trainer.evaluate()]
+    }[0]
+  }
+
+  @Test func anyRankCountFollowsTheSameCurve() throws {
+    let options = tinyOptions()
+    let one = try curve(options, ranks: 1)
+    #expect(one[5] < one[0] - 0.5, "it learns")
+    for ranks in [2, 3, 4, 5] {  // 3: unequal sequences; 4: a rank without experts; 5: without sequences, too
+      #expect(relativeError(try curve(options, ranks: ranks), one) < 1e-5, "\(ranks) ranks")
+    }
+  }
+
+  @Test func aRunRepeatsBitForBit() throws {
+    #expect(try curve(tinyOptions(), ranks: 2) == curve(tinyOptions(), ranks: 2))
+    #expect(try curve(tinyOptions(), ranks: 2) != curve(tinyOptions(seed: 2), ranks: 2))
+  }
+
+  @Test func compressionSendsFewerRowsAndStillLearns() throws {
+    var options = tinyOptions()
+    options.exchange.compression = .crossPolytope(.init())
+    options.exchange.compensation = .scaled
+    options.exchange.wire = .init(.bf16)
+    let corpus = try tinyCorpus(options)
+    let summary = try SimulatedCluster(ranks: 2).run { [options] fabric in
+      try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: RunOptions(), quiet: true).train()
+    }[0]
+    #expect(summary.steps == 6)
+    #expect(summary.valBitsPerByte < 7.5)
+    #expect(summary.rowsSentFraction < 1)
+    #expect(summary.wireFraction < 0.9)
+    #expect(summary.rowsSentFractionLastQuarter > 0 && summary.rowsSentFractionLastQuarter < 1)
+  }
+
+  @Test func oneRankAskedToStopStopsAll() throws {
+    let options = tinyOptions()
+    let corpus = try tinyCorpus(options)
+    let stops = try SimulatedCluster(ranks: 3).run { fabric in
+      let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
+      return [try trainer.step().shouldStop, try trainer.step(stopRequested: fabric.rank == 1).shouldStop]
+    }
+    #expect(stops == [[false, true], [false, true], [false, true]])
+  }
+
+  @Test func sequencesDependOnSeedStepAndNumberAlone() throws {
+    let corpus = try tinyCorpus(tinyOptions())
+    func sequence(_ number: Int, _ step: Int, _ seed: UInt64) -> [UInt8] {
+      var (inputs, targets) = ([UInt8](repeating: 0, count: 8), [UInt8](repeating: 0, count: 8))
+      corpus.copySequence(number, step: step, seed: seed, inputs: &inputs, targets: &targets)
+      #expect(inputs[1...] == targets[..<7])
+      return inputs
+    }
+    #expect(sequence(1, 2, 3) == sequence(1, 2, 3))
+    let others = Set([sequence(0, 2, 3), sequence(1, 3, 3), sequence(1, 2, 4), sequence(1, 2, 3)])
+    #expect(others.count == 4)
+  }
+}
