@@ -104,7 +104,7 @@ private struct AlltoallTrial {
     for iteration in 0..<warmup + iterations {
       for implementation in 0..<2 {
         try fabric.barrier(operation: "bench")
-        let start = ContinuousClock.now
+        var watch = Stopwatch()
         try send.withUnsafeBytes { send in
           try received[implementation].withUnsafeMutableBytes { received in
             if implementation == 0 {
@@ -116,7 +116,7 @@ private struct AlltoallTrial {
             }
           }
         }
-        let elapsed = (ContinuousClock.now - start) / .seconds(1)
+        let elapsed = watch.lap()
         if iteration >= warmup { seconds[implementation].append(elapsed) }
       }
     }

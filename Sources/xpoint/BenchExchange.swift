@@ -34,7 +34,7 @@ struct BenchExchange: ParsableCommand {
   @Option(help: "Timed runs of each implementation.")
   var iterations = 20
   @Option(help: "Runs of each before that, also checked against each other.")
-  var warmup = 4
+  var warmup = 8
   @Option(help: "Simulate this many ranks in one process instead of using MPI.")
   var simulated: Int?
   @Option(help: ArgumentHelp("Where the records go.", valueName: "file"))

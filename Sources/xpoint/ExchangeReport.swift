@@ -14,6 +14,8 @@ struct ExchangeReport: Sendable {
     var localBytes: Int
   }
 
+  private typealias Phase = (name: String, seconds: Double)
+
   private let settings: ExchangeTrial.Settings
   private let ranks: Int
   /// Ratio of the times of each iteration, crosspoint to plain, by op.
@@ -21,14 +23,15 @@ struct ExchangeReport: Sendable {
   private let lines: [[Line]]
   /// By op, of the busiest rank: fp32 bytes of all its rows, and of those that cross to another rank.
   private let payload: [(all: Int, away: Int)]
-  /// Seconds of each phase inside Crosspoint, of the rank that took longest, per iteration.
-  private let phases: [(name: String, seconds: Double)]
+  /// Seconds of each phase, of the rank that took longest, per iteration.
+  private let crosspointPhases: [Phase]
+  private let plainPhases: [Phase]
   let wrongValues: Int
 
   /// Collective.
   init(
     settings: ExchangeTrial.Settings, fabric: any Fabric, seconds: [[[Double]]], statistics: LayerStatistics,
-    plain: PlainTraffic, wrong: Int
+    plain: PlainTraffic, plainSeconds: PlainExchange.Seconds, wrong: Int
   ) throws {
     self.settings = settings
     ranks = fabric.rankCount
@@ -75,11 +78,20 @@ struct ExchangeReport: Sendable {
     }
     self.ratios = ratios
 
-    let mine = statistics.seconds
-    let phaseTimes = try fabric.allgather([mine.hash, mine.cluster, mine.encode, mine.skew, mine.wait, mine.decode])
-    phases = ["hash", "cluster and sums", "encode", "skew", "move", "decode"].enumerated().map { index, name in
-      (name, phaseTimes.map { $0[index] }.max()! / Double(settings.iterations))
+    func phases(_ mine: KeyValuePairs<String, Double>) throws(CrosspointError) -> [Phase] {
+      let all = try fabric.allgather(mine.map(\.value))
+      return mine.enumerated().map { index, phase in
+        (phase.key, all.map { $0[index] }.max()! / Double(settings.iterations))
+      }
     }
+    let inside = statistics.seconds
+    crosspointPhases = try phases([
+      "hash": inside.hash, "cluster and sums": inside.cluster, "encode": inside.encode, "skew": inside.skew,
+      "move": inside.wait, "decode": inside.decode,
+    ])
+    plainPhases = try phases([
+      "pack": plainSeconds.pack, "move": plainSeconds.move, "unpack": plainSeconds.unpack, "sum": plainSeconds.sum,
+    ])
     wrongValues = Int(try fabric.allgather([Double(wrong)]).map { $0[0] }.reduce(0, +))
   }
 
@@ -122,13 +134,14 @@ struct ExchangeReport: Sendable {
       \(settings.warmup) warm-up and \(settings.iterations) timed runs each, taking turns; kernels: \(kernelName)
       # \(settings.options)
       """
-    let inside =
-      "# inside crosspoint, per exchange, largest over ranks (us): "
-      + phases.map { "\($0.name) \($0.seconds.microseconds)" }.joined(separator: ", ")
+    let inside = zip(Self.implementations, [crosspointPhases, plainPhases]).map { name, phases in
+      "# inside \(name), per exchange, largest over ranks (us): "
+        + phases.map { "\($0.name) \($0.seconds.microseconds)" }.joined(separator: ", ")
+    }
     let footer = Self.ops.indices.map { op in
       "# \(Self.ops[op]): crosspoint / plain, paired by iteration: min \(ratios[op].minimum.fixed(3)), "
         + "median \(ratios[op].median.fixed(3)), max \(ratios[op].maximum.fixed(3))"
     }
-    return ([head, table.text, inside] + footer).joined(separator: "\n")
+    return ([head, table.text] + inside + footer).joined(separator: "\n")
   }
 }

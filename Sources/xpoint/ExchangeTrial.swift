@@ -46,6 +46,7 @@ struct ExchangeTrial {
     var wrong = 0
     for step in 0..<settings.warmup { wrong += try check(step, batches) }
     crosspoint.statistics.reset()
+    plain.seconds = .init()
     // [op][implementation][iteration]: dispatch, combine and both; crosspoint, plain.
     var seconds = [[[Double]]](repeating: [[], []], count: 3)
     var plainTraffic = PlainTraffic()
@@ -60,10 +61,11 @@ struct ExchangeTrial {
       }
       plainTraffic.add(plain, rank: fabric.rank)
     }
-    let statistics = crosspoint.statistics
+    let (statistics, plainSeconds) = (crosspoint.statistics, plain.seconds)
     wrong += try check(settings.iterations, batches)
     return try ExchangeReport(
-      settings: settings, fabric: fabric, seconds: seconds, statistics: statistics, plain: plainTraffic, wrong: wrong)
+      settings: settings, fabric: fabric, seconds: seconds, statistics: statistics, plain: plainTraffic,
+      plainSeconds: plainSeconds, wrong: wrong)
   }
 
   /// The tokens of a rank; a class, so that a dictionary can hold it.
@@ -81,24 +83,24 @@ struct ExchangeTrial {
 
   private func timeCrosspoint(_ tokens: Tokens, _ routing: Routing) throws -> Times {
     try fabric.barrier(operation: "bench")
-    let start = ContinuousClock.now
+    var watch = Stopwatch()
     let handle = try crosspoint.dispatch(tokens.batch, routing)
-    let middle = ContinuousClock.now
+    let dispatch = watch.lap()
     let home = try crosspoint.combine(handle.rows, handle)
-    let end = ContinuousClock.now
+    let combine = watch.lap()
     _ = consume home
-    return ((middle - start) / .seconds(1), (end - middle) / .seconds(1))
+    return (dispatch, combine)
   }
 
   private func timePlain(_ tokens: Tokens, _ routing: Routing) throws -> Times {
     try fabric.barrier(operation: "bench")
-    let start = ContinuousClock.now
+    var watch = Stopwatch()
     let rows = try plain.dispatch(tokens.batch, routing)
-    let middle = ContinuousClock.now
+    let dispatch = watch.lap()
     let home = try plain.combine(rows)
-    let end = ContinuousClock.now
+    let combine = watch.lap()
     _ = consume home
-    return ((middle - start) / .seconds(1), (end - middle) / .seconds(1))
+    return (dispatch, combine)
   }
 
   /// Runs both, untimed, and counts the values that differ in any bit; 0 for settings that may differ.

@@ -61,14 +61,14 @@ struct LocalBenchArguments: ParsableArguments {
     var jobSeconds: [Double] = []
     var copySeconds: [Double] = []
     for iteration in -1..<iterations {
-      let start = ContinuousClock.now
+      var watch = Stopwatch()
       try job()
-      let middle = ContinuousClock.now
+      let jobTime = watch.lap()
       memcpy(copy.base, rows.base, rows.elements.count * 4)
-      let end = ContinuousClock.now
+      let copyTime = watch.lap()
       guard iteration >= 0 else { continue }
-      jobSeconds.append((middle - start) / .seconds(1))
-      copySeconds.append((end - middle) / .seconds(1))
+      jobSeconds.append(jobTime)
+      copySeconds.append(copyTime)
     }
     // The speed as a fraction of the copy's.
     let ratio = Samples(zip(copySeconds, jobSeconds).map { $0 / $1 })

@@ -8,6 +8,15 @@ import Foundation
 /// where they lie together; regrouping is left out where a rank has a single expert; sums use Crosspoint's own kernels;
 /// all buffers are kept from call to call.
 final class PlainExchange {
+  /// Seconds by phase, summed over calls.
+  struct Seconds {
+    var pack = 0.0
+    var move = 0.0
+    var unpack = 0.0
+    var sum = 0.0
+  }
+
+  var seconds = Seconds()
   private let transport: any PlainTransport
   private let layout: ExpertLayout
   private let rankCount: Int
@@ -34,7 +43,9 @@ final class PlainExchange {
   /// Rows for this rank's experts, grouped by expert.
   func dispatch(_ tokens: borrowing TokenBatch, _ routing: Routing) throws -> TokenBatch {
     self.routing = routing
+    var watch = Stopwatch()
     try exchangeCounts(routing)
+    seconds.move += watch.lap()
     var next = [Int](repeating: 0, count: layout.experts)
     for expert in 1..<max(1, layout.experts) { next[expert] = next[expert - 1] + routing.tokensPerExpert[expert - 1] }
     rowOfSlot.removeAll(keepingCapacity: true)
@@ -49,30 +60,38 @@ final class PlainExchange {
       rowOfSlot.append(row)
       memcpy(packed.base + row * hidden, tokens.base + slot / routing.topK * hidden, 4 * hidden)
     }
+    seconds.pack += watch.lap()
     let received = try batch(receivedRows.reduce(0, +))
     try transport.alltoallv(
       packed.base, sentRows.map { $0 * hidden }, into: received.base, receivedRows.map { $0 * hidden })
+    seconds.move += watch.lap()
     guard localExperts.count > 1 else { return received }
     let grouped = try batch(received.rows)
     forEachRun { bySource, byExpert, rows in
       memcpy(grouped.base + byExpert * hidden, received.base + bySource * hidden, 4 * rows * hidden)
     }
+    seconds.unpack += watch.lap()
     return grouped
   }
 
   /// The experts' outputs, weighted and summed for each token.
   func combine(_ output: borrowing TokenBatch) throws -> TokenBatch {
+    var watch = Stopwatch()
     let home = try batch(sentRows.reduce(0, +))
     if localExperts.count > 1 {
       let packed = try batch(output.rows)
       forEachRun { bySource, byExpert, rows in
         memcpy(packed.base + bySource * hidden, output.base + byExpert * hidden, 4 * rows * hidden)
       }
+      seconds.pack += watch.lap()
       try returnRows(packed.base, into: home.base)
     } else {
       try returnRows(output.base, into: home.base)
     }
-    return try weightedSum(home)
+    seconds.move += watch.lap()
+    let result = try weightedSum(home)
+    seconds.sum += watch.lap()
+    return result
   }
 
   private func returnRows(_ rows: UnsafePointer<Float>, into home: UnsafeMutablePointer<Float>) throws {
