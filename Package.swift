@@ -59,6 +59,7 @@ let package = Package(
     .testTarget(name: "CrosspointRoutingTests", dependencies: ["CrosspointRouting", "CrosspointTestSupport"]),
     .testTarget(name: "CrosspointCompressionTests", dependencies: ["CrosspointCompression", "CrosspointTestSupport"]),
     .testTarget(name: "CrosspointExchangeTests", dependencies: ["CrosspointExchange", "CrosspointTestSupport"]),
+    .testTarget(name: "XPointTests", dependencies: ["xpoint"]),
     .testTarget(name: "MoELMTests", dependencies: ["MoELM", "CrosspointTestSupport"]),
     .testTarget(name: "MPITests", dependencies: ["CrosspointTestSupport"]),
   ],
