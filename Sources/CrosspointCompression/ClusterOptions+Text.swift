@@ -1,4 +1,4 @@
-/// The textual form: `lsh`, or `lsh:functions=2,width=64,rounds=3,centred=true` with any of the four settings.
+/// The textual form: `lsh`, or `lsh:functions=2,width=64,rounds=3,centred=true,rate=0.12,refinements=1` with any of the settings.
 extension ClusterOptions: LosslessStringConvertible {
   public init?(_ text: String) {
     let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
@@ -8,18 +8,30 @@ extension ClusterOptions: LosslessStringConvertible {
     for setting in parts[1].split(separator: ",", omittingEmptySubsequences: false) {
       let pair = setting.split(separator: "=", omittingEmptySubsequences: false)
       guard pair.count == 2 else { return nil }
-      switch (pair[0], Int(pair[1]), Bool(String(pair[1]))) {
-      case ("functions", let value?, _): functions = value
-      case ("width", let value?, _): width = value
-      case ("rounds", let value?, _): rounds = value
-      case ("centred", _, let value?): centred = value
-      default: return nil
-      }
+      guard read(String(pair[0]), String(pair[1])) else { return nil }
     }
   }
 
+  /// Takes one setting; false for a key or value that is none.
+  private mutating func read(_ key: String, _ value: String) -> Bool {
+    switch (key, Int(value), Float(value), Bool(value)) {
+    case ("functions", let value?, _, _): functions = value
+    case ("width", let value?, _, _): width = value
+    case ("rounds", let value?, _, _): rounds = value
+    case ("centred", _, _, let value?): centred = value
+    case ("rate", _, let value?, _): rate = value
+    case ("refinements", let value?, _, _): refinements = value
+    default: return false
+    }
+    return true
+  }
+
   public var description: String {
-    let widthText = width.map { ",width=\($0)" } ?? ""
-    return "lsh:functions=\(functions)\(widthText),rounds=\(rounds),centred=\(centred)"
+    var text = "lsh:functions=\(functions)"
+    if let width { text += ",width=\(width)" }
+    text += ",rounds=\(rounds),centred=\(centred)"
+    if let rate { text += ",rate=\(rate)" }
+    if refinements > 0 { text += ",refinements=\(refinements)" }
+    return text
   }
 }

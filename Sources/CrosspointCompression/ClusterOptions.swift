@@ -21,11 +21,22 @@ public struct ClusterOptions: Hashable, Sendable {
   /// common mean collapse into few buckets with a large residual.
   public var centred: Bool
 
-  public init(functions: Int = 1, width: Int? = nil, rounds: Int = 3, centred: Bool = true) {
+  /// The most clusters per token of an expert, in (0, 1]; `nil`: as many as there are buckets. Rows sent then stay below
+  /// this share however the tokens change in training (ours; the paper has buckets only).
+  public var rate: Float?
+  /// Passes of Lloyd's algorithm after hashing: a smaller residual at the same rate (ours).
+  public var refinements: Int
+
+  public init(
+    functions: Int = 1, width: Int? = nil, rounds: Int = 3, centred: Bool = true, rate: Float? = nil,
+    refinements: Int = 0
+  ) {
     self.functions = functions
     self.width = width
     self.rounds = rounds
     self.centred = centred
+    self.rate = rate
+    self.refinements = refinements
   }
 
   /// LSH-MoE as published (arXiv 2411.08446, Algorithm 1 and section 4): six functions, tokens as they are.
@@ -49,10 +60,20 @@ public struct ClusterOptions: Hashable, Sendable {
       throw invalid("functions", "\(functions) is not in 1…\(hidden), the hidden size")
     }
     guard PseudoRotation.roundsAllowed.contains(rounds) else { throw invalid("rounds", "\(rounds) is not in 1…8") }
+    guard rate.map({ $0 > 0 && $0 <= 1 }) ?? true else { throw invalid("rate", "\(rate ?? 0) is not in (0, 1]") }
+    guard (0...100).contains(refinements) else { throw invalid("refinements", "\(refinements) is not in 0…100") }
     let width = resolvedWidth(hidden: hidden)
     let most = hidden / functions
     guard width >= 1, width <= most else {
       throw invalid("width", "\(width) is not in 1…\(most), which \(functions) functions have in hidden \(hidden)")
     }
   }
+
+  /// The most clusters for so many tokens of an expert.
+  func mostClusters(of tokens: Int) -> Int {
+    rate.map { max(1, Int((Float(tokens) * $0).rounded(.down))) } ?? tokens
+  }
+
+  /// Whether distances are needed beside hashes.
+  var keepsRotatedRows: Bool { centred || rate != nil || refinements > 0 }
 }

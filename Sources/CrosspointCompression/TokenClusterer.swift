@@ -1,7 +1,7 @@
 import CrosspointCore
 import CrosspointTokens
 
-/// Groups the tokens of one expert that hash alike, and averages each group.
+/// Groups the tokens of one expert that are alike, and averages each group.
 ///
 /// ```swift
 /// try clusterer.prepare(tokens)                                        // once per batch
@@ -16,8 +16,13 @@ public final class TokenClusterer {
   public let hidden: Int
   let hash: CrossPolytopeHash
   private var preparedRows = 0
-  // Centred: the rotated rows of the batch and, behind them, one for the mean. Uncentred: one rotated row at a time.
-  private let rotated: Scratch<Float>
+  // The rotated rows of the batch and, behind them, one for the mean; uncentred and unrefined, one rotated row at a time.
+  let rotated: Scratch<Float>
+  // Of the clusters under refinement.
+  let means: Scratch<Float>
+  let halfNorms: Scratch<Float>
+  let counts: Scratch<Int32>
+  let renumbered: Scratch<Int32>
   // Centred: one row per member. Uncentred: one row per prepared row.
   private let ids: Scratch<UInt32>
   private let table: Scratch<Int32>
@@ -28,6 +33,10 @@ public final class TokenClusterer {
     self.options = options
     self.hidden = hidden
     rotated = Scratch(pool)
+    means = Scratch(pool)
+    halfNorms = Scratch(pool)
+    counts = Scratch(pool)
+    renumbered = Scratch(pool)
     ids = Scratch(pool)
     table = Scratch(pool)
   }
@@ -40,40 +49,53 @@ public final class TokenClusterer {
         .invalidArgument, operation: "prepare", argument: "tokens", "rows of \(tokens.hidden) floats, not \(hidden)")
     }
     preparedRows = 0
-    if options.centred {
+    if options.keepsRotatedRows {
       let rows = try rotated.reserve((tokens.rows + 1) * hidden)
       hash.rotation.rotate(tokens.base, count: tokens.rows, into: rows)
-    } else {
-      let row = try rotated.reserve(hidden)
+    }
+    if !options.centred {
       let ids = try ids.reserve(tokens.rows * options.functions)
-      hash.ids(of: tokens.base, count: tokens.rows, into: ids, scratch: row)
+      if options.keepsRotatedRows {
+        for row in 0..<tokens.rows {
+          hash.ids(ofRotated: rotated.base + row * hidden, mean: nil, into: ids + row * options.functions)
+        }
+      } else {
+        hash.ids(of: tokens.base, count: tokens.rows, into: ids, scratch: try rotated.reserve(hidden))
+      }
     }
     preparedRows = tokens.rows
   }
 
-  /// Numbers the buckets of `members` (rows of the prepared batch) in order of first appearance.
+  /// Groups `members` (rows of the prepared batch); clusters are numbered in order of first appearance.
   ///
-  /// - Parameter clusterOf: receives the bucket of each member.
-  /// - Returns: the number of buckets; zero for no members.
+  /// - Parameter clusterOf: receives the cluster of each member.
+  /// - Returns: the number of clusters; zero for no members.
   /// - Throws: `outOfMemory`.
   public func cluster(
     _ members: UnsafeBufferPointer<Int32>, clusterOf: UnsafeMutablePointer<Int32>
   ) throws(CrosspointError) -> Int {
-    guard let list = members.baseAddress, !members.isEmpty else { return 0 }
+    guard !members.isEmpty else { return 0 }
     for member in members {
       precondition(member >= 0 && member < preparedRows, "row \(member) of \(preparedRows)")
     }
+    return try refine(members, clusterOf: clusterOf, buckets: hashBuckets(members, clusterOf))
+  }
+
+  /// Numbers the buckets of `members` in order of first appearance; returns how many there are.
+  private func hashBuckets(
+    _ members: UnsafeBufferPointer<Int32>, _ clusterOf: UnsafeMutablePointer<Int32>
+  ) throws(CrosspointError) -> Int {
     let slots = 4 * members.count.largestPowerOfTwoWithin
     let table = try table.reserve(slots)
     let functions = options.functions
     guard options.centred else {
-      return kernels.group(clusterOf, ids.base, functions, list, members.count, table, slots)
+      return kernels.group(clusterOf, ids.base, functions, members.baseAddress, members.count, table, slots)
     }
     let ids = try ids.reserve(members.count * functions)
     let mean = rotated.base + preparedRows * hidden
     var size: Int32 = 0
     clusterOf.update(repeating: 0, count: members.count)  // the mean of all is the centroid of one cluster
-    kernels.centroids(mean, &size, 1, rotated.base, hidden, list, clusterOf, members.count)
+    kernels.centroids(mean, &size, 1, rotated.base, hidden, members.baseAddress, clusterOf, members.count)
     for (index, member) in members.enumerated() {
       hash.ids(ofRotated: rotated.base + Int(member) * hidden, mean: mean, into: ids + index * functions)
     }

@@ -1,6 +1,5 @@
 import CrosspointCore
 import CrosspointFabric
-import CrosspointTokens
 
 /// Fail together: what is wrong on one rank becomes the same error on every rank.
 final class Agreement {
@@ -11,26 +10,26 @@ final class Agreement {
   }
 
   private let fabric: any Fabric
-  private let pool: BufferPool
   /// One ballot per rank, and after them this rank's own as it is sent.
-  private let buffer: BufferPool.Buffer
+  private let ballots: UnsafeMutableBufferPointer<Ballot>
   // Fixed for life, so that a vote allocates nothing.
   private let outgoing: [UnsafeRawBufferPointer]
   private let incoming: [UnsafeMutableRawBufferPointer]
 
-  init(fabric: any Fabric, pool: BufferPool) throws(CrosspointError) {
+  init(fabric: any Fabric) {
     self.fabric = fabric
-    self.pool = pool
-    let size = MemoryLayout<Ballot>.stride
     let ranks = fabric.rankCount
-    let buffer = try pool.lease(bytes: (ranks + 1) * size)
-    self.buffer = buffer
-    let own = UnsafeRawBufferPointer(start: buffer.base + ranks * size, count: size)
-    outgoing = Array(repeating: own, count: ranks)
-    incoming = (0..<ranks).map { UnsafeMutableRawBufferPointer(start: buffer.base + $0 * size, count: size) }
+    let ballots = UnsafeMutableBufferPointer<Ballot>.allocate(capacity: ranks + 1)
+    ballots.initialize(repeating: Ballot())
+    self.ballots = ballots
+    func bytes(of ballot: Int) -> UnsafeMutableRawBufferPointer {
+      UnsafeMutableRawBufferPointer(UnsafeMutableBufferPointer(rebasing: ballots[ballot...ballot]))
+    }
+    outgoing = Array(repeating: UnsafeRawBufferPointer(bytes(of: ranks)), count: ranks)
+    incoming = (0..<ranks).map { bytes(of: $0) }
   }
 
-  deinit { pool.release(buffer) }
+  deinit { ballots.deallocate() }
 
   /// Collective. Returns when no rank has failed.
   ///
@@ -50,8 +49,6 @@ final class Agreement {
   var slowestRank: Int {
     (0..<fabric.rankCount).min { ballots[$0].waitSeconds < ballots[$1].waitSeconds } ?? 0
   }
-
-  private var ballots: UnsafeMutablePointer<Ballot> { buffer.base.assumingMemoryBound(to: Ballot.self) }
 
   /// Fetches the failing rank's error.
   private func collect(

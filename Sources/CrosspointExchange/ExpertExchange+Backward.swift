@@ -46,6 +46,9 @@ extension ExpertExchange {
       targets: { peer, groups in expertSideTargets(peer, handle, base!, &groups) })
     handle.stage = .combineBackwarded
     handle.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
+    for expert in compensationGradients.indices {
+      compensationGradients[expert] += handle.compensationGradients[expert]
+    }
     record(.combineBackward, handle)
     return received.take()!
   }
@@ -95,6 +98,8 @@ extension ExpertExchange {
     let routing = handle.routing!
     let outputs = handle.outputs.base
     handle.topkWeightGradients.resize(routing.topkIndices.count)
+    handle.compensationGradients.resize(compensationGradients.count)
+    for expert in compensationGradients.indices { handle.compensationGradients[expert] = 0 }
     for slot in routing.topkIndices.indices {
       let row = handle.plan.rowOfSlot[slot]
       guard row >= 0 else {
@@ -115,7 +120,7 @@ extension ExpertExchange {
         let (x, c) = handle.residual(token: token, row: row, hidden: hidden)
         let residualGradient = kernels.dot_difference(gradient, x, c, hidden)
         weightGradient += compensation(of: expert) * residualGradient
-        if !compensationGradients.isEmpty { compensationGradients[expert] += weight * residualGradient }
+        if !compensationGradients.isEmpty { handle.compensationGradients[expert] += weight * residualGradient }
       }
       handle.topkWeightGradients[slot] = weightGradient
     }

@@ -21,8 +21,8 @@ public final class ExpertExchange {
   public let localExperts: Range<Int>
   /// What was moved since the last reset.
   public var statistics: LayerStatistics
-  /// `[E]` for `.scaled` compensation: one learned factor per expert, applied at the source; data-parallel, so average
-  /// ``compensationGradients`` over ranks before stepping. Empty otherwise.
+  /// `[E]` for `.scaled` compensation: one learned factor per expert, applied at the source; data-parallel, so reduce
+  /// ``compensationGradients`` over ranks before stepping, like other shared gradients. Empty otherwise.
   public var compensationParameters: [Float]
   /// `[E]`: ∂L/∂``compensationParameters``, accumulated by `combineBackward`; the caller zeroes it after each step.
   public var compensationGradients: [Float]
@@ -44,14 +44,17 @@ public final class ExpertExchange {
     statistics = LayerStatistics(experts: layout.experts, ranks: fabric.rankCount)
     try Self.agree(fabric: fabric, layout: layout, options: options)
     pool = BufferPool(capacity: options.capacityBytes)
-    let codec = try RowCodec(hidden: layout.hidden, seed: options.seed, pool: pool)
-    transfer = try Transfer(fabric: fabric, layout: layout, codec: codec, packing: options.packing, pool: pool)
-    clusterer =
-      switch options.compression {
-      case .off: nil
-      case .crossPolytope(let cluster):
-        try TokenClusterer(options: cluster, hidden: layout.hidden, seed: options.seed, pool: pool)
-      }
+    // Options are the same everywhere, caps need not be: what fails here may fail on one rank alone.
+    let agreement = Agreement(fabric: fabric)
+    var parts: (Transfer, TokenClusterer?)?
+    var failure: CrosspointError?
+    do throws(CrosspointError) {
+      parts = try Self.parts(fabric: fabric, layout: layout, options: options, agreement: agreement, pool: pool)
+    } catch {
+      failure = error
+    }
+    try agreement.settle(failure, operation: "ExpertExchange.init")
+    (transfer, clusterer) = parts!
     let learned = clusterer != nil && options.compensation == .scaled
     compensationParameters = Array(repeating: 1, count: learned ? layout.experts : 0)
     compensationGradients = Array(repeating: 0, count: learned ? layout.experts : 0)
@@ -83,6 +86,19 @@ public final class ExpertExchange {
 
   /// Whether residuals are added back.
   var compensates: Bool { clusterer != nil && options.compensation != .none }
+
+  /// What takes memory or can refuse the options.
+  private static func parts(
+    fabric: any Fabric, layout: ExpertLayout, options: ExchangeOptions, agreement: Agreement, pool: BufferPool
+  ) throws(CrosspointError) -> (Transfer, TokenClusterer?) {
+    let codec = try RowCodec(hidden: layout.hidden, seed: options.seed, pool: pool)
+    let transfer = try Transfer(
+      fabric: fabric, layout: layout, codec: codec, packing: options.packing, agreement: agreement, pool: pool)
+    guard case .crossPolytope(let cluster) = options.compression else { return (transfer, nil) }
+    return (
+      transfer, try TokenClusterer(options: cluster, hidden: layout.hidden, seed: options.seed, pool: pool)
+    )
+  }
 
   /// Every rank compares its options with rank 0's.
   private static func agree(

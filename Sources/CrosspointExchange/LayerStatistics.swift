@@ -9,7 +9,8 @@ public struct LayerStatistics: Sendable, Equatable {
 
   /// Bytes of one kind of transfer.
   public struct Traffic: Sendable, Equatable {
-    /// Bytes that left this rank: headers, counts, indices, scales, everything but the transport's own.
+    /// Bytes that left this rank: announcements, headers, counts, scales and rows; not the two votes of 16 bytes to each
+    /// peer, nor the transport's own.
     public var wireBytes = 0
     /// Bytes that fp32 rows of every routed token would have taken between this rank and the others, either way.
     public var uncompressedBytes = 0
@@ -26,7 +27,7 @@ public struct LayerStatistics: Sendable, Equatable {
     public var encode = 0.0
     /// Waiting for other ranks to start the same step.
     public var skew = 0.0
-    /// Moving bytes, decoding included as far as it overlaps.
+    /// Moving bytes, decoding not included.
     public var wait = 0.0
     public var decode = 0.0
   }

@@ -51,9 +51,9 @@ final class Transfer {
   private var outgoing: [UnsafeRawBufferPointer]
   private var incoming: [UnsafeMutableRawBufferPointer]
 
-  init(fabric: any Fabric, layout: ExpertLayout, codec: RowCodec, packing: Packing, pool: BufferPool)
-    throws(CrosspointError)
-  {
+  init(
+    fabric: any Fabric, layout: ExpertLayout, codec: RowCodec, packing: Packing, agreement: Agreement, pool: BufferPool
+  ) throws(CrosspointError) {
     self.fabric = fabric
     self.codec = codec
     self.packing = packing
@@ -70,7 +70,7 @@ final class Transfer {
     announcementsReceived = (0..<ranks).map {
       UnsafeMutableRawBufferPointer(start: received.base + $0 * size, count: size)
     }
-    agreement = try Agreement(fabric: fabric, pool: pool)
+    self.agreement = agreement
     outgoing = Array(repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: ranks)
     incoming = Array(repeating: UnsafeMutableRawBufferPointer(start: nil, count: 0), count: ranks)
   }
@@ -128,7 +128,9 @@ final class Transfer {
     try fabric.exchange(send: outgoing, receive: incoming, operation: kind.operation) { peer in
       var decodeWatch = Stopwatch()
       do throws(CrosspointError) { try take(from: peer, collectSources, collectTargets) } catch {
-        failure = failure ?? error.on(rank: peer)
+        // A frame that does not decode is its sender's; anything else is this rank's own.
+        let isFrame = error.code == .corruptFrame || error.code == .truncatedFrame
+        failure = failure ?? (isFrame ? error.on(rank: peer) : error)
       }
       decodeSeconds += decodeWatch.lap()
     }

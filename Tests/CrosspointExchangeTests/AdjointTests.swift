@@ -72,7 +72,8 @@ private struct Oracle {
     let worst = try SimulatedCluster(ranks: ranks).run { fabric in
       let count = 14 + 3 * fabric.rank
       let options = ExchangeOptions(
-        compression: compensation == nil ? .off : .crossPolytope(.init(functions: 1, width: 4)),
+        compression: compensation == nil
+          ? .off : .crossPolytope(.init(functions: 1, width: 4, rate: 0.5, refinements: ranks == 2 ? 1 : 0)),
         compensation: compensation ?? .identity)
       let exchange = try ExpertExchange(
         fabric: fabric, layout: ExpertLayout(experts: experts, hidden: hidden), options: options)

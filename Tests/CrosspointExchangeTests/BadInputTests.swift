@@ -157,6 +157,18 @@ private func errors(
     }
   }
 
+  @Test func aCapTooSmallForTheExchangeItselfIsAnErrorOnEveryRank() {
+    let thrown = errors { fabric in
+      _ = try ExpertExchange(
+        fabric: fabric, layout: Self.layout, options: .init(capacityBytes: fabric.rank == 1 ? 10 : .max))
+    }
+    #expect(thrown.count == 3)
+    for error in thrown {
+      #expect(error.code == .outOfMemory)
+      #expect(error.rank == 1)
+    }
+  }
+
   @Test func aCapThatIsTooSmallIsAnErrorOnEveryRankBeforeAnythingIsLost() {
     for error in errors({ fabric in
       let exchange = try ExpertExchange(
@@ -171,7 +183,7 @@ private func errors(
 
 @Suite struct FaultTests {
   /// Fabric exchanges that a whole training step makes, init included.
-  static let exchangesPerStep = 1 + 4 * 4
+  static let exchangesPerStep = 2 + 4 * 4
 
   static func step(_ fabric: any Fabric) throws {
     let exchange = try ExpertExchange(fabric: fabric, layout: BadInputTests.layout)
@@ -188,7 +200,7 @@ private func errors(
     }
   }
 
-  @Test(arguments: [0, 1, 2, 3, 4, 7, 11, 16])
+  @Test(arguments: [0, 1, 2, 3, 4, 5, 8, 12, 17])
   func aSilentRankIsNamedWithinTheDeadline(phase: Int) {
     let thrown = errors(deadline: .milliseconds(150), faults: [.silent(2, fromExchange: phase)]) {
       try Self.step($0)
@@ -201,7 +213,7 @@ private func errors(
   }
 
   /// Payload frames are the third exchange of each transfer.
-  @Test(arguments: [3, 7, 11, 15], [0, 9, 33, 63, 64, 100])
+  @Test(arguments: [4, 8, 12, 16], [0, 9, 33, 63, 64, 100])
   func aFlippedByteInAFrameIsTheSameErrorOnEveryRank(phase: Int, offset: Int) {
     let thrown = errors(faults: [.flippedByte(from: 0, to: 1, exchange: phase, offset: offset)]) { try Self.step($0) }
     #expect(thrown.count == 3)
@@ -214,7 +226,7 @@ private func errors(
 
   @Test(arguments: 0..<40)
   func aFlippedByteInAnAnnouncementIsCaught(offset: Int) {
-    let thrown = errors(faults: [.flippedByte(from: 2, to: 0, exchange: 1, offset: offset)]) { try Self.step($0) }
+    let thrown = errors(faults: [.flippedByte(from: 2, to: 0, exchange: 2, offset: offset)]) { try Self.step($0) }
     for error in thrown { #expect(error == thrown[0]) }
     #expect(thrown.first?.code == .corruptFrame)
   }

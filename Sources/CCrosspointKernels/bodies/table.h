@@ -13,6 +13,7 @@ const xp_kernels VARIANT_TABLE = {
     .cross_polytope = cross_polytope,
     .group = group,
     .centroids = centroids,
+    .nearest = nearest,
     .checksum_absorb = checksum_absorb,
     .checksum_finish = checksum_finish,
     .bf16_encode = bf16_encode,

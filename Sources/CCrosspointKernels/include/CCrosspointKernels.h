@@ -37,6 +37,8 @@ typedef struct xp_kernels {
                   int32_t *table, size_t slots);
   void (*centroids)(float *out, int32_t *counts, size_t buckets, const float *x, size_t n, const int32_t *rows,
                     const int32_t *bucket_of, size_t count);
+  // The centroid nearest to x; half_norms holds |c|^2 / 2 of each.
+  size_t (*nearest)(const float *x, const float *centroids, const float *half_norms, size_t count, size_t n);
 
   // Checksum of frames (codec_checksum.h): 64 lanes, zero at the start, absorb multiples of 256 bytes; the last call
   // takes the tail of fewer than 256 bytes and the number of bytes in all.

@@ -1,0 +1,96 @@
+import CrosspointCore
+import CrosspointTokens
+
+/// From buckets to better clusters: at most so many, each token with its nearest centroid.
+extension TokenClusterer {
+  /// Merges and refines the hashed buckets of `members`.
+  ///
+  /// Where there are more buckets than ``ClusterOptions/rate`` allows, the most populous stay (among equals the first to
+  /// appear) and the members of the others move to the nearest. Each of ``ClusterOptions/refinements`` passes then moves
+  /// every member to the cluster with the nearest mean (Lloyd's algorithm): fewer rows for the same residual than buckets
+  /// give, at `members · clusters · hidden` multiplications a pass.
+  ///
+  /// - Parameter clusterOf: buckets on entry, clusters on return, numbered in order of first appearance.
+  /// - Returns: the number of clusters.
+  func refine(
+    _ members: UnsafeBufferPointer<Int32>, clusterOf: UnsafeMutablePointer<Int32>, buckets: Int
+  ) throws(CrosspointError) -> Int {
+    let allowed = options.mostClusters(of: members.count)
+    guard buckets > allowed || options.refinements > 0 else { return buckets }
+    let counts = try counts.reserve(buckets)
+    let renumbered = try renumbered.reserve(buckets)
+    let means = try means.reserve(buckets * hidden)
+    let halfNorms = try halfNorms.reserve(buckets)
+
+    var clusters = buckets
+    if buckets > allowed {
+      average(members, clusterOf, buckets, means, counts)
+      clusters = keepMostPopulous(allowed, of: buckets, means: means, counts: counts, order: renumbered)
+      assignNearest(members, clusterOf, clusters, means, halfNorms)
+    }
+    for _ in 0..<options.refinements {
+      clusters = renumber(members, clusterOf, clusters, renumbered)
+      average(members, clusterOf, clusters, means, counts)
+      assignNearest(members, clusterOf, clusters, means, halfNorms)
+    }
+    return renumber(members, clusterOf, clusters, renumbered)
+  }
+
+  /// Means of the rotated rows of each cluster.
+  private func average(
+    _ members: UnsafeBufferPointer<Int32>, _ clusterOf: UnsafePointer<Int32>, _ clusters: Int,
+    _ means: UnsafeMutablePointer<Float>, _ counts: UnsafeMutablePointer<Int32>
+  ) {
+    kernels.centroids(
+      means, counts, clusters, rotated.base, hidden, members.baseAddress, clusterOf, members.count)
+  }
+
+  /// Moves the means of the most populous buckets to the front; returns how many stay.
+  private func keepMostPopulous(
+    _ allowed: Int, of buckets: Int, means: UnsafeMutablePointer<Float>, counts: UnsafePointer<Int32>,
+    order: UnsafeMutablePointer<Int32>
+  ) -> Int {
+    var order = UnsafeMutableBufferPointer(start: order, count: buckets)
+    for bucket in 0..<buckets { order[bucket] = Int32(bucket) }
+    order.sort { (counts[Int($0)], $1) > (counts[Int($1)], $0) }
+    // In rising order no mean is overwritten before it has moved.
+    order[..<allowed].sort()
+    for (place, bucket) in order[..<allowed].enumerated() where place != bucket {
+      (means + place * hidden).update(from: means + Int(bucket) * hidden, count: hidden)
+    }
+    return allowed
+  }
+
+  /// Moves every member to the nearest mean.
+  private func assignNearest(
+    _ members: UnsafeBufferPointer<Int32>, _ clusterOf: UnsafeMutablePointer<Int32>, _ clusters: Int,
+    _ means: UnsafePointer<Float>, _ halfNorms: UnsafeMutablePointer<Float>
+  ) {
+    for cluster in 0..<clusters {
+      let mean = means + cluster * hidden
+      halfNorms[cluster] = kernels.dot(mean, mean, hidden) / 2
+    }
+    for (index, member) in members.enumerated() {
+      let row = rotated.base + Int(member) * hidden
+      clusterOf[index] = Int32(kernels.nearest(row, means, halfNorms, clusters, hidden))
+    }
+  }
+
+  /// Numbers the clusters that still have members in order of first appearance; returns how many there are.
+  private func renumber(
+    _ members: UnsafeBufferPointer<Int32>, _ clusterOf: UnsafeMutablePointer<Int32>, _ clusters: Int,
+    _ numbers: UnsafeMutablePointer<Int32>
+  ) -> Int {
+    numbers.update(repeating: -1, count: clusters)
+    var next: Int32 = 0
+    for index in members.indices {
+      let cluster = Int(clusterOf[index])
+      if numbers[cluster] < 0 {
+        numbers[cluster] = next
+        next += 1
+      }
+      clusterOf[index] = numbers[cluster]
+    }
+    return Int(next)
+  }
+}
