@@ -78,7 +78,7 @@ final class LanguageModel {
     return losses
   }
 
-  /// Adds to the gradients those of the mean loss over `tokens`, the tokens of all ranks. Collective; follows `forward`.
+  /// Adds the gradients of the mean loss over `tokens`, the tokens of all ranks. Collective; follows `forward`.
   func backward(
     inputs: UnsafeBufferPointer<UInt8>, targets: UnsafeBufferPointer<UInt8>, tokens: Int
   ) throws(CrosspointError) {

@@ -47,6 +47,6 @@ public struct ModelShape: Sendable, Hashable {
 /// Bad input: throws unless the condition holds.
 func require(_ condition: Bool, _ argument: String, _ message: String) throws(CrosspointError) {
   guard condition else {
-    throw CrosspointError(.invalidArgument, operation: "moe-lm", argument: argument, message)
+    throw CrosspointError(.invalidArgument, operation: "options", argument: argument, message)
   }
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Crosspoint
+import Foundation
 import MoELM
 
 /// What `train` and `eval` share: the text, the ranks, the batch.
@@ -41,7 +42,7 @@ struct JobArguments: ParsableArguments {
     } catch let error as CrosspointError where error.isAgreed {
       try? fabric.finalize()
       if fabric.rank == 0 { throw error }
-      throw ExitCode.failure
+      Foundation.exit(EXIT_FAILURE)  // rank 0 says why
     } catch {
       // This rank alone knows: say so and end the others.
       complain("moe-lm: \(error)")

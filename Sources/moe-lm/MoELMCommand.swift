@@ -1,5 +1,6 @@
 import ArgumentParser
 import CrosspointOptions
+import Foundation
 
 /// The language model that is trained through Crosspoint.
 @main
@@ -17,5 +18,15 @@ struct MoELMCommand: ParsableCommand {
       """,
     subcommands: [Train.self, Evaluate.self])
 
-  static func main() { runTool() }
+  static func main() {
+    if isSilentRank {
+      do { _ = try parseAsRoot() } catch { Foundation.exit(exitCode(for: error).rawValue) }
+    }
+    runTool()
+  }
+
+  /// Whether rank 0 already says what is wrong with the command line.
+  private static var isSilentRank: Bool {
+    ["OMPI_COMM_WORLD_RANK", "PMIX_RANK"].contains { ProcessInfo.processInfo.environment[$0, default: "0"] != "0" }
+  }
 }

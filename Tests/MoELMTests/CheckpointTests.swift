@@ -40,8 +40,9 @@ import Testing
     _ = try train(tinyOptions(), ranks: 4, until: 3, to: folder.file("four"))
     let two = try train(tinyOptions(), ranks: 2, from: folder.file("four"), until: 3, to: folder.file("two"))
     #expect(two.count == 2)
-    #expect(try Data(contentsOf: URL(fileURLWithPath: folder.file("four")))
-      == Data(contentsOf: URL(fileURLWithPath: folder.file("two"))))
+    #expect(
+      try Data(contentsOf: URL(fileURLWithPath: folder.file("four")))
+        == Data(contentsOf: URL(fileURLWithPath: folder.file("two"))))
   }
 
   @Test func anotherConfigurationIsRefusedByName() throws {

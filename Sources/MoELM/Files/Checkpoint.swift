@@ -3,9 +3,9 @@ import Foundation
 
 /// A training run between two steps: everything that the next step depends on. The same for any rank count.
 ///
-/// On disk: "MoELM\0\0\1" · length of the header, UInt64 · header, JSON, padded with spaces to a multiple of 8 · tensors
-/// in the header's order, each as values, first and second moments, Float32 · checksum of all before, UInt64; everything
-/// little-endian. A file is written whole or not at all, and one that is cut or changed is refused.
+/// On disk, little-endian: "MoELM\0\0\1" · length of the header, UInt64 · header, JSON, padded with spaces to a multiple
+/// of 8 · tensors in the header's order, each as values, first and second moments, Float32 · checksum of all before,
+/// UInt64. A file is written whole or not at all, and one that is cut or changed is refused.
 struct Checkpoint {
   struct Header: Codable {
     struct Tensor: Codable {
@@ -31,7 +31,8 @@ struct Checkpoint {
   /// - Throws: `file` for anything that is no whole checkpoint.
   init(_ bytes: [UInt8], path: String) throws(CrosspointError) {
     func broken(_ why: String) -> CrosspointError {
-      fileError("checkpoint", path, "is no whole checkpoint of moe-lm (\(why)); delete it or name another", reason: false)
+      fileError(
+        "checkpoint", path, "is no whole checkpoint of moe-lm (\(why)); delete it or name another", reason: false)
     }
     guard bytes.count >= 24, bytes.count.isMultiple(of: 4), Array(bytes[..<8]) == Self.magic else {
       throw broken("wrong beginning")

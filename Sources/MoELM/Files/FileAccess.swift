@@ -65,5 +65,5 @@ func writeJSON(_ value: some Encodable, to path: String, argument: String) throw
 /// A file's failure, with the system's reason in errno unless told otherwise.
 func fileError(_ argument: String, _ path: String, _ what: String, reason: Bool = true) -> CrosspointError {
   let why = reason ? ": \(String(cString: strerror(errno)))" : ""
-  return CrosspointError(.file, operation: "moe-lm", argument: argument, "\(path) \(what)\(why)")
+  return CrosspointError(.file, operation: "file", argument: argument, "\(path) \(what)\(why)")
 }

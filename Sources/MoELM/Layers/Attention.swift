@@ -1,7 +1,7 @@
 /// Causal multi-head self-attention with rotary positions.
 ///
-/// Tokens are sequences of `context` rows, one after the other. Vaswani et al., arXiv 1706.03762, section 3.2; positions
-/// as in Su et al., arXiv 2104.09864, with the two halves of a head as the pairs.
+/// Tokens are sequences of `context` rows, one after the other. Vaswani et al., arXiv 1706.03762, section 3.2, with the
+/// positions of ``Rotation``.
 final class Attention {
   private let shape: ModelShape
   private let project: Parameter

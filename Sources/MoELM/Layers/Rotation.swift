@@ -1,6 +1,8 @@
 import Foundation
 
-/// Rotary positions: pair i of a head turns by `position · 10000^(−2i/width)` (Su et al., arXiv 2104.09864, equation 15).
+/// Rotary positions: pair i of a head turns by `position · 10000^(−2i/width)`.
+///
+/// Su et al., arXiv 2104.09864, equation 15, with the two halves of a head as the pairs.
 struct Rotation {
   private let half: Int
   private let cosines: [Float]

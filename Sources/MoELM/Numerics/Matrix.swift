@@ -10,7 +10,8 @@ struct Matrix {
   let stride: Int
   let isTransposed: Bool
 
-  init(_ base: UnsafeMutablePointer<Float>, _ rows: Int, _ columns: Int, stride: Int? = nil, isTransposed: Bool = false) {
+  init(_ base: UnsafeMutablePointer<Float>, _ rows: Int, _ columns: Int, stride: Int? = nil, isTransposed: Bool = false)
+  {
     self.base = base
     self.rows = rows
     self.columns = columns
@@ -38,7 +39,8 @@ struct Matrix {
 
 /// `c = scale · a b`, added to c if `accumulate`. One thread: ranks share the processor already.
 func multiply(_ a: Matrix, _ b: Matrix, into c: Matrix, scale: Float = 1, accumulate: Bool = false) {
-  precondition(a.rows == c.rows && b.columns == c.columns && a.columns == b.rows && !c.isTransposed, "shapes of a product")
+  precondition(
+    a.rows == c.rows && b.columns == c.columns && a.columns == b.rows && !c.isTransposed, "shapes of a product")
   guard c.rows > 0, c.columns > 0 else { return }
   singleThreaded
   func blas(_ value: Int) -> Int32 { Int32(exactly: value)! }

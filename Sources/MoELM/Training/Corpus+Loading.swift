@@ -17,7 +17,7 @@ extension Corpus {
 
   private static func kingJamesBible() throws(CrosspointError) -> [UInt8] {
     let missing = CrosspointError(
-      .file, operation: "moe-lm", argument: "data",
+      .file, operation: "file", argument: "data",
       "the King James Bible is not installed: run `apt-get install bible-kjv`, or give a text with --data FILE")
     guard let pipe = popen("bible -f gen1:1-rev22:21 2>/dev/null", "r") else { throw missing }
     var text: [UInt8] = []

@@ -2,7 +2,9 @@ import Foundation
 
 /// What rank 0 prints while it trains: one line that renews itself on a terminal, else a line every ten seconds.
 struct ProgressLine {
-  private let isTerminal = isatty(STDOUT_FILENO) == 1
+  /// Open MPI gives its ranks a terminal even where its own output goes to a file.
+  private let isTerminal =
+    isatty(STDOUT_FILENO) == 1 && ProcessInfo.processInfo.environment["OMPI_COMM_WORLD_RANK"] == nil
   private var last = ContinuousClock.now - .seconds(60)
   private var smoothed: Double?
 

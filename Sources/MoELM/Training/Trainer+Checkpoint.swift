@@ -53,7 +53,8 @@ extension Trainer {
     let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
     let send = (0..<fabric.rankCount).map { $0 == 0 ? UnsafeRawBufferPointer(model.experts.all) : nothing }
     let receive = (0..<fabric.rankCount).map {
-      blocks.isEmpty ? UnsafeMutableRawBufferPointer(start: nil, count: 0) : UnsafeMutableRawBufferPointer(blocks[$0].storage)
+      blocks.isEmpty
+        ? UnsafeMutableRawBufferPointer(start: nil, count: 0) : UnsafeMutableRawBufferPointer(blocks[$0].storage)
     }
     try fabric.exchange(send: send, receive: receive, operation: "checkpoint")
     return blocks

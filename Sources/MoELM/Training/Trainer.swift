@@ -56,7 +56,9 @@ public final class Trainer {
     try fabric.allreduce(model.shared.gradients, operation: "gradients")
 
     let share = Double(inputs.count) / Double(tokens)
-    var mine = [losses.surprise, losses.loadBalance * share, squaredNorm(model.experts.gradients), stopRequested ? 1 : 0]
+    var mine = [
+      losses.surprise, losses.loadBalance * share, squaredNorm(model.experts.gradients), stopRequested ? 1 : 0,
+    ]
     mine += takeTraffic().values
     let sums = try fabric.sum(mine, operation: "totals")
     let norm = (sums[2] + squaredNorm(model.shared.gradients)).squareRoot()

@@ -41,8 +41,9 @@ public final class TrainingRun {
   public func train() throws(CrosspointError) -> RunSummary {
     let options = trainer.options
     let parameters = trainer.parameterCount
-    say("\(parameters) parameters, \(options.batch * options.shape.context) tokens per step, "
-      + "\(trainer.fabric.rankCount) ranks, \(options.exchange)")
+    say(
+      "\(parameters) parameters, \(options.batch * options.shape.context) tokens per step, "
+        + "\(trainer.fabric.rankCount) ranks, \(options.exchange)")
     var held: Double?
     var stopped = false
     while trainer.progress.step < options.steps, !stopped {
