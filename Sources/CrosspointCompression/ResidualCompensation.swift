@@ -1,21 +1,26 @@
-/// What of a token's residual `x − centroid` is added to the expert's output for its centroid.
+/// What of a token's residual `x − c` is added to the expert's output for its centroid c: `y = E(c) + A (x − c)`.
 ///
-/// The residual never travels. Text form: `none`, `identity`, `scaled`. Source: LSH-MoE (arXiv 2411.08446), Eq. 5.
+/// The residual never travels, so none of these costs traffic. Text form: `none`, `identity`, `scaled`, `lowrank:R`.
+/// Source: LSH-MoE (arXiv 2411.08446), Eq. 5, for the identity; the learned ones are ours.
 public enum ResidualCompensation: Hashable, Sendable {
-  /// Nothing: a token gets its centroid's output.
+  /// A = 0: a token gets its centroid's output.
   case none
-  /// The residual itself, as published: `y = E(c) + (x − c)`.
+  /// A = 1: the residual itself, as published.
   case identity
-  /// The residual times one learned number per expert: `y = E(c) + a (x − c)`.
+  /// A = a: the residual times one learned number per expert.
   case scaled
+  /// A = 1 + U Vᵀ: the identity and a learned map of rank R per expert. It starts as the identity.
+  case lowRank(Int)
 }
 
 extension ResidualCompensation: LosslessStringConvertible {
   public init?(_ description: String) {
-    switch description {
-    case "none": self = .none
-    case "identity": self = .identity
-    case "scaled": self = .scaled
+    let parts = description.split(separator: ":", omittingEmptySubsequences: false)
+    switch (description, parts.first, parts.count == 2 ? Int(parts[1]) : nil) {
+    case ("none", _, _): self = .none
+    case ("identity", _, _): self = .identity
+    case ("scaled", _, _): self = .scaled
+    case (_, "lowrank", let rank?) where rank > 0: self = .lowRank(rank)
     default: return nil
     }
   }
@@ -25,6 +30,7 @@ extension ResidualCompensation: LosslessStringConvertible {
     case .none: "none"
     case .identity: "identity"
     case .scaled: "scaled"
+    case .lowRank(let rank): "lowrank:\(rank)"
     }
   }
 }

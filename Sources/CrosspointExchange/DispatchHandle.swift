@@ -40,9 +40,6 @@ public final class DispatchHandle {
   /// Σ u over each row's members, for the residual's backward.
   var rowGradients: TokenBatch
 
-  /// `[E]`: this step's part of ∂L/∂a, until the transfer has succeeded.
-  var compensationGradients: [Float] = []
-
   private let pool: BufferPool
 
   init(owner: ObjectIdentifier, hidden: Int, pool: BufferPool) {

@@ -65,6 +65,9 @@ public struct ExchangeOptions: Hashable, Sendable {
     self.seed = seed
   }
 
+  /// The compensation that takes part: `none` where no tokens are clustered, since there are no residuals then.
+  public var activeCompensation: ResidualCompensation { compression == .off ? .none : compensation }
+
   /// Whether the same bits come back that were sent, whatever the experts do.
   public var isLossless: Bool { compression == .off && wire == Wire(.fp32) }
 

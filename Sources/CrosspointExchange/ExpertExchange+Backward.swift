@@ -7,14 +7,14 @@ import CrosspointTokens
 ///
 /// With u_ik = w_ik ∂L/∂y_i, and S_j the sum of u over the members of row j:
 ///
-///     ∂L/∂w_ik = ⟨∂L/∂y_i, o_j + a (x_i − c_j)⟩        ∂L/∂o_j = S_j
-///     ∂L/∂a_e  = Σ w_ik ⟨∂L/∂y_i, x_i − c_j⟩           ∂L/∂x_i = Σ_k a u_ik + (v_j − a S_j) / n_j
+///     ∂L/∂w_ik = ⟨∂L/∂y_i, o_j + A (x_i − c_j)⟩        ∂L/∂o_j = S_j
+///     ∂L/∂A_e  = Σ u_ik (x_i − c_j)ᵀ                   ∂L/∂x_i = Σ_k Aᵀ u_ik + (v_j − Aᵀ S_j) / n_j
 ///
 /// where v_j is what the expert's own backward gives for row j.
 extension ExpertExchange {
   /// Sends `∂L/∂o` to the experts. Collective.
   ///
-  /// Fills `handle.topkWeightGradients` and adds to ``compensationGradients``.
+  /// Fills `handle.topkWeightGradients` and adds to the gradients of ``compensator``.
   /// - Parameter outputGradient: ∂L/∂y, `[T × hidden]`.
   /// - Returns: ∂L/∂output, `[received rows × hidden]`, in the order of `handle.rows`.
   /// - Throws: as ``combine(_:_:)``.
@@ -46,9 +46,6 @@ extension ExpertExchange {
       targets: { peer, groups in expertSideTargets(peer, handle, base!, &groups) })
     handle.stage = .combineBackwarded
     handle.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
-    for expert in compensationGradients.indices {
-      compensationGradients[expert] += handle.compensationGradients[expert]
-    }
     record(.combineBackward, handle)
     return received.take()!
   }
@@ -90,7 +87,7 @@ extension ExpertExchange {
     return result
   }
 
-  /// S_j, ∂L/∂w and ∂L/∂a from ∂L/∂y.
+  /// S_j, ∂L/∂w and ∂L/∂A from ∂L/∂y.
   private func differentiateSum(
     _ handle: DispatchHandle, _ dy: UnsafePointer<Float>, into sums: UnsafeMutablePointer<Float>
   ) {
@@ -98,8 +95,6 @@ extension ExpertExchange {
     let routing = handle.routing!
     let outputs = handle.outputs.base
     handle.topkWeightGradients.resize(routing.topkIndices.count)
-    handle.compensationGradients.resize(compensationGradients.count)
-    for expert in compensationGradients.indices { handle.compensationGradients[expert] = 0 }
     for slot in routing.topkIndices.indices {
       let row = handle.plan.rowOfSlot[slot]
       guard row >= 0 else {
@@ -116,17 +111,15 @@ extension ExpertExchange {
       }
       var weightGradient = kernels.dot(gradient, outputs + row * hidden, hidden)
       if compensates {
-        let expert = Int(routing.topkIndices[slot])
         let (x, c) = handle.residual(token: token, row: row, hidden: hidden)
-        let residualGradient = kernels.dot_difference(gradient, x, c, hidden)
-        weightGradient += compensation(of: expert) * residualGradient
-        if !compensationGradients.isEmpty { handle.compensationGradients[expert] += weight * residualGradient }
+        weightGradient += compensator.differentiate(
+          expert: Int(routing.topkIndices[slot]), weight: weight, dy: gradient, x: x, c: c)
       }
       handle.topkWeightGradients[slot] = weightGradient
     }
   }
 
-  /// Turns v_j into (v_j − a S_j) / n_j, the part of ∂L/∂x that a row's members share, in place.
+  /// Turns v_j into (v_j − Aᵀ S_j) / n_j, the part of ∂L/∂x that a row's members share, in place.
   private func differentiateRows(_ handle: DispatchHandle, _ rows: UnsafeMutablePointer<Float>) {
     guard clusterer != nil else { return }
     let hidden = layout.hidden
@@ -134,7 +127,7 @@ extension ExpertExchange {
     for expert in 0..<layout.experts {
       for row in handle.plan.rows(of: expert) {
         let shared = rows + row * hidden
-        if compensates { kernels.axpy(shared, -compensation(of: expert), sums + row * hidden, hidden) }
+        if compensates { compensator.addAdjoint(expert: expert, weight: -1, of: sums + row * hidden, to: shared) }
         kernels.scale(shared, 1 / Float(handle.plan.counts[row]), shared, hidden)
       }
     }
@@ -159,8 +152,9 @@ extension ExpertExchange {
         }
         isFirst = false
         if compensates {
-          let factor = routing.topkWeights[slot] * compensation(of: Int(routing.topkIndices[slot]))
-          kernels.axpy(gradient, factor, handle.outputGradients.base + token * hidden, hidden)
+          compensator.addAdjoint(
+            expert: Int(routing.topkIndices[slot]), weight: routing.topkWeights[slot],
+            of: handle.outputGradients.base + token * hidden, to: gradient)
         }
       }
       if isFirst { gradient.update(repeating: 0, count: hidden) }

@@ -4,7 +4,7 @@ import CrosspointRouting
 import CrosspointTokens
 
 extension ExpertExchange {
-  /// Brings the experts' outputs home and sums them, weighted: `y_i = Σ_k w_ik (o_j + a (x_i − c_j))`. Collective.
+  /// Brings the experts' outputs home and sums them, weighted: `y_i = Σ_k w_ik (o_j + A (x_i − c_j))`. Collective.
   ///
   /// o_j is the output for the row that stood for token i at its k-th expert and c_j that row; the residual term is present
   /// only with clustering and compensation. Tokens that were sent nowhere get zeros. Contributions are added in the order of k:
@@ -62,9 +62,8 @@ extension ExpertExchange {
         }
         isFirst = false
         if compensates {
-          let factor = weight * compensation(of: Int(routing.topkIndices[slot]))
           let (x, c) = handle.residual(token: token, row: row, hidden: hidden)
-          kernels.axpy_difference(sum, factor, x, c, hidden)
+          compensator.add(expert: Int(routing.topkIndices[slot]), weight: weight, x: x, c: c, to: sum)
         }
       }
       if isFirst { sum.update(repeating: 0, count: hidden) }

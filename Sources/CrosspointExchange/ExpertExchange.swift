@@ -21,11 +21,9 @@ public final class ExpertExchange {
   public let localExperts: Range<Int>
   /// What was moved since the last reset.
   public var statistics: LayerStatistics
-  /// `[E]` for `.scaled` compensation: one learned factor per expert, applied at the source; data-parallel, so reduce
-  /// ``compensationGradients`` over ranks before stepping, like other shared gradients. Empty otherwise.
-  public var compensationParameters: [Float]
-  /// `[E]`: ∂L/∂``compensationParameters``, accumulated by `combineBackward`; the caller zeroes it after each step.
-  public var compensationGradients: [Float]
+  /// What is added back of residuals, with its learned parameters. They are data-parallel: reduce ``Compensator/gradients``
+  /// over ranks like other shared gradients, step, and reset them; keep the parameters the same on every rank.
+  public var compensator: Compensator
 
   let fabric: any Fabric
   let pool: BufferPool
@@ -46,7 +44,7 @@ public final class ExpertExchange {
     pool = BufferPool(capacity: options.capacityBytes)
     // Options are the same everywhere, caps need not be: what fails here may fail on one rank alone.
     let agreement = Agreement(fabric: fabric)
-    var parts: (Transfer, TokenClusterer?)?
+    var parts: Parts?
     var failure: CrosspointError?
     do throws(CrosspointError) {
       parts = try Self.parts(fabric: fabric, layout: layout, options: options, agreement: agreement, pool: pool)
@@ -54,10 +52,9 @@ public final class ExpertExchange {
       failure = error
     }
     try agreement.settle(failure, operation: "ExpertExchange.init")
-    (transfer, clusterer) = parts!
-    let learned = clusterer != nil && options.compensation == .scaled
-    compensationParameters = Array(repeating: 1, count: learned ? layout.experts : 0)
-    compensationGradients = Array(repeating: 0, count: learned ? layout.experts : 0)
+    transfer = parts!.transfer
+    clusterer = parts!.clusterer
+    compensator = parts!.compensator
   }
 
   /// Bytes that the buffers of this exchange held at most.
@@ -74,30 +71,29 @@ public final class ExpertExchange {
     return handle
   }
 
-  /// The factor a in `y = E(c) + a (x − c)`; 0 when no residual takes part.
-  func compensation(of expert: Int) -> Float {
-    guard clusterer != nil else { return 0 }
-    return switch options.compensation {
-    case .none: 0
-    case .identity: 1
-    case .scaled: compensationParameters[expert]
-    }
-  }
-
   /// Whether residuals are added back.
-  var compensates: Bool { clusterer != nil && options.compensation != .none }
+  var compensates: Bool { clusterer != nil && compensator.isActive }
+
+  private struct Parts {
+    let transfer: Transfer
+    let clusterer: TokenClusterer?
+    let compensator: Compensator
+  }
 
   /// What takes memory or can refuse the options.
   private static func parts(
     fabric: any Fabric, layout: ExpertLayout, options: ExchangeOptions, agreement: Agreement, pool: BufferPool
-  ) throws(CrosspointError) -> (Transfer, TokenClusterer?) {
+  ) throws(CrosspointError) -> Parts {
     let codec = try RowCodec(hidden: layout.hidden, seed: options.seed, pool: pool)
     let transfer = try Transfer(
       fabric: fabric, layout: layout, codec: codec, packing: options.packing, agreement: agreement, pool: pool)
-    guard case .crossPolytope(let cluster) = options.compression else { return (transfer, nil) }
-    return (
-      transfer, try TokenClusterer(options: cluster, hidden: layout.hidden, seed: options.seed, pool: pool)
-    )
+    let compensator = try Compensator(
+      kind: options.activeCompensation, experts: layout.experts, hidden: layout.hidden, seed: options.seed)
+    var clusterer: TokenClusterer?
+    if case .crossPolytope(let cluster) = options.compression {
+      clusterer = try TokenClusterer(options: cluster, hidden: layout.hidden, seed: options.seed, pool: pool)
+    }
+    return Parts(transfer: transfer, clusterer: clusterer, compensator: compensator)
   }
 
   /// Every rank compares its options with rank 0's.

@@ -16,7 +16,7 @@ public struct ExchangeArguments: ParsableArguments {
       valueName: "off|lsh[:…]|lsh-moe"))
   public var compression = ExchangeOptions.Compression.off
 
-  @Option(help: ArgumentHelp("What is added back of the residual.", valueName: "none|identity|scaled"))
+  @Option(help: ArgumentHelp("What is added back of the residual.", valueName: "none|identity|scaled|lowrank:R"))
   public var compensation = ResidualCompensation.identity
 
   @Option(

@@ -7,6 +7,7 @@ struct ParameterSpecification {
     case zeros, ones
     /// Normal with this standard deviation.
     case normal(Float)
+    case values([Float])
   }
 
   let name: String
@@ -14,7 +15,7 @@ struct ParameterSpecification {
   let columns: Int
   let start: Start
   var count: Int { rows * columns }
-  /// Weight decay applies to matrices, not to gains, biases and factors.
+  /// Weight decay applies to matrices, not to gains, biases and compensation.
   var decays: Bool { if case .normal = start { true } else { false } }
 }
 
@@ -79,6 +80,7 @@ final class ParameterSet {
     switch specification.start {
     case .zeros: break
     case .ones: for i in 0..<tensor.count { tensor.base[i] = 1 }
+    case .values(let values): _ = tensor.floats.update(fromContentsOf: values)
     case .normal(let deviation):
       var generator = SplitMix64(seed: fnv1a(specification.name.utf8, seed: seed))
       for i in 0..<tensor.count { tensor.base[i] = deviation * generator.nextNormal() }

@@ -15,7 +15,25 @@ private struct Oracle {
   let routing: Routing
   /// Row of each slot, −1 where nothing was sent.
   let rowOfSlot: [Int]
-  let compensation: [Double]
+  let kind: ResidualCompensation
+
+  /// A (x − c) with the expert's parameters.
+  func compensate(_ residual: [Double], _ expert: Int, _ parameters: [Double]) -> [Double] {
+    switch kind {
+    case .none: return residual.map { _ in 0 }
+    case .identity: return residual
+    case .scaled: return residual.map { parameters[expert] * $0 }
+    case .lowRank(let rank):
+      var sum = residual
+      for k in 0..<rank {
+        let u = (expert * 2 * rank + k) * hidden
+        let v = (expert * 2 * rank + rank + k) * hidden
+        let inner = residual.indices.reduce(0.0) { $0 + parameters[v + $1] * residual[$1] }
+        for d in sum.indices { sum[d] += inner * parameters[u + d] }
+      }
+      return sum
+    }
+  }
 
   func forward(_ x: [Double], _ weights: [Double], _ compensation: [Double]) -> [Double] {
     let experts = ToyExperts()
@@ -31,9 +49,8 @@ private struct Oracle {
       let output = experts.forward(centroid, expert: expert)
       for slot in slots {
         let token = slot / routing.topK
-        for (d, value) in row(token).enumerated() {
-          y[token * hidden + d] += weights[slot] * (output[d] + compensation[expert] * (value - centroid[d]))
-        }
+        let residual = compensate(zip(row(token), centroid).map { $0 - $1 }, expert, compensation)
+        for d in 0..<hidden { y[token * hidden + d] += weights[slot] * (output[d] + residual[d]) }
       }
     }
     return y
@@ -41,7 +58,7 @@ private struct Oracle {
 
   /// ⟨dy, y⟩ as a function of one argument at a time.
   func differences(
-    _ x: [Double], _ weights: [Double], dy: [Double]
+    _ x: [Double], _ weights: [Double], _ compensation: [Double], dy: [Double]
   ) -> (x: [Double], weights: [Double], compensation: [Double]) {
     func loss(_ x: [Double], _ weights: [Double], _ compensation: [Double]) -> Double {
       zip(forward(x, weights, compensation), dy).reduce(0) { $0 + $1.0 * $1.1 }
@@ -63,7 +80,7 @@ private struct Oracle {
 
 @Suite struct AdjointTests {
   static let cases: [(ranks: Int, compensation: ResidualCompensation?)] = [1, 2, 4].flatMap { ranks in
-    [nil, ResidualCompensation.none, .identity, .scaled].map { (ranks, $0) }
+    [nil, ResidualCompensation.none, .identity, .scaled, .lowRank(3)].map { (ranks, $0) }
   }
 
   @Test(arguments: cases)
@@ -77,9 +94,8 @@ private struct Oracle {
         compensation: compensation ?? .identity)
       let exchange = try ExpertExchange(
         fabric: fabric, layout: ExpertLayout(experts: experts, hidden: hidden), options: options)
-      for expert in exchange.compensationParameters.indices {
-        exchange.compensationParameters[expert] = 0.5 + 0.1 * Float(expert)
-      }
+      let parameters = randomFloats(exchange.compensator.parameters.count, seed: 17)
+      exchange.compensator.parameters = parameters
       let tokens = try clusteredBatch(rows: count, hidden: hidden, noise: 0.3, seed: UInt64(fabric.rank + 7))
       let routing = try randomRouting(tokens: count, topK: topK, experts: experts, seed: UInt64(fabric.rank + 20))
       let dy = try randomBatch(rows: count, hidden: hidden, seed: UInt64(fabric.rank + 40))
@@ -90,19 +106,19 @@ private struct Oracle {
       let oracle = Oracle(
         hidden: hidden, routing: routing,
         rowOfSlot: (0..<(count * topK)).map { handle.plan.rowOfSlot[$0] },
-        compensation: (0..<experts).map { Double(exchange.compensation(of: $0)) })
+        kind: compensation ?? .none)
       let x = tokens.array.map(Double.init)
       let weights = routing.topkWeights.map(Double.init)
-      let expected = oracle.differences(x, weights, dy: dy.array.map(Double.init))
+      let expected = oracle.differences(
+        x, weights, parameters.map(Double.init), dy: dy.array.map(Double.init))
       if compensation != nil {
         #expect(handle.plan.rows < handle.plan.members, "the case must have clusters of several members")
       }
       return [
-        relativeError(step.y.map(Double.init), oracle.forward(x, weights, oracle.compensation)),
+        relativeError(step.y.map(Double.init), oracle.forward(x, weights, parameters.map(Double.init))),
         relativeError(step.tokenGradients.map(Double.init), expected.x),
         relativeError(step.weightGradients.map(Double.init), expected.weights),
-        compensation == .scaled
-          ? relativeError(step.compensationGradients.map(Double.init), expected.compensation) : 0,
+        relativeError(step.compensationGradients.map(Double.init), expected.compensation),
       ]
     }
     for errors in worst { for error in errors { #expect(error < 1e-4) } }

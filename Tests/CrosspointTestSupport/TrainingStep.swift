@@ -35,7 +35,7 @@ public func trainingStep(
   let dTokens = try exchange.dispatchBackward(dRows, handle)
   return StepResult(
     y: y.array, tokenGradients: dTokens.array, weightGradients: handle.topkWeightGradients,
-    compensationGradients: exchange.compensationGradients, rowOrigins: handle.rows.array)
+    compensationGradients: exchange.compensator.gradients, rowOrigins: handle.rows.array)
 }
 
 /// Tokens of which many are alike: `kinds` prototypes plus noise, so that clusters have something to find.

@@ -6,8 +6,8 @@ final class MoELayer {
   private let fabric: any Fabric
   private let router: TopKRouter
   private let gate: Parameter
-  /// One factor per expert under `scaled` compensation.
-  private let factors: Parameter?
+  /// What the exchange's compensation learns, if anything.
+  private let compensation: Parameter?
   private let experts: [FeedForward]
   private let pool = BufferPool()
 
@@ -24,8 +24,12 @@ final class MoELayer {
   {
     let gate = ParameterSpecification(
       name: name + ".gate", rows: shape.width, columns: shape.experts, start: .fanIn(shape.width))
-    let factors = ParameterSpecification(name: name + ".factors", rows: 1, columns: shape.experts, start: .ones)
-    return options.learnsFactors ? [gate, factors] : [gate]
+    let start = Compensator.initialParameters(
+      options.activeCompensation, experts: shape.experts, hidden: shape.width, seed: options.seed)
+    guard !start.isEmpty else { return [gate] }
+    let compensation = ParameterSpecification(
+      name: name + ".compensation", rows: shape.experts, columns: start.count / shape.experts, start: .values(start))
+    return [gate, compensation]
   }
 
   /// What the rank of these experts holds. An expert's name does not depend on its rank.
@@ -45,7 +49,7 @@ final class MoELayer {
       experts: shape.experts, topK: shape.topK, scoring: .softmaxThenTopK(renormalised: true),
       loadBalance: shape.loadBalance)
     gate = shared[name + ".gate"]
-    factors = options.learnsFactors ? shared[name + ".factors"] : nil
+    compensation = exchange.compensator.parameters.isEmpty ? nil : shared[name + ".compensation"]
     experts = exchange.localExperts.map { FeedForward("\(name).expert\($0)", in: set) }
   }
 
@@ -60,7 +64,11 @@ final class MoELayer {
         try fabric.allreduce(counts, operation: "route")
       }
     }
-    if let factors { exchange.compensationParameters = Array(factors.value.floats) }
+    if let compensation {
+      exchange.compensator.parameters.withUnsafeMutableBufferPointer {
+        _ = $0.update(fromContentsOf: compensation.value.floats)
+      }
+    }
     let handle = try exchange.dispatch(x, decision.routing)
     let rows = handle.rows.rows
     let (hidden, active) = (hidden.matrix(rows, experts.hidden), active.matrix(rows, experts.hidden))
@@ -98,12 +106,14 @@ final class MoELayer {
     let gradients = try router.backward(
       decision, topkWeightGradients: handle.topkWeightGradients, auxiliaryScale: share)
     let dLogits = dLogits.matrix(x.rows, router.experts)
-    gradients.withUnsafeBufferPointer { _ = UnsafeMutableBufferPointer(start: dLogits.base, count: $0.count).update(from: $0) }
+    gradients.withUnsafeBufferPointer {
+      _ = UnsafeMutableBufferPointer(start: dLogits.base, count: $0.count).update(from: $0)
+    }
     multiply(Matrix(x).transposed, dLogits, into: gate.gradient, accumulate: true)
     multiply(dLogits, gate.value.transposed, into: dx, accumulate: true)
-    if let factors {
-      for (i, gradient) in exchange.compensationGradients.enumerated() { factors.gradient.base[i] += gradient }
-      for i in exchange.compensationGradients.indices { exchange.compensationGradients[i] = 0 }
+    if let compensation {
+      for (i, gradient) in exchange.compensator.gradients.enumerated() { compensation.gradient.base[i] += gradient }
+      exchange.compensator.resetGradients()
     }
   }
 
@@ -125,11 +135,6 @@ final class MoELayer {
 extension [FeedForward] {
   /// Hidden floats of each; 0 on a rank without experts.
   fileprivate var hidden: Int { first?.hidden ?? 0 }
-}
-
-extension ExchangeOptions {
-  /// Whether the exchange has a factor per expert to learn.
-  var learnsFactors: Bool { compression != .off && compensation == .scaled }
 }
 
 extension Matrix {
