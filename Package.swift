@@ -5,19 +5,24 @@ import PackageDescription
 // No unsafeFlags anywhere: other packages can depend on this one.
 
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
-let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 
 let package = Package(
   name: "crosspoint",
   products: [
     .library(name: "Crosspoint", targets: ["Crosspoint"]),
+    // Without MPI: an exchange over simulated ranks, or over a fabric of your own.
+    .library(
+      name: "CrosspointExchange",
+      targets: [
+        "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointCompression",
+        "CrosspointExchange",
+      ]),
     .library(name: "MPI", targets: ["MPI"]),
     .executable(name: "xpoint", targets: ["xpoint"]),
     .executable(name: "moe-lm", targets: ["moe-lm"]),
   ],
   dependencies: [
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
   ],
   targets: [
     // System libraries: module maps and static-inline shims, nothing else.
@@ -32,36 +37,79 @@ let package = Package(
     .target(name: "CrosspointCore"),
     .target(name: "MPI", dependencies: ["CMPI"]),
     .target(name: "CrosspointFabric", dependencies: ["CrosspointCore"]),
-    .target(name: "CrosspointMPI", dependencies: ["CrosspointFabric", "MPI"]),
+    .target(name: "CrosspointMPI", dependencies: ["CrosspointCore", "CrosspointFabric", "MPI"]),
     .target(name: "CrosspointTokens", dependencies: ["CrosspointCore", "CCrosspointKernels"]),
-    .target(name: "CrosspointRouting", dependencies: ["CrosspointTokens"]),
-    .target(name: "CrosspointCompression", dependencies: ["CrosspointTokens", "CZstd"]),
+    .target(name: "CrosspointRouting", dependencies: ["CrosspointCore", "CrosspointTokens"]),
     .target(
-      name: "CrosspointExchange", dependencies: ["CrosspointFabric", "CrosspointRouting", "CrosspointCompression"]),
-    .target(name: "Crosspoint", dependencies: ["CrosspointExchange", "CrosspointMPI"]),
+      name: "CrosspointCompression",
+      dependencies: ["CrosspointCore", "CrosspointTokens", "CCrosspointKernels", "CZstd"]),
+    .target(
+      name: "CrosspointExchange",
+      dependencies: [
+        "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointCompression",
+      ]),
+    .target(
+      name: "Crosspoint",
+      dependencies: [
+        "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointCompression",
+        "CrosspointExchange", "CrosspointMPI",
+      ]),
 
     // The tools.
-    .target(name: "CrosspointOptions", dependencies: ["CrosspointExchange", arguments]),
+    .target(
+      name: "CrosspointOptions",
+      dependencies: ["CrosspointCore", "CrosspointRouting", "CrosspointCompression", "CrosspointExchange", arguments]),
     .executableTarget(
-      name: "xpoint", dependencies: ["Crosspoint", "CrosspointOptions", "CMPI", "CZstd", arguments, logging]),
-    .target(name: "MoELM", dependencies: ["Crosspoint", "COpenBLAS"]),
-    .executableTarget(
-      name: "moe-lm", dependencies: ["MoELM", "CrosspointOptions", arguments, logging], path: "Sources/moe-lm"),
+      name: "xpoint",
+      dependencies: [
+        "Crosspoint", "CrosspointCore", "CrosspointTokens", "CrosspointOptions", "MPI", "CCrosspointKernels", "CZstd",
+        arguments,
+      ]),
+    .target(name: "MoELM", dependencies: ["Crosspoint", "CrosspointCore", "COpenBLAS"]),
+    .executableTarget(name: "moe-lm", dependencies: ["Crosspoint", "CrosspointOptions", "MoELM", arguments]),
 
     // Tests: no MPI runs in the test process; RankProgram holds what needs real ranks.
-    .target(name: "CrosspointTestSupport", dependencies: ["CrosspointExchange"], path: "Tests/CrosspointTestSupport"),
-    .executableTarget(
-      name: "RankProgram", dependencies: ["Crosspoint", "CrosspointTestSupport", "CAllocationCounter"],
-      path: "Tests/RankProgram"),
+    .target(
+      name: "CrosspointTestSupport",
+      dependencies: [
+        "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointExchange",
+      ],
+      path: "Tests/CrosspointTestSupport"),
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
-    .testTarget(name: "CrosspointFabricTests", dependencies: ["CrosspointFabric", "CrosspointTestSupport"]),
-    .testTarget(name: "CrosspointTokensTests", dependencies: ["CrosspointTokens", "CrosspointTestSupport"]),
-    .testTarget(name: "CrosspointRoutingTests", dependencies: ["CrosspointRouting", "CrosspointTestSupport"]),
-    .testTarget(name: "CrosspointCompressionTests", dependencies: ["CrosspointCompression", "CrosspointTestSupport"]),
-    .testTarget(name: "CrosspointExchangeTests", dependencies: ["CrosspointExchange", "CrosspointTestSupport"]),
-    .testTarget(name: "XPointTests", dependencies: ["xpoint"]),
-    .testTarget(name: "MoELMTests", dependencies: ["MoELM", "CrosspointTestSupport"]),
-    .testTarget(name: "MPITests", dependencies: ["CrosspointTestSupport"]),
+    .executableTarget(
+      name: "RankProgram",
+      dependencies: [
+        "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointCompression",
+        "CrosspointExchange", "CrosspointMPI", "MPI", "CrosspointTestSupport", "CAllocationCounter",
+      ],
+      path: "Tests/RankProgram"),
+    .testTarget(
+      name: "CrosspointFabricTests", dependencies: ["CrosspointCore", "CrosspointFabric", "CrosspointTestSupport"]),
+    .testTarget(
+      name: "CrosspointTokensTests",
+      dependencies: ["CrosspointCore", "CrosspointTokens", "CCrosspointKernels", "CrosspointTestSupport"]),
+    .testTarget(
+      name: "CrosspointRoutingTests",
+      dependencies: ["CrosspointCore", "CrosspointTokens", "CrosspointRouting", "CrosspointTestSupport"]),
+    .testTarget(
+      name: "CrosspointCompressionTests",
+      dependencies: [
+        "CrosspointCore", "CrosspointTokens", "CrosspointCompression", "CCrosspointKernels", "CrosspointTestSupport",
+      ]),
+    .testTarget(
+      name: "CrosspointExchangeTests",
+      dependencies: [
+        "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointCompression",
+        "CrosspointExchange", "CrosspointTestSupport",
+      ]),
+    .testTarget(
+      name: "XPointTests",
+      dependencies: [
+        "xpoint", "CrosspointCore", "CrosspointTokens", "CrosspointRouting", "CrosspointExchange", "CrosspointOptions",
+      ]),
+    .testTarget(name: "MoELMTests", dependencies: ["MoELM", "Crosspoint", "CrosspointTestSupport"]),
+    // Launches RankProgram, so it must be built with it.
+    .testTarget(name: "MPITests", dependencies: ["RankProgram"]),
   ],
   swiftLanguageModes: [.v6]
 )
