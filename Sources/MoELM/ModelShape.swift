@@ -19,6 +19,8 @@ public struct ModelShape: Sendable, Hashable {
   public var expertWidth = 512
   /// Experts per token.
   public var topK = 2
+  /// Experts that every token passes beside its routed ones; they are dense, so their tokens never travel.
+  public var sharedExperts = 0
   /// Coefficient of the load-balance loss.
   public var loadBalance: Float = 0.01
 
@@ -26,6 +28,9 @@ public struct ModelShape: Sendable, Hashable {
 
   /// Whether a block's feed-forward is a mixture of experts.
   func hasExperts(block: Int) -> Bool { block % 2 == 1 }
+
+  /// How many experts wide a block's dense feed-forward is.
+  func denseExperts(block: Int) -> Int { hasExperts(block: block) ? sharedExperts : 1 }
 
   var headWidth: Int { width / heads }
 
@@ -38,6 +43,7 @@ public struct ModelShape: Sendable, Hashable {
       try require(value > 0, name, "\(value); it must be at least one")
       try require(value <= 1 << 20, name, "\(value); the most is \(1 << 20)")
     }
+    try require((0...64).contains(sharedExperts), "shared-experts", "\(sharedExperts); 0 to 64 are possible")
     try require(topK <= experts, "top-k", "\(topK) of \(experts) experts")
     try require(width % (2 * heads) == 0, "heads", "\(heads) heads do not divide a width of \(width) into even parts")
     try require(loadBalance >= 0 && loadBalance.isFinite, "load-balance", "\(loadBalance); it must not be negative")

@@ -24,6 +24,9 @@ struct ModelArguments: ParsableArguments {
   @Option(help: "Experts per token.")
   var topK = 2
 
+  @Option(help: "Experts that every token passes beside its routed ones; their tokens never travel.")
+  var sharedExperts = 0
+
   @Option(help: "Coefficient of the load-balance loss.")
   var loadBalance: Float = 0.01
 
@@ -36,6 +39,7 @@ struct ModelArguments: ParsableArguments {
     shape.experts = experts
     shape.expertWidth = expertWidth
     shape.topK = topK
+    shape.sharedExperts = sharedExperts
     shape.loadBalance = loadBalance
     return shape
   }

@@ -18,6 +18,12 @@ import Testing
     try check(tinyOptions(), ranks: ranks) { _ in true }
   }
 
+  @Test func sharedExpertsHaveTheirGradient() throws {
+    var options = tinyOptions()
+    options.shape.sharedExperts = 2
+    try check(options, ranks: 2) { $0.hasPrefix("block1") }
+  }
+
   @Test(arguments: [ResidualCompensation.scaled, .lowRank(2)])
   func learnedCompensationHasItsGradient(compensation: ResidualCompensation) throws {
     var options = tinyOptions()

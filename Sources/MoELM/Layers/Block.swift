@@ -1,17 +1,15 @@
 import Crosspoint
 
-/// `x += attention(norm(x)); x += feedForward(norm(x))`, where the feed-forward is dense or a mixture of experts.
+/// `x += attention(norm(x)); x += feedForward(norm(x))`, where the feed-forward is dense, or a mixture of experts with or
+/// without shared experts beside it.
 final class Block {
-  private enum Second {
-    case dense(FeedForward)
-    case experts(MoELayer)
-  }
-
   private let width: Int
   private let firstNorm: LayerNorm
   private let attention: Attention
   private let secondNorm: LayerNorm
-  private let second: Second
+  /// The feed-forward of a dense block, or the shared experts beside the routed ones.
+  private let dense: FeedForward?
+  private let experts: MoELayer?
   private let pool: BufferPool
   /// What the two halves read, kept for the backward pass.
   private let attended = FloatBuffer()
@@ -26,8 +24,9 @@ final class Block {
     let name = "block\(block)"
     return LayerNorm.parameters(name + ".norm1", width: shape.width)
       + Attention.parameters(name + ".attention", shape) + LayerNorm.parameters(name + ".norm2", width: shape.width)
-      + (shape.hasExperts(block: block)
-        ? MoELayer.sharedParameters(name, shape, options) : FeedForward.parameters(name, shape))
+      + (shape.hasExperts(block: block) ? MoELayer.sharedParameters(name, shape, options) : [])
+      + (shape.denseExperts(block: block) > 0
+        ? FeedForward.parameters(name, shape, experts: shape.denseExperts(block: block)) : [])
   }
 
   static func expertParameters(_ block: Int, _ shape: ModelShape, _ experts: Range<Int>) -> [ParameterSpecification] {
@@ -46,17 +45,14 @@ final class Block {
     attention = Attention(name + ".attention", shape, in: shared)
     secondNorm = LayerNorm(name + ".norm2", width: width, in: shared)
     fed = try TokenBatch(rows: 0, hidden: width)
-    second =
+    dense = shape.denseExperts(block: block) > 0 ? FeedForward(name, in: shared) : nil
+    self.experts =
       shape.hasExperts(block: block)
-      ? .experts(
-        try MoELayer(name, shape, shared: shared, experts: experts, fabric: fabric, options: options))
-      : .dense(FeedForward(name, in: shared))
+      ? try MoELayer(name, shape, shared: shared, experts: experts, fabric: fabric, options: options) : nil
   }
 
   /// The exchange, where the block has experts.
-  var exchange: ExpertExchange? {
-    if case .experts(let layer) = second { layer.exchange } else { nil }
-  }
+  var exchange: ExpertExchange? { experts?.exchange }
 
   /// Changes x in place. Collective where the block has experts.
   /// - Returns: the load-balance loss, a mean over this rank's tokens.
@@ -67,26 +63,23 @@ final class Block {
 
     if fed.rows != x.rows { fed = try TokenBatch(uninitializedRows: x.rows, hidden: width, pool: pool) }
     secondNorm.forward(x, into: Matrix(fed))
-    switch second {
-    case .experts(let layer): return try layer.forward(fed, addingTo: x)
-    case .dense(let layer):
-      layer.forward(
-        Matrix(fed), hidden: hidden.matrix(x.rows, layer.hidden), active: active.matrix(x.rows, layer.hidden),
+    if let dense {
+      dense.forward(
+        Matrix(fed), hidden: hidden.matrix(x.rows, dense.hidden), active: active.matrix(x.rows, dense.hidden),
         into: x, accumulate: true)
-      return 0
     }
+    return try experts?.forward(fed, addingTo: x) ?? 0
   }
 
   /// Changes `dx` from the gradient of what left the block to that of what entered it. Collective like `forward`.
   func backward(_ dx: borrowing TokenBatch, share: Float) throws(CrosspointError) {
     let stream = Matrix(dx)
     let slope = slope.matrix(dx.rows, width)
-    switch second {
-    case .experts(let layer): try layer.backward(fed, dy: dx, share: share, into: slope)
-    case .dense(let layer):
-      layer.backward(
-        Matrix(fed), hidden: hidden.matrix(dx.rows, layer.hidden), active: active.matrix(dx.rows, layer.hidden),
-        dy: stream, into: slope)
+    try experts?.backward(fed, dy: dx, share: share, into: slope)
+    if let dense {
+      dense.backward(
+        Matrix(fed), hidden: hidden.matrix(dx.rows, dense.hidden), active: active.matrix(dx.rows, dense.hidden),
+        dy: stream, into: slope, accumulate: experts != nil)
     }
     secondNorm.backward(slope, addingTo: stream)
     attention.backward(attended.matrix(dx.rows, width), dy: stream, into: slope)
@@ -95,6 +88,6 @@ final class Block {
 
   /// Gives back what the exchange keeps for a backward pass.
   func forget() {
-    if case .experts(let layer) = second { layer.forget() }
+    experts?.forget()
   }
 }

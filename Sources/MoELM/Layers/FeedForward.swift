@@ -3,13 +3,13 @@ struct FeedForward {
   private let up: Parameter
   private let down: Parameter
 
-  static func parameters(_ name: String, _ shape: ModelShape) -> [ParameterSpecification] {
-    [
+  /// - Parameter experts: how many experts wide it is.
+  static func parameters(_ name: String, _ shape: ModelShape, experts: Int = 1) -> [ParameterSpecification] {
+    let hidden = experts * shape.expertWidth
+    return [
+      ParameterSpecification(name: name + ".up", rows: shape.width, columns: hidden, start: .fanIn(shape.width)),
       ParameterSpecification(
-        name: name + ".up", rows: shape.width, columns: shape.expertWidth, start: .fanIn(shape.width)),
-      ParameterSpecification(
-        name: name + ".down", rows: shape.expertWidth, columns: shape.width,
-        start: .residual(shape.expertWidth, shape)),
+        name: name + ".down", rows: hidden, columns: shape.width, start: .residual(hidden, shape)),
     ]
   }
 
@@ -27,13 +27,13 @@ struct FeedForward {
     multiply(active, down.value, into: y, accumulate: accumulate)
   }
 
-  /// Overwrites `hidden` and `active`, fills dx and adds to the gradients of the weights.
-  func backward(_ x: Matrix, hidden: Matrix, active: Matrix, dy: Matrix, into dx: Matrix) {
+  /// Overwrites `hidden` and `active`, fills dx or adds to it, and adds to the gradients of the weights.
+  func backward(_ x: Matrix, hidden: Matrix, active: Matrix, dy: Matrix, into dx: Matrix, accumulate: Bool = false) {
     multiply(active.transposed, dy, into: down.gradient, accumulate: true)
     multiply(dy, down.value.transposed, into: active)
     geluBackward(hidden, active, into: hidden)
     multiply(x.transposed, hidden, into: up.gradient, accumulate: true)
-    multiply(hidden, up.value.transposed, into: dx)
+    multiply(hidden, up.value.transposed, into: dx, accumulate: accumulate)
   }
 }
 

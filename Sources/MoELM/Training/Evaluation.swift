@@ -29,7 +29,7 @@ extension ModelShape {
   fileprivate mutating func adopt(_ configuration: [[String]], path: String) throws(CrosspointError) {
     let sizes: [String: WritableKeyPath<ModelShape, Int>] = [
       "context": \.context, "width": \.width, "blocks": \.blocks, "heads": \.heads, "experts": \.experts,
-      "expert-width": \.expertWidth, "top-k": \.topK,
+      "expert-width": \.expertWidth, "top-k": \.topK, "shared-experts": \.sharedExperts,
     ]
     for (key, size) in sizes {
       guard let value = configuration.first(where: { $0.first == key })?.last.flatMap(Int.init) else {
