@@ -8,20 +8,34 @@ struct LaunchCase: Sendable, CustomTestStringConvertible {
 
   var testDescription: String { "\(scenario) on \(ranks)" }
 
+  /// A line of `RankProgram --list`.
+  struct Line {
+    let scenario: String
+    let ranks: [Int]
+    let end: String
+    /// Whether the rank program can run it as it was built.
+    let runs: Bool
+  }
+
   /// All cases that end in a way; none if the rank program is missing, which a test of its own reports.
   static func all(ending end: String) -> [LaunchCase] {
-    ((try? list()) ?? []).filter { $0.end == end }.flatMap { line in
+    ((try? list()) ?? []).filter { $0.end == end && $0.runs }.flatMap { line in
       line.ranks.map { LaunchCase(scenario: line.scenario, ranks: $0) }
     }
   }
 
-  /// The lines of `RankProgram --list`: name, rank counts, end.
-  static func list() throws -> [(scenario: String, ranks: [Int], end: String)] {
+  static func list() throws -> [Line] {
     let outcome = try RankProgram.run(RankProgram.executable(), ["--list"], seconds: 20)
-    return outcome.lines.compactMap { line in
-      let fields = line.split(separator: "\t")
-      guard fields.count == 3 else { return nil }
-      return (String(fields[0]), fields[1].split(separator: ",").compactMap { Int($0) }, String(fields[2]))
+    return try outcome.lines.map { line in
+      let fields = line.split(separator: "\t").map(String.init)
+      guard fields.count == 4 else {
+        throw RankProgram.LaunchFailure(description: "not a line of RankProgram --list: \(line)")
+      }
+      let ranks = fields[1].split(separator: ",").compactMap { Int($0) }
+      return Line(scenario: fields[0], ranks: ranks, end: fields[2], runs: fields[3] == "runs")
     }
   }
+
+  /// Whether the rank program is a build that runs every scenario.
+  static var allRun: Bool { ((try? list()) ?? []).allSatisfy(\.runs) }
 }

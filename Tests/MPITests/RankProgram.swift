@@ -16,8 +16,14 @@ enum RankProgram {
     let description: String
   }
 
-  /// Beside the test bundle, where SwiftPM puts all products.
+  /// What CROSSPOINT_RANK_PROGRAM names; else the one beside the test bundle, where SwiftPM puts all products of a build.
   static func executable() throws -> URL {
+    if let path = ProcessInfo.processInfo.environment["CROSSPOINT_RANK_PROGRAM"] {
+      guard FileManager.default.isExecutableFile(atPath: path) else {
+        throw LaunchFailure(description: "CROSSPOINT_RANK_PROGRAM names \(path), which is no program")
+      }
+      return URL(fileURLWithPath: path)
+    }
     let linked = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
     let own = linked ?? CommandLine.arguments[0]
     let candidate = URL(fileURLWithPath: own).deletingLastPathComponent().appendingPathComponent("RankProgram")

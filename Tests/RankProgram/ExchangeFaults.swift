@@ -21,23 +21,27 @@ let exchangeFaultScenarios: [Scenario] = LayerStatistics.TransferKind.allCases.f
 
 /// The last rank sends itself a signal instead of making the call; the others name it and end the job.
 private func loseLastRank(_ ranks: Ranks, in phase: LayerStatistics.TransferKind, by signal: Int32) throws {
-  let fabric = try ranks.fabric(deadline: .milliseconds(700))
+  let fabric = try ranks.fabric()
   let exchange = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 4, hidden: 32))
   let tokens = try randomBatch(rows: 64, hidden: 32, seed: 1)
   let routing = try randomRouting(tokens: 64, topK: 2, experts: 4, seed: 2)
-  func reach(_ here: LayerStatistics.TransferKind) {
-    if here == phase, ranks.rank == ranks.last { raise(signal) }
+  func reach(_ here: LayerStatistics.TransferKind) throws {
+    guard here == phase else { return }
+    // From here on no rank waits for a slow one: all are about to make the call.
+    try ranks.world.barrier()
+    if signal == SIGSTOP { fabric.deadline = .milliseconds(1500) }
+    if ranks.rank == ranks.last { raise(signal) }
   }
   do {
-    reach(.dispatch)
+    try reach(.dispatch)
     let handle = try exchange.dispatch(tokens, routing)
-    reach(.combine)
+    try reach(.combine)
     _ = try exchange.combine(handle.rows, handle)
-    reach(.combineBackward)
+    try reach(.combineBackward)
     let gradient = try exchange.combineBackward(tokens, handle)
-    reach(.dispatchBackward)
+    try reach(.dispatchBackward)
     _ = try exchange.dispatchBackward(gradient, handle)
-  } catch {
+  } catch let error as CrosspointError {
     try ranks.expect(error.code, is: .deadlineExceeded, "code (\(error))")
     try ranks.expect(error.operation, is: "\(phase)", "operation named")
     try ranks.expect(error.rank, is: ranks.last, "rank named")

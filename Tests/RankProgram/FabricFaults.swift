@@ -15,6 +15,7 @@ func fabricTruncated(_ ranks: Ranks) throws {
     // bytes sent, bytes expected, chunk limit
     (8, 16, 1 << 20), (16, 8, 1 << 20), (100_000, 200_000, 1 << 20), (200_000, 100_000, 1 << 20),
     (100, 150, 64), (64, 128, 64), (64, 65, 64), (63, 64, 64), (40, 100, 64), (100, 40, 64), (65, 64, 64),
+    (0, 16, 1 << 20), (16, 0, 1 << 20), (0, 100, 64), (100, 0, 64),
   ]
   for (sent, expected, limit) in cases {
     let fabric = try ranks.fabric(deadline: .seconds(10), chunkLimit: limit)
@@ -56,6 +57,33 @@ func fabricDeadline(_ ranks: Ranks) throws {
     try ranks.expect(error.message.contains("rank \(ranks.last) did not send to rank \(ranks.rank)"), error.message)
     try ranks.expect(error.message.contains("1.0 seconds"), error.message)
   }
+}
+
+/// What a rank sends too late for one fabric is never taken for what it sends through the next.
+func fabricLate(_ ranks: Ranks) throws {
+  let row = Array(repeating: 64, count: ranks.count)
+  func exchange(round: Int, deadline: Duration, delay: UInt32) throws {
+    let fabric = try ranks.fabric(deadline: deadline)
+    let blocks = RaggedBlocks(rank: ranks.rank, sizes: Array(repeating: row, count: ranks.count), round: round)
+    defer { blocks.deallocate() }
+    try ranks.world.barrier()
+    if ranks.rank == ranks.last { sleep(delay) }
+    try fabric.exchange(send: blocks.send, receive: blocks.incoming, operation: "dispatch")
+    for source in 0..<ranks.count {
+      let flaw = blocks.flaw(from: source)
+      try ranks.expect(flaw == nil, flaw ?? "")
+    }
+  }
+  if ranks.rank == ranks.last {
+    try exchange(round: 1, deadline: .seconds(30), delay: 2)
+  } else {
+    let error = try ranks.expectError(CrosspointError.self, "an exchange with a late rank") {
+      try exchange(round: 1, deadline: .milliseconds(500), delay: 0)
+    }
+    try ranks.expect(error.code, is: .deadlineExceeded, "code (\(error))")
+  }
+  try ranks.world.barrier()
+  try exchange(round: 2, deadline: .seconds(30), delay: 0)
 }
 
 /// A rank that is stopped is named by the others, which end the job, the stopped rank included.

@@ -15,13 +15,28 @@ struct Scenario: Sendable {
   /// The rank counts it is tested with, for example `1,2,4`.
   let ranks: String
   let end: End
+  /// Unoptimised code allocates where optimised code does not.
+  let needsReleaseBuild: Bool
   let run: @Sendable (Ranks) throws -> Void
 
-  init(_ name: String, ranks: String, end: End = .ok, _ run: @escaping @Sendable (Ranks) throws -> Void) {
+  init(
+    _ name: String, ranks: String, end: End = .ok, needsReleaseBuild: Bool = false,
+    _ run: @escaping @Sendable (Ranks) throws -> Void
+  ) {
     self.name = name
     self.ranks = ranks
     self.end = end
+    self.needsReleaseBuild = needsReleaseBuild
     self.run = run
+  }
+
+  /// Whether this build of the program can run it.
+  var isRunnable: Bool {
+    #if DEBUG
+      !needsReleaseBuild
+    #else
+      true
+    #endif
   }
 
   func allows(_ count: Int) -> Bool { ranks.split(separator: ",").contains { Int($0) == count } }

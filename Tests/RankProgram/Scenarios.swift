@@ -15,9 +15,10 @@ private let namedScenarios: [Scenario] = [
   Scenario("fabric-arrival", ranks: "2,3,4", fabricArrival),
   Scenario("fabric-truncated", ranks: "2,3,4", fabricTruncated),
   Scenario("fabric-deadline", ranks: "2,3,4", fabricDeadline),
+  Scenario("fabric-late", ranks: "2,3,4", fabricLate),
   Scenario("fabric-stopped", ranks: "2,3", end: .dies, fabricStopped),
   Scenario("fabric-killed", ranks: "2,3", end: .dies, fabricKilled),
   Scenario("exchange-equals-simulated", ranks: "1,2,3,4", exchangeEqualsSimulated),
   Scenario("exchange-bad-input", ranks: "1,2,3,4", exchangeBadInput),
-  Scenario("exchange-allocations", ranks: "1,2,4", exchangeAllocations),
+  Scenario("exchange-allocations", ranks: "1,2,4", needsReleaseBuild: true, exchangeAllocations),
 ]

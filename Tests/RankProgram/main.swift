@@ -10,7 +10,8 @@ import MPI
 
 // RankProgram <scenario> [arguments]   under mpirun: runs one scenario; `ok <scenario>` on rank 0 and exit code 0, or one
 //                                      line on stderr and another exit code.
-// RankProgram --list                   one line per scenario: name, rank counts, how it ends.
+// RankProgram --list                   one line per scenario: name, rank counts, how it ends, and whether this build can
+//                                      run it (`runs`) or not (`needs a release build`).
 
 /// One line on stderr, written at once so that lines of several ranks do not mix.
 func report(_ line: String) {
@@ -25,11 +26,18 @@ func main() -> Int32 {
     return 2
   }
   if name == "--list" {
-    for scenario in scenarios { print(scenario.name, scenario.ranks, scenario.end, separator: "\t") }
+    for scenario in scenarios {
+      let build = scenario.isRunnable ? "runs" : "needs a release build"
+      print(scenario.name, scenario.ranks, scenario.end, build, separator: "\t")
+    }
     return 0
   }
   guard let scenario = scenarios.first(where: { $0.name == name }) else {
     report("RankProgram: no scenario `\(name)`; `RankProgram --list` shows all")
+    return 2
+  }
+  guard scenario.isRunnable else {
+    report("RankProgram: \(name): needs a release build")
     return 2
   }
   return run(scenario, Array(arguments.dropFirst()))
