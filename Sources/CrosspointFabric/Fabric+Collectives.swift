@@ -44,7 +44,7 @@ extension Fabric {
   /// Returns when every rank has called it. Collective.
   public func barrier(operation: StaticString) throws(CrosspointError) {
     guard rankCount > 1 else { return }
-    // One byte each: empty blocks are not transmitted.
+    // One byte each: a fabric need not transmit empty blocks.
     try withUnsafeTemporaryAllocation(byteCount: rankCount + 1, alignment: 1) { bytes throws(CrosspointError) in
       bytes.initializeMemory(as: UInt8.self, repeating: 0)
       let mine = UnsafeRawBufferPointer(rebasing: bytes[..<1])

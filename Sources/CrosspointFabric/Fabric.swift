@@ -18,7 +18,7 @@ public protocol Fabric: AnyObject {
   /// Sends `send[p]` to every rank p and fills `receive[p]` with what rank p sends here. Collective.
   ///
   /// - Parameters:
-  ///   - send: one block per rank, `send[rank]` included (copied locally). Empty blocks are not transmitted.
+  ///   - send: one block per rank, `send[rank]` included (copied locally).
   ///   - receive: one block per rank; `receive[p].count` must equal the bytes that p sends here. A rank that sends more
   ///     or fewer bytes is caught: ``CrosspointError/Code/truncatedFrame`` naming the sender.
   ///   - operation: the public call on whose behalf this runs, for error messages.

@@ -81,7 +81,11 @@ public final class MPIFabric: Fabric {
     transfers.reserveCapacity(4 * rankCount)
   }
 
-  deinit { sources.deallocate() }
+  deinit {
+    sources.deallocate()
+    // Late messages of an exchange that failed may still come: no later communicator may get this one's context.
+    if failure != nil { _ = Unmanaged.passRetained(communicator) }
+  }
 
   /// Ends MPI if ``world(deadline:)`` started it. Collective: the last call of every rank that meets no error.
   ///

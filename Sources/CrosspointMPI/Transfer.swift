@@ -25,12 +25,13 @@ struct Source {
 /// How a block is cut into messages of at most `limit` bytes.
 ///
 /// The last message is always shorter than the limit, empty if need be. So a block that is longer or shorter than its
-/// receiver expects shows in the length of some message, wherever it ends. An empty block is no message at all.
+/// receiver expects shows in the length of some message, wherever it ends. An empty block is an empty message: a rank that
+/// expects nothing notices what it is sent, and no message stays behind for a later exchange to find.
 struct Chunks {
   let bytes: Int
   let limit: Int
 
-  var count: Int { bytes == 0 ? 0 : bytes / limit + 1 }
+  var count: Int { bytes / limit + 1 }
 
   func range(_ chunk: Int) -> Range<Int> { chunk * limit..<min(bytes, (chunk + 1) * limit) }
 }
