@@ -1,8 +1,12 @@
-// Counts the calls of each thread to the C allocator, Swift's own included: what proves that a warm step allocates nothing.
+// Counts a thread's calls to the C allocator, Swift's own included: what proves that a warm step allocates nothing.
 #ifndef CALLOCATION_COUNTER_H
 #define CALLOCATION_COUNTER_H
 
-// Calls to malloc, calloc, realloc, posix_memalign and aligned_alloc so far, on this thread.
-unsigned long xp_allocations(void);
+// From now on the calls of this thread to malloc, calloc, realloc, posix_memalign and aligned_alloc are counted, but for
+// those of the MPI library: its pools for messages that come early grow to their size whenever the ranks' timing asks for it.
+void xp_start_counting(void);
+
+// Ends that; the number of calls.
+unsigned long xp_stop_counting(void);
 
 #endif
