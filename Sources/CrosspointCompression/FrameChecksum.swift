@@ -7,6 +7,8 @@ import CrosspointTokens
 struct FrameChecksum {
   /// Bytes that gather before they are summed: half of a first-level cache.
   static let block = 16384
+  /// Bytes of one step: what is summed before the end comes in multiples of it.
+  static let step = 256
 
   private let lanes: UnsafeMutablePointer<UInt32>
   private let bytes: UnsafeRawPointer
@@ -37,4 +39,33 @@ struct FrameChecksum {
     done += step
     return kernels.checksum_finish(lanes, bytes + done, count - done, UInt64(count))
   }
+}
+
+/// The same checksum of bytes that lie in several places: each piece but the last is a multiple of a step long.
+struct ScatteredChecksum {
+  private let lanes: UnsafeMutablePointer<UInt32>
+  private let kernels: xp_kernels
+  private var total = 0
+  /// The end of the last piece, short of a step.
+  private var tail: UnsafeRawPointer
+  private var tailBytes = 0
+
+  init(lanes: UnsafeMutablePointer<UInt32>, kernels: xp_kernels) {
+    self.lanes = lanes
+    self.kernels = kernels
+    tail = UnsafeRawPointer(lanes)
+    lanes.update(repeating: 0, count: 64)
+  }
+
+  @inline(__always)
+  mutating func absorb(_ piece: UnsafeRawPointer, _ count: Int) {
+    precondition(tailBytes == 0, "a piece that is no multiple of \(FrameChecksum.step) bytes is not the last")
+    let steps = count & ~(FrameChecksum.step - 1)
+    kernels.checksum_absorb(lanes, piece, steps)
+    total += count
+    tail = piece + steps
+    tailBytes = count - steps
+  }
+
+  consuming func finish() -> UInt64 { kernels.checksum_finish(lanes, tail, tailBytes, UInt64(total)) }
 }

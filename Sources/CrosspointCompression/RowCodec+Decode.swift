@@ -15,23 +15,51 @@ extension RowCodec {
   ///   (both without a rank: the caller knows who sent it), `outOfMemory`.
   public func decode(_ frame: UnsafeRawBufferPointer, into groups: [RowTarget]) throws(CrosspointError) {
     let header = try FrameHeader(reading: frame, checksum: checksum)
-    let base = frame.baseAddress!
-    let rawBytes = try check(header, of: frame, against: groups)
-    let start = FrameHeader.bytes(groups: groups.count)
-    let body = base + start
-    let bodyBytes = frame.count - start
+    let start = FrameHeader.bytes(groups: Int(header.groups))
+    try decode(header, UnsafeRawBufferPointer(rebasing: frame[..<start]), frame[start...], into: groups)
+  }
 
-    var checksum = FrameChecksum(of: body, lanes: lanes, kernels: kernels)
+  /// Decodes a frame whose header came apart from its body.
+  package func decode(
+    header: UnsafeRawBufferPointer, body: UnsafeRawBufferPointer, into groups: [RowTarget]
+  ) throws(CrosspointError) {
+    try decode(FrameHeader(reading: header, checksum: checksum), header, body[...], into: groups)
+  }
+
+  /// Checks a frame of fp32 rows whose body has come straight to where its rows belong.
+  ///
+  /// The rows lie one behind the other, or they need ``rowsFillChecksumSteps``.
+  package func verify(header bytes: UnsafeRawBufferPointer, in groups: [RowTarget]) throws(CrosspointError) {
+    let header = try FrameHeader(reading: bytes, checksum: checksum)
+    guard header.format.kind == .fp32, !header.packed else {
+      throw .corrupt("format", "\(header.format)\(header.packed ? ", packed" : ""); expected plain fp32")
+    }
+    let rows = groups.reduce(0) { $0 + $1.rows }
+    _ = try check(header, bytes.baseAddress!, bodyBytes: 4 * hidden * rows, against: groups)
+    var checksum = ScatteredChecksum(lanes: lanes, kernels: kernels)
+    groups.forEachRun(hidden: hidden) { run in checksum.absorb(run.baseAddress!, run.count) }
+    try Self.compare(header.bodyChecksum, checksum.finish())
+  }
+
+  private func decode(
+    _ header: FrameHeader, _ headerBytes: UnsafeRawBufferPointer, _ body: Slice<UnsafeRawBufferPointer>,
+    into groups: [RowTarget]
+  ) throws(CrosspointError) {
+    let base = headerBytes.baseAddress!
+    let rawBytes = try check(header, base, bodyBytes: body.count, against: groups)
+    let body = UnsafeRawBufferPointer(rebasing: body)
+    // Without rows there may be no memory.
+    let start = body.baseAddress ?? base
+    var checksum = FrameChecksum(of: start, lanes: lanes, kernels: kernels)
     if header.packed {
-      try Self.compare(header.bodyChecksum, checksum.finish(bodyBytes))
+      try Self.compare(header.bodyChecksum, checksum.finish(body.count))
       let buffer = try pool.lease(bytes: 2 * rawBytes)
       defer { pool.release(buffer) }
-      try unpack(
-        UnsafeRawBufferPointer(start: body, count: bodyBytes), into: buffer.base, rawBytes, format: header.format)
+      try unpack(body, into: buffer.base, rawBytes, format: header.format)
       decodeBody(UnsafeRawPointer(buffer.base), of: base, as: header.format, into: groups) { _ in }
     } else {
-      decodeBody(body, of: base, as: header.format, into: groups) { checksum.advance(to: $0) }
-      try Self.compare(header.bodyChecksum, checksum.finish(bodyBytes))
+      decodeBody(start, of: base, as: header.format, into: groups) { checksum.advance(to: $0) }
+      try Self.compare(header.bodyChecksum, checksum.finish(body.count))
     }
   }
 
@@ -45,11 +73,10 @@ extension RowCodec {
 
   /// Compares every number of a header with what is expected; returns the size of the unpacked body.
   private func check(
-    _ header: FrameHeader, of frame: UnsafeRawBufferPointer, against groups: [RowTarget]
+    _ header: FrameHeader, _ base: UnsafeRawPointer, bodyBytes found: Int, against groups: [RowTarget]
   ) throws(CrosspointError) -> Int {
     guard header.hidden == hidden else { throw .corrupt("hidden", "\(header.hidden); expected \(hidden)") }
     guard header.groups == groups.count else { throw .corrupt("groups", "\(header.groups); expected \(groups.count)") }
-    let base = frame.baseAddress!
     var rows = 0
     var raw = 0
     for (index, target) in groups.enumerated() {
@@ -68,7 +95,6 @@ extension RowCodec {
     guard header.rawBytes == raw else {
       throw .corrupt("raw body bytes", "\(header.rawBytes); \(rows) rows as \(header.format) take \(raw)")
     }
-    let found = frame.count - FrameHeader.bytes(groups: groups.count)
     guard header.bodyBytes <= found else {
       throw .truncated("\(found) bytes of body; the header announces \(header.bodyBytes)")
     }

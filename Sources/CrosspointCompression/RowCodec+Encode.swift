@@ -18,6 +18,76 @@ extension RowCodec {
   public func encode(
     _ groups: [RowSource], as format: WireFormat, packing: Packing, into frame: UnsafeMutableRawBufferPointer
   ) throws(CrosspointError) -> Int {
+    let start = FrameHeader.bytes(groups: groups.count)
+    let header = UnsafeMutableRawBufferPointer(rebasing: frame[..<min(start, frame.count)])
+    let body = UnsafeMutableRawBufferPointer(rebasing: frame[header.count...])
+    return start + (try encode(groups, as: format, packing: packing, header: header, body: body))
+  }
+
+  /// Encodes groups of rows with the header apart from the body; returns the size of the body.
+  ///
+  /// - Parameter requiringFinite: Throws `nonFinite` at a row that holds NaN or infinity, each looked at just before it is
+  ///   encoded.
+  package func encode(
+    _ groups: [RowSource], as format: WireFormat, packing: Packing, requiringFinite: Bool = false,
+    header: UnsafeMutableRawBufferPointer, body: UnsafeMutableRawBufferPointer
+  ) throws(CrosspointError) -> Int {
+    let rows = try rowCount(groups)
+    let needed = maximumFrameBytes(format, rows: rows, groups: groups.count)
+    guard header.count >= FrameHeader.bytes(groups: groups.count), header.count + body.count >= needed else {
+      throw CrosspointError(
+        .invalidArgument, operation: "encode", argument: "frame",
+        "\(header.count + body.count) bytes; \(rows) rows in \(groups.count) groups as \(format) may take \(needed)")
+    }
+    let base = header.baseAddress!
+    // A frame without rows may come without memory for its body.
+    let start = body.baseAddress ?? base
+    var checksum = FrameChecksum(of: start, lanes: lanes, kernels: kernels)
+    var end = 0
+    for (index, group) in groups.enumerated() {
+      let centred = try encode(
+        group, as: format, requiringFinite: requiringFinite, body: start, end: &end, checksum: &checksum)
+      FrameHeader.setGroup(index, rows: group.rows, centred: centred, in: base)
+    }
+    var sum = checksum.finish(end)
+    let packedBytes = try pack(start, end, format: format, packing: packing)
+    if let packedBytes { sum = self.checksum(start, packedBytes) }
+    FrameHeader(
+      format: format, packed: packedBytes != nil, hidden: UInt32(hidden), groups: UInt32(groups.count),
+      rows: UInt64(rows), bodyBytes: UInt64(packedBytes ?? end), rawBytes: UInt64(end), bodyChecksum: sum
+    ).write(to: base, checksum: self.checksum)
+    return packedBytes ?? end
+  }
+
+  /// Whether rows of this size can be summed where they lie, in pieces.
+  package var rowsFillChecksumSteps: Bool { (4 * hidden).isMultiple(of: FrameChecksum.step) }
+
+  /// Writes the header of the fp32 frame whose body are these rows, one behind the other, without copying them; returns
+  /// the size of that body. Needs ``rowsFillChecksumSteps``.
+  package func seal(
+    _ groups: [RowSource], requiringFinite: Bool, header: UnsafeMutableRawBufferPointer
+  ) throws(CrosspointError) -> Int {
+    precondition(rowsFillChecksumSteps && header.count >= FrameHeader.bytes(groups: groups.count))
+    let rows = try rowCount(groups)
+    let base = header.baseAddress!
+    var checksum = ScatteredChecksum(lanes: lanes, kernels: kernels)
+    for (index, group) in groups.enumerated() {
+      for index in 0..<group.rows {
+        let row = group.row(index, hidden: hidden)
+        if requiringFinite { try requireFinite(row) }
+        checksum.absorb(row, 4 * hidden)
+      }
+      FrameHeader.setGroup(index, rows: group.rows, centred: false, in: base)
+    }
+    let bytes = 4 * hidden * rows
+    FrameHeader(
+      format: .fp32, packed: false, hidden: UInt32(hidden), groups: UInt32(groups.count), rows: UInt64(rows),
+      bodyBytes: UInt64(bytes), rawBytes: UInt64(bytes), bodyChecksum: checksum.finish()
+    ).write(to: base, checksum: self.checksum)
+    return bytes
+  }
+
+  private func rowCount(_ groups: [RowSource]) throws(CrosspointError) -> Int {
     var rows = 0
     for (index, group) in groups.enumerated() {
       guard group.rows <= FrameHeader.maximumRows else {
@@ -27,59 +97,48 @@ extension RowCodec {
       }
       rows += group.rows
     }
-    let needed = maximumFrameBytes(format, rows: rows, groups: groups.count)
-    guard frame.count >= needed, let base = frame.baseAddress else {
-      throw CrosspointError(
-        .invalidArgument, operation: "encode", argument: "frame",
-        "\(frame.count) bytes; \(rows) rows in \(groups.count) groups as \(format) may take \(needed)")
-    }
+    return rows
+  }
 
-    let start = FrameHeader.bytes(groups: groups.count)
-    let body = base + start
-    var checksum = FrameChecksum(of: body, lanes: lanes, kernels: kernels)
-    var end = 0
-    for (index, group) in groups.enumerated() {
-      let centred = encode(group, as: format, body: body, end: &end, checksum: &checksum)
-      FrameHeader.setGroup(index, rows: group.rows, centred: centred, in: base)
-    }
-    var sum = checksum.finish(end)
-    let packedBytes = try pack(body, end, format: format, packing: packing)
-    if let packedBytes { sum = self.checksum(body, packedBytes) }
-
-    let header = FrameHeader(
-      format: format, packed: packedBytes != nil, hidden: UInt32(hidden), groups: UInt32(groups.count),
-      rows: UInt64(rows), bodyBytes: UInt64(packedBytes ?? end), rawBytes: UInt64(end), bodyChecksum: sum)
-    header.write(to: base, checksum: self.checksum)
-    return start + (packedBytes ?? end)
+  /// Throws `nonFinite` if a row holds NaN or infinity.
+  package func requireFinite(_ row: UnsafePointer<Float>) throws(CrosspointError) {
+    let column = kernels.first_nonfinite(row, hidden)
+    guard column < hidden else { return }
+    throw CrosspointError(
+      .nonFinite, operation: "encode", argument: "groups", "column \(column) of a row is \(row[column])")
   }
 
   /// Appends a group to the body; says whether it is centred.
   private func encode(
-    _ group: RowSource, as format: WireFormat, body: UnsafeMutableRawPointer, end: inout Int,
+    _ group: RowSource, as format: WireFormat, requiringFinite: Bool, body: UnsafeMutableRawPointer, end: inout Int,
     checksum: inout FrameChecksum
-  ) -> Bool {
+  ) throws(CrosspointError) -> Bool {
     let rowBytes = format.rowBytes(hidden: hidden)
     let hidden = hidden
     let kernels = kernels
     @inline(__always)
-    func forEachRow(_ encodeRow: (UnsafeMutableRawPointer, UnsafePointer<Float>) -> Void) {
+    func forEachRow(
+      _ encodeRow: (UnsafeMutableRawPointer, UnsafePointer<Float>) -> Void
+    ) throws(CrosspointError) {
       for index in 0..<group.rows {
-        encodeRow(body + end, group.row(index, hidden: hidden))
+        let row = group.row(index, hidden: hidden)
+        if requiringFinite { try requireFinite(row) }
+        encodeRow(body + end, row)
         end += rowBytes
         checksum.advance(to: end)
       }
     }
     switch format.kind {
-    case .fp32: forEachRow { out, row in memcpy(out, row, rowBytes) }
-    case .bf16: forEachRow { out, row in kernels.bf16_encode(out, row, hidden, 1) }
-    case .fp16: forEachRow { out, row in kernels.fp16_encode(out, row, hidden, 1) }
-    case .fp8: forEachRow(encodeFP8)
-    case .int8, .int4: forEachRow { out, row in encodeUniform(out, row, bits: format.bits) }
+    case .fp32: try forEachRow { out, row in memcpy(out, row, rowBytes) }
+    case .bf16: try forEachRow { out, row in kernels.bf16_encode(out, row, hidden, 1) }
+    case .fp16: try forEachRow { out, row in kernels.fp16_encode(out, row, hidden, 1) }
+    case .fp8: try forEachRow(encodeFP8)
+    case .int8, .int4: try forEachRow { out, row in encodeUniform(out, row, bits: format.bits) }
     case .rotated:
       let book = Codebook.ofBits[format.bits - 1]
       let mean = encodeMean(of: group, into: body + end)
       if mean != nil { end += format.meanBytes(hidden: hidden) }
-      forEachRow { out, row in encodeRotated(out, row, mean: mean, book: book) }
+      try forEachRow { out, row in encodeRotated(out, row, mean: mean, book: book) }
       return mean != nil
     }
     return false

@@ -58,9 +58,16 @@ public final class RowCodec {
     FrameChecksum(of: bytes, lanes: lanes, kernels: kernels).finish(count)
   }
 
+  /// Bytes of a frame before its body.
+  package static func headerBytes(groups: Int) -> Int { FrameHeader.bytes(groups: groups) }
+
   /// Upper bound of the size of a frame that holds `rows` rows in `groups` groups.
   public func maximumFrameBytes(_ format: WireFormat, rows: Int, groups: Int) -> Int {
-    FrameHeader.bytes(groups: groups) + rows * format.rowBytes(hidden: hidden)
-      + min(rows, groups) * format.meanBytes(hidden: hidden)
+    FrameHeader.bytes(groups: groups) + maximumBodyBytes(format, rows: rows, groups: groups)
+  }
+
+  /// The same without the header.
+  package func maximumBodyBytes(_ format: WireFormat, rows: Int, groups: Int) -> Int {
+    rows * format.rowBytes(hidden: hidden) + min(rows, groups) * format.meanBytes(hidden: hidden)
   }
 }

@@ -14,7 +14,7 @@ public struct RowSource {
   }
 
   @inline(__always)
-  func row(_ index: Int, hidden: Int) -> UnsafePointer<Float> {
+  package func row(_ index: Int, hidden: Int) -> UnsafePointer<Float> {
     base + (indices.map { Int($0[index]) } ?? index) * hidden
   }
 }
@@ -28,5 +28,25 @@ public struct RowTarget {
     precondition(rows >= 0)
     self.base = base
     self.rows = rows
+  }
+}
+
+extension [RowTarget] {
+  /// Calls `body` with each run of bytes that groups of rows form, in their order.
+  package func forEachRun(hidden: Int, _ body: (UnsafeMutableRawBufferPointer) -> Void) {
+    var start: UnsafeMutablePointer<Float>?
+    var rows = 0
+    for group in self where group.rows > 0 {
+      if let open = start {
+        if open + rows * hidden == group.base {
+          rows += group.rows
+          continue
+        }
+        body(UnsafeMutableRawBufferPointer(start: open, count: 4 * rows * hidden))
+      }
+      start = group.base
+      rows = group.rows
+    }
+    if let start { body(UnsafeMutableRawBufferPointer(start: start, count: 4 * rows * hidden)) }
   }
 }

@@ -1,40 +1,47 @@
 import CrosspointCore
 
-/// What a rank tells another before it sends a frame: step, size, and rows per expert.
+/// What a rank tells another before it sends a frame: step, size, rows per expert, and the frame's header.
 ///
-/// A fixed-size record, little-endian words: magic · operation · sequence (two words) · frame bytes (two words) · groups ·
-/// checksum · rows of each group. Everything a receiver allocates follows from it, so it is checked before use.
+/// A fixed-size record, little-endian words: magic · operation · sequence (two words) · body bytes (two words) · groups ·
+/// checksum · rows of each group · header of the frame, zeros where none is sent. Everything a receiver allocates follows
+/// from it, so it is checked before use.
 struct Announcement {
   static let magic: UInt32 = 0x5850_4131  // "XPA1"
-  static let headerWords = 8
+  static let fixedWords = 8
 
-  /// Words of a record for at most `groups` groups.
-  static func words(groups: Int) -> Int { headerWords + groups }
+  /// Words of a record for at most `groups` groups and a frame header of at most `headerBytes`.
+  static func words(groups: Int, headerBytes: Int) -> Int { fixedWords + groups + (headerBytes + 3) / 4 }
 
   let words: UnsafeMutableBufferPointer<UInt32>
+  /// Groups that the record has room for; the frame's header lies behind them.
+  let capacity: Int
 
-  /// Fills the record.
-  func write(kind: LayerStatistics.TransferKind, sequence: UInt64, frameBytes: Int, rows: (Int) -> Int, groups: Int) {
-    words.update(repeating: 0)
+  /// Fills the record; the frame's header is there already.
+  func write(kind: LayerStatistics.TransferKind, sequence: UInt64, bodyBytes: Int, rows: (Int) -> Int, groups: Int) {
     words[0] = Self.magic
     words[1] = UInt32(kind.rawValue)
     words[2] = UInt32(truncatingIfNeeded: sequence)
     words[3] = UInt32(truncatingIfNeeded: sequence >> 32)
-    words[4] = UInt32(truncatingIfNeeded: frameBytes)
-    words[5] = UInt32(truncatingIfNeeded: frameBytes >> 32)
+    words[4] = UInt32(truncatingIfNeeded: bodyBytes)
+    words[5] = UInt32(truncatingIfNeeded: bodyBytes >> 32)
     words[6] = UInt32(groups)
-    for group in 0..<groups { words[Self.headerWords + group] = UInt32(rows(group)) }
+    for group in 0..<capacity { words[Self.fixedWords + group] = group < groups ? UInt32(rows(group)) : 0 }
     words[7] = checksum
   }
 
   var kindCode: Int { Int(words[1]) }
   var sequence: UInt64 { UInt64(words[2]) | UInt64(words[3]) << 32 }
-  var frameBytes: Int { Int(words[4]) | Int(words[5]) << 32 }
+  var bodyBytes: Int { Int(words[4]) | Int(words[5]) << 32 }
   var groups: Int { Int(words[6]) }
-  func rows(_ group: Int) -> Int { Int(words[Self.headerWords + group]) }
+  func rows(_ group: Int) -> Int { Int(words[Self.fixedWords + group]) }
+  var rows: Int { (0..<groups).reduce(0) { $0 + rows($1) } }
+  /// Room for the frame's header.
+  var header: UnsafeMutableRawBufferPointer {
+    UnsafeMutableRawBufferPointer(UnsafeMutableBufferPointer(rebasing: words[(Self.fixedWords + capacity)...]))
+  }
 
   /// Whether the record is one of ours and arrived as it was written.
-  var isIntact: Bool { words[0] == Self.magic && words[7] == checksum && groups + Self.headerWords <= words.count }
+  var isIntact: Bool { words[0] == Self.magic && words[7] == checksum && groups <= capacity }
 
   /// FNV-1a over all words but the checksum's own.
   private var checksum: UInt32 {

@@ -23,7 +23,9 @@ extension ExpertExchange {
   ) throws(CrosspointError) -> TokenBatch {
     var failure = problem(.combineBackward, handle, expects: .combined)
     if failure == nil {
-      failure = problem(.combineBackward, "outputGradient", outputGradient, rows: handle.tokenCount)
+      failure =
+        problem(.combineBackward, "outputGradient", outputGradient, rows: handle.tokenCount)
+        ?? checked("outputGradient", outputGradient)?.problem(.combineBackward, rank: fabric.rank)
     }
     var received: TokenBatch?
     var watch = Stopwatch()
@@ -74,6 +76,7 @@ extension ExpertExchange {
     let returnedBase = returned?.base
     try transfer.run(
       .dispatchBackward, format: options.wire.dispatchBackward, failure: failure,
+      checked: checked("rowGradient", rowGradient),
       sources: { peer, groups in expertSideSources(peer, handle, base, &groups) },
       targets: { peer, groups in sourceSideTargets(peer, handle, returnedBase!, &groups) })
     handle.stage = .finished

@@ -29,7 +29,7 @@ extension ExpertExchange {
     }
     let base = output.base
     try transfer.run(
-      .combine, format: options.wire.combine, failure: failure,
+      .combine, format: options.wire.combine, failure: failure, checked: checked("output", output),
       sources: { peer, groups in expertSideSources(peer, handle, base, &groups) },
       targets: { peer, groups in sourceSideTargets(peer, handle, handle.outputs.base, &groups) })
     handle.stage = .combined

@@ -22,6 +22,7 @@ extension ExpertExchange {
     let base = tokens.base
     try transfer.run(
       .dispatch, format: options.wire.dispatch, failure: failure,
+      checked: clusterer == nil ? checked("tokens", tokens) : nil,
       sources: { peer, groups in
         for expert in expertsOf(peer) { groups.append(dispatchSource(expert, handle, base)) }
       },

@@ -26,6 +26,8 @@ extension ExpertExchange {
     }
     if let problem = problem(.dispatch, "tokens", tokens, rows: routing.tokens) { return problem }
     guard options.nonFinite == .error else { return nil }
+    // Clusters mix rows: a value that is not finite must be found before. Without them each row is checked as it is sent.
+    if clusterer != nil, let problem = checked("tokens", tokens)?.problem(.dispatch, rank: fabric.rank) { return problem }
     for (slot, weight) in routing.topkWeights.enumerated() where !weight.isFinite && routing.topkIndices[slot] >= 0 {
       return CrosspointError(
         .nonFinite, operation: "dispatch", rank: fabric.rank, argument: "topkWeights",
@@ -34,19 +36,19 @@ extension ExpertExchange {
     return nil
   }
 
-  /// Shape and, by policy, finiteness of a batch that a caller hands in.
+  /// Shape of a batch that a caller hands in.
   func problem(_ kind: Kind, _ argument: String, _ batch: borrowing TokenBatch, rows: Int) -> CrosspointError? {
     if batch.hidden != layout.hidden {
       return invalid(kind, argument, "hidden \(batch.hidden), the layout has \(layout.hidden)")
     }
     if batch.rows != rows { return invalid(kind, argument, "\(batch.rows) rows, \(rows) expected") }
+    return nil
+  }
+
+  /// The batch, if its values must be finite.
+  func checked(_ argument: String, _ batch: borrowing TokenBatch) -> CheckedBatch? {
     guard options.nonFinite == .error else { return nil }
-    let count = batch.rows * batch.hidden
-    let index = kernels.first_nonfinite(batch.base, count)
-    guard index < count else { return nil }
-    return CrosspointError(
-      .nonFinite, operation: "\(kind.operation)", rank: fabric.rank, argument: argument,
-      "row \(index / batch.hidden), column \(index % batch.hidden) is \(batch.base[index])")
+    return CheckedBatch(argument: argument, base: batch.base, rows: batch.rows, hidden: batch.hidden)
   }
 
   /// Whether `handle` is this exchange's and at the right point of its life.
@@ -56,5 +58,28 @@ extension ExpertExchange {
       return misuse(kind, "it is \(handle.stage.rawValue), \(stage.rawValue) expected: use a handle once, in order")
     }
     return nil
+  }
+}
+
+/// A caller's batch whose values must be finite. Borrows its memory.
+struct CheckedBatch {
+  let argument: String
+  let base: UnsafePointer<Float>
+  let rows: Int
+  let hidden: Int
+
+  /// Names the first value that is not finite.
+  func problem(_ kind: LayerStatistics.TransferKind, rank: Int) -> CrosspointError? {
+    let count = rows * hidden
+    let index = kernels.first_nonfinite(base, count)
+    guard index < count else { return nil }
+    return CrosspointError(
+      .nonFinite, operation: "\(kind.operation)", rank: rank, argument: argument,
+      "row \(index / hidden), column \(index % hidden) is \(base[index])")
+  }
+
+  /// What was found while sending, by its place in the batch.
+  func named(_ error: CrosspointError, _ kind: LayerStatistics.TransferKind, rank: Int) -> CrosspointError {
+    error.code == .nonFinite ? problem(kind, rank: rank) ?? error : error
   }
 }

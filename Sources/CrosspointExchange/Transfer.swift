@@ -11,12 +11,16 @@ import CrosspointTokens
 
 /// Moves groups of rows between all ranks: announce, agree, move, agree.
 ///
-/// Every transfer of a training step is one ``run(_:format:failure:sources:sized:targets:)``:
+/// Every transfer of a training step is one ``run(_:format:failure:checked:sources:sized:targets:)``:
 /// 1. encode one frame per other rank;
-/// 2. announce step, sizes and row counts to every rank;
-/// 3. check the announcements, allocate, and agree that every rank is able to go on;
-/// 4. exchange the frames, decoding each as it arrives; rows for this rank itself are copied, never coded;
+/// 2. announce step, sizes, row counts and the frame's header to every rank;
+/// 3. check the announcements, allocate, copy the rows that stay on this rank (never coded), and agree that every rank is
+///    able to go on;
+/// 4. exchange the bodies of the frames, decoding each as it arrives;
 /// 5. agree that every frame was intact.
+///
+/// Plain fp32 rows are not coded either. Large groups of them travel as a block each, out of the memory where they lie
+/// unless they must be gathered, into the memory where they belong; both ends only sum them.
 ///
 /// Buffers come from the pool: in the steady state nothing is allocated.
 final class Transfer {
@@ -31,12 +35,17 @@ final class Transfer {
     var slowestRank = 0
   }
 
+  /// Bytes of a group, on average, from which rows travel as a block per group.
+  private static let worthBlock = 1 << 16
+
   private(set) var measure = Measure()
   private let fabric: any Fabric
   private let codec: RowCodec
   private let packing: Packing
   private let pool: BufferPool
   private let rowBytes: Int
+  /// The most groups of any frame: blocks that each rank has in an exchange of bodies.
+  private let groupCapacity: Int
   private let announcementWords: Int
   private let announced: BufferPool.Buffer
   private let received: BufferPool.Buffer
@@ -50,6 +59,9 @@ final class Transfer {
   private var targets: [RowTarget] = []
   private var outgoing: [UnsafeRawBufferPointer]
   private var incoming: [UnsafeMutableRawBufferPointer]
+  private var bodyBytes: [Int]
+  /// Whether a peer's body arrives where its rows belong.
+  private var arrivesInPlace: [Bool]
 
   init(
     fabric: any Fabric, layout: ExpertLayout, codec: RowCodec, packing: Packing, agreement: Agreement, pool: BufferPool
@@ -60,7 +72,9 @@ final class Transfer {
     self.pool = pool
     let ranks = fabric.rankCount
     rowBytes = layout.hidden * MemoryLayout<Float>.stride
-    announcementWords = Announcement.words(groups: layout.experts(of: 0, rankCount: ranks).count)
+    groupCapacity = max(1, layout.experts(of: 0, rankCount: ranks).count)
+    announcementWords = Announcement.words(
+      groups: groupCapacity, headerBytes: RowCodec.headerBytes(groups: groupCapacity))
     let size = announcementWords * 4
     let announced = try pool.lease(bytes: ranks * size)
     let received = try pool.lease(bytes: ranks * size)
@@ -71,8 +85,10 @@ final class Transfer {
       UnsafeMutableRawBufferPointer(start: received.base + $0 * size, count: size)
     }
     self.agreement = agreement
-    outgoing = Array(repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: ranks)
-    incoming = Array(repeating: UnsafeMutableRawBufferPointer(start: nil, count: 0), count: ranks)
+    outgoing = Array(repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: ranks * groupCapacity)
+    incoming = Array(repeating: UnsafeMutableRawBufferPointer(start: nil, count: 0), count: ranks * groupCapacity)
+    bodyBytes = Array(repeating: 0, count: ranks)
+    arrivesInPlace = Array(repeating: false, count: ranks)
   }
 
   deinit {
@@ -84,11 +100,13 @@ final class Transfer {
   ///
   /// - Parameters:
   ///   - failure: what already went wrong on this rank; it is thrown on every rank.
+  ///   - checked: the batch that the rows come from, if they must be finite; each row is looked at just before it is read
+  ///     for the transfer.
   ///   - sources: appends the groups of rows for a peer.
   ///   - sized: called once every peer's row counts are known (`rows(source, group)`), before ``targets`` is asked.
   ///   - targets: appends where a peer's groups of rows go.
   func run(
-    _ kind: LayerStatistics.TransferKind, format: WireFormat, failure: CrosspointError?,
+    _ kind: LayerStatistics.TransferKind, format: WireFormat, failure: CrosspointError?, checked: CheckedBatch? = nil,
     sources collectSources: (_ peer: Int, _ groups: inout [RowSource]) -> Void,
     sized: (_ rows: (_ source: Int, _ group: Int) -> Int) throws(CrosspointError) -> Void = {
       _ throws(CrosspointError) in
@@ -103,9 +121,13 @@ final class Transfer {
     var frames: BufferPool.Buffer?
     defer { if let frames { pool.release(frames) } }
     if failure == nil {
-      do throws(CrosspointError) { frames = try encode(format, collectSources) } catch { failure = error }
+      do throws(CrosspointError) {
+        frames = try encode(format, checked != nil, collectSources)
+      } catch {
+        failure = checked?.named(error, kind, rank: fabric.rank) ?? error
+      }
     }
-    if failure != nil { clear(&outgoing) }
+    if failure != nil { clearOutgoing() }
     measure.encode = watch.lap()
 
     try announce(kind, failed: failure != nil, collectSources)
@@ -117,17 +139,19 @@ final class Transfer {
       do throws(CrosspointError) {
         try check(kind, format)
         try sized { source, group in announcement(of: source).rows(group) }
-        staging = try leaseStaging()
+        staging = try placeIncoming(format, collectTargets)
+        try copyOwn(checked != nil, collectSources, collectTargets)
       } catch {
-        failure = error
+        failure = checked?.named(error, kind, rank: fabric.rank) ?? error
       }
     }
+    let copySeconds = watch.lap()
+    var decodeSeconds = copySeconds
     try agreement.settle(failure, operation: kind.operation)
 
-    var decodeSeconds = 0.0
     try fabric.exchange(send: outgoing, receive: incoming, operation: kind.operation) { peer in
       var decodeWatch = Stopwatch()
-      do throws(CrosspointError) { try take(from: peer, collectSources, collectTargets) } catch {
+      do throws(CrosspointError) { try take(from: peer, collectTargets) } catch {
         // A frame that does not decode is its sender's; anything else is this rank's own.
         let isFrame = error.code == .corruptFrame || error.code == .truncatedFrame
         failure = failure ?? (isFrame ? error.on(rank: peer) : error)
@@ -135,40 +159,75 @@ final class Transfer {
       decodeSeconds += decodeWatch.lap()
     }
     measure.decode = decodeSeconds
-    measure.wait = max(0, watch.lap() - decodeSeconds)
+    measure.wait = max(0, watch.lap() - decodeSeconds + copySeconds)
     try agreement.settle(failure, waitSeconds: measure.skew, operation: kind.operation)
     measure.slowestRank = agreement.slowestRank
   }
 
   // MARK: - Steps
 
-  /// Encodes one frame per other rank that gets rows, side by side in one buffer.
+  /// Encodes one frame per other rank that gets rows: headers into the announcements, bodies side by side in one buffer,
+  /// except those that can be sent from where their rows lie.
   private func encode(
-    _ format: WireFormat, _ collectSources: (Int, inout [RowSource]) -> Void
+    _ format: WireFormat, _ requiringFinite: Bool, _ collectSources: (Int, inout [RowSource]) -> Void
   ) throws(CrosspointError) -> BufferPool.Buffer {
+    clearOutgoing()
     var capacity = 0
     for peer in 0..<fabric.rankCount where peer != fabric.rank {
       gather(peer, collectSources)
-      capacity += codec.maximumFrameBytes(format, rows: sources.rowCount, groups: sources.count)
+      if !canSendInPlace(format) {
+        capacity += codec.maximumBodyBytes(format, rows: sources.rowCount, groups: sources.count)
+      }
     }
-    let frames = try pool.lease(bytes: capacity)
+    let bodies = try pool.lease(bytes: capacity)
     do throws(CrosspointError) {
       var offset = 0
-      clear(&outgoing)
       for peer in 0..<fabric.rankCount where peer != fabric.rank {
         gather(peer, collectSources)
         guard sources.rowCount > 0 else { continue }
-        let room = UnsafeMutableRawBufferPointer(start: frames.base + offset, count: capacity - offset)
-        let size = try codec.encode(sources, as: format, packing: packing, into: room)
-        outgoing[peer] = UnsafeRawBufferPointer(start: frames.base + offset, count: size)
-        offset += size
+        let header = announcement(to: peer).header
+        let blocks = peer * groupCapacity
+        if canSendInPlace(format) {
+          bodyBytes[peer] = try codec.seal(sources, requiringFinite: requiringFinite, header: header)
+          for (group, source) in sources.enumerated() {
+            outgoing[blocks + group] = UnsafeRawBufferPointer(start: source.base, count: source.rows * rowBytes)
+          }
+        } else {
+          let room = UnsafeMutableRawBufferPointer(start: bodies.base + offset, count: capacity - offset)
+          let size = try codec.encode(
+            sources, as: format, packing: packing, requiringFinite: requiringFinite, header: header, body: room)
+          bodyBytes[peer] = size
+          outgoing[blocks] = UnsafeRawBufferPointer(start: room.baseAddress, count: size)
+          if travelsByGroup(format, rows: sources.rowCount, groups: sources.count, bodyBytes: size) {
+            var start = 0
+            for (group, source) in sources.enumerated() {
+              outgoing[blocks + group] = UnsafeRawBufferPointer(rebasing: room[start..<start + source.rows * rowBytes])
+              start += source.rows * rowBytes
+            }
+          }
+          offset += size
+        }
       }
-      measure.wireBytes = offset + (fabric.rankCount - 1) * announcementWords * 4
+      measure.wireBytes = bodyBytes.reduce(0, +) + (fabric.rankCount - 1) * announcementWords * 4
     } catch {
-      pool.release(frames)
+      pool.release(bodies)
       throw error
     }
-    return frames
+    return bodies
+  }
+
+  /// Whether the rows of a body travel as one block per group: plain rows, enough of them to be worth several messages.
+  /// Both ends decide it from what is announced.
+  private func travelsByGroup(_ format: WireFormat, rows: Int, groups: Int, bodyBytes: Int) -> Bool {
+    format == .fp32 && bodyBytes == rows * rowBytes && codec.rowsFillChecksumSteps
+      && bodyBytes >= groups * Self.worthBlock
+  }
+
+  /// Whether the gathered sources form a body as they lie.
+  private func canSendInPlace(_ format: WireFormat) -> Bool {
+    let rows = sources.rowCount
+    return packing == .none && sources.allSatisfy { $0.indices == nil }
+      && travelsByGroup(format, rows: rows, groups: sources.count, bodyBytes: rows * rowBytes)
   }
 
   /// Exchanges announcements.
@@ -178,9 +237,8 @@ final class Transfer {
     for peer in 0..<fabric.rankCount {
       sources.removeAll(keepingCapacity: true)
       if !failed { collectSources(peer, &sources) }
-      let record = Announcement(words: words(of: announced, peer))
-      record.write(
-        kind: kind, sequence: sequence, frameBytes: outgoing[peer].count, rows: { sources[$0].rows },
+      announcement(to: peer).write(
+        kind: kind, sequence: sequence, bodyBytes: bodyBytes[peer], rows: { sources[$0].rows },
         groups: sources.count)
     }
     try fabric.exchange(send: announcements, receive: announcementsReceived, operation: kind.operation)
@@ -201,45 +259,81 @@ final class Transfer {
           "rank \(peer) is at \(theirs) (transfer \(record.sequence)), rank \(fabric.rank) at \(kind.operation) "
             + "(transfer \(sequence)): every rank must make the same calls in the same order")
       }
-      var rows = 0
-      for group in 0..<record.groups { rows += record.rows(group) }
-      let most = codec.maximumFrameBytes(format, rows: rows, groups: record.groups)
-      guard peer == fabric.rank || record.frameBytes <= most else {
-        throw refuse(.corruptFrame, "\(record.frameBytes) bytes announced for \(rows) rows, at most \(most) possible")
+      let rows = record.rows
+      let most = codec.maximumBodyBytes(format, rows: rows, groups: record.groups)
+      guard record.bodyBytes <= most else {
+        throw refuse(.corruptFrame, "\(record.bodyBytes) bytes announced for \(rows) rows, at most \(most) possible")
       }
     }
   }
 
-  /// One buffer for all frames to come.
-  private func leaseStaging() throws(CrosspointError) -> BufferPool.Buffer {
-    var total = 0
-    for peer in 0..<fabric.rankCount where peer != fabric.rank { total += announcement(of: peer).frameBytes }
-    let staging = try pool.lease(bytes: total)
-    var offset = 0
+  /// Decides where each body arrives: where its rows belong, if they travel as they are, or in one buffer for all others.
+  private func placeIncoming(
+    _ format: WireFormat, _ collectTargets: (Int, inout [RowTarget]) -> Void
+  ) throws(CrosspointError) -> BufferPool.Buffer {
+    var staged = 0
     for peer in 0..<fabric.rankCount {
-      let size = peer == fabric.rank ? 0 : announcement(of: peer).frameBytes
-      incoming[peer] = UnsafeMutableRawBufferPointer(start: staging.base + offset, count: size)
+      let blocks = peer * groupCapacity
+      for group in 0..<groupCapacity { incoming[blocks + group] = UnsafeMutableRawBufferPointer(start: nil, count: 0) }
+      arrivesInPlace[peer] = false
+      let size = announcement(of: peer).bodyBytes
+      guard peer != fabric.rank, size > 0 else { continue }
+      gather(peer, collectTargets)
+      let rows = targets.rowCount
+      if travelsByGroup(format, rows: rows, groups: targets.count, bodyBytes: size) {
+        for (group, target) in targets.enumerated() {
+          incoming[blocks + group] = UnsafeMutableRawBufferPointer(start: target.base, count: target.rows * rowBytes)
+        }
+        arrivesInPlace[peer] = true
+      } else if format == .fp32, let run = targets.run(hidden: codec.hidden), run.count == size {
+        incoming[blocks] = run
+        arrivesInPlace[peer] = true
+      } else {
+        staged += size
+      }
+    }
+    let staging = try pool.lease(bytes: staged)
+    var offset = 0
+    for peer in 0..<fabric.rankCount where peer != fabric.rank && !arrivesInPlace[peer] {
+      let size = announcement(of: peer).bodyBytes
+      incoming[peer * groupCapacity] = UnsafeMutableRawBufferPointer(start: staging.base + offset, count: size)
       offset += size
     }
     return staging
   }
 
-  /// Decodes a peer's frame, or copies this rank's own rows.
-  private func take(
-    from peer: Int, _ collectSources: (Int, inout [RowSource]) -> Void,
+  /// Copies this rank's rows for itself.
+  private func copyOwn(
+    _ requiringFinite: Bool, _ collectSources: (Int, inout [RowSource]) -> Void,
     _ collectTargets: (Int, inout [RowTarget]) -> Void
   ) throws(CrosspointError) {
-    targets.removeAll(keepingCapacity: true)
-    collectTargets(peer, &targets)
-    guard peer == fabric.rank else {
-      if incoming[peer].count > 0 || targets.contains(where: { $0.rows > 0 }) {
-        try codec.decode(UnsafeRawBufferPointer(incoming[peer]), into: targets)
-      }
-      return
-    }
-    gather(peer, collectSources)
+    gather(fabric.rank, collectSources)
+    gather(fabric.rank, collectTargets)
     measure.localBytes = sources.rowCount * rowBytes
-    for (source, target) in zip(sources, targets) { source.copy(to: target, rowBytes: rowBytes) }
+    for (source, target) in zip(sources, targets) {
+      for index in 0..<source.rows {
+        let row = source.row(index, hidden: codec.hidden)
+        if requiringFinite { try codec.requireFinite(row) }
+        memcpy(target.base + index * codec.hidden, row, rowBytes)
+      }
+    }
+  }
+
+  /// Decodes a peer's frame.
+  private func take(
+    from peer: Int, _ collectTargets: (Int, inout [RowTarget]) -> Void
+  ) throws(CrosspointError) {
+    guard peer != fabric.rank else { return }
+    gather(peer, collectTargets)
+    let body = UnsafeRawBufferPointer(incoming[peer * groupCapacity])
+    guard arrivesInPlace[peer] || body.count > 0 || targets.rowCount > 0 else { return }
+    let header = UnsafeRawBufferPointer(
+      rebasing: announcement(of: peer).header[..<RowCodec.headerBytes(groups: targets.count)])
+    if arrivesInPlace[peer] {
+      try codec.verify(header: header, in: targets)
+    } else {
+      try codec.decode(header: header, body: body, into: targets)
+    }
   }
 
   // MARK: - Views
@@ -249,16 +343,29 @@ final class Transfer {
     collect(peer, &sources)
   }
 
-  private func clear(_ blocks: inout [UnsafeRawBufferPointer]) {
-    for peer in blocks.indices { blocks[peer] = UnsafeRawBufferPointer(start: nil, count: 0) }
+  private func gather(_ peer: Int, _ collect: (Int, inout [RowTarget]) -> Void) {
+    targets.removeAll(keepingCapacity: true)
+    collect(peer, &targets)
   }
 
-  private func words(of buffer: BufferPool.Buffer, _ peer: Int) -> UnsafeMutableBufferPointer<UInt32> {
+  /// Nothing to send to anybody.
+  private func clearOutgoing() {
+    for block in outgoing.indices { outgoing[block] = UnsafeRawBufferPointer(start: nil, count: 0) }
+    for peer in bodyBytes.indices {
+      bodyBytes[peer] = 0
+      let header = announcement(to: peer).header
+      header.initializeMemory(as: UInt8.self, repeating: 0)
+    }
+  }
+
+  private func announcement(to peer: Int) -> Announcement { announcement(announced, peer) }
+  private func announcement(of peer: Int) -> Announcement { announcement(received, peer) }
+
+  private func announcement(_ buffer: BufferPool.Buffer, _ peer: Int) -> Announcement {
     let base = buffer.base.assumingMemoryBound(to: UInt32.self)
-    return UnsafeMutableBufferPointer(start: base + peer * announcementWords, count: announcementWords)
+    let words = UnsafeMutableBufferPointer(start: base + peer * announcementWords, count: announcementWords)
+    return Announcement(words: words, capacity: groupCapacity)
   }
-
-  private func announcement(of peer: Int) -> Announcement { Announcement(words: words(of: received, peer)) }
 }
 
 extension LayerStatistics.TransferKind {
@@ -277,15 +384,17 @@ extension [RowSource] {
   fileprivate var rowCount: Int { reduce(0) { $0 + $1.rows } }
 }
 
-extension RowSource {
-  /// Copies the rows bit for bit.
-  fileprivate func copy(to target: RowTarget, rowBytes: Int) {
-    guard rows > 0 else { return }
-    guard let indices else {
-      memcpy(target.base, base, rows * rowBytes)
-      return
+extension [RowTarget] {
+  fileprivate var rowCount: Int { reduce(0) { $0 + $1.rows } }
+
+  /// The run of bytes that all rows form; `nil` if they lie in several places.
+  fileprivate func run(hidden: Int) -> UnsafeMutableRawBufferPointer? {
+    var runs = 0
+    var last: UnsafeMutableRawBufferPointer?
+    forEachRun(hidden: hidden) { run in
+      runs += 1
+      last = run
     }
-    let stride = rowBytes / MemoryLayout<Float>.stride
-    for row in 0..<rows { memcpy(target.base + row * stride, base + Int(indices[row]) * stride, rowBytes) }
+    return runs == 1 ? last : nil
   }
 }

@@ -17,13 +17,16 @@ public protocol Fabric: AnyObject {
 
   /// Sends `send[p]` to every rank p and fills `receive[p]` with what rank p sends here. Collective.
   ///
+  /// Bytes may lie in several places: with B blocks per rank, the same B on every rank, those of rank p are numbers
+  /// `p · B ..< (p + 1) · B` of both arrays, and block i of a rank fills block i of another.
+  ///
   /// - Parameters:
-  ///   - send: one block per rank, `send[rank]` included (copied locally).
-  ///   - receive: one block per rank; `receive[p].count` must equal the bytes that p sends here. A rank that sends more
+  ///   - send: B blocks per rank, mostly one; those for this rank itself are copied locally.
+  ///   - receive: as many; `receive[p].count` must equal the bytes that p sends here. A rank that sends more
   ///     or fewer bytes is caught: ``CrosspointError/Code/truncatedFrame`` naming the sender.
   ///   - operation: the public call on whose behalf this runs, for error messages.
-  ///   - arrived: called once per rank as soon as `receive[p]` is complete (empty blocks included), in the order of
-  ///     arrival, while other blocks are still under way.
+  ///   - arrived: called once per rank as soon as all it sends is complete (empty blocks included), in the order of
+  ///     arrival, while other ranks' blocks are still under way.
   /// - Throws: `truncatedFrame`, `deadlineExceeded`, `rankLost`, `transport`. After an error the fabric is unusable.
   func exchange(
     send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,

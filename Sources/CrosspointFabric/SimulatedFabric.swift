@@ -23,14 +23,15 @@ final class SimulatedFabric: Fabric {
     send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
     arrived: (_ source: Int) -> Void
   ) throws(CrosspointError) {
-    precondition(send.count == rankCount && receive.count == rankCount, "one block per rank")
+    precondition(send.count.isMultiple(of: rankCount) && send.count == receive.count, "as many blocks for each rank")
     let exchange = begun
     begun += 1
     try suffer(exchange, operation)
     let transfer = Switchboard.Transfer(
       rank: rank, send: send, receive: receive, operation: operation, deadline: deadline)
     try switchboard.exchange(transfer) { source in
-      flipBytes(of: receive[source], from: source, exchange)
+      let share = receive.count / rankCount
+      flipBytes(of: receive[(source * share)..<((source + 1) * share)], from: source, exchange)
       arrived(source)
     }
   }
@@ -58,11 +59,17 @@ final class SimulatedFabric: Fabric {
       "the rank \(how) at exchange \(exchange), as it was told to")
   }
 
-  private func flipBytes(of block: UnsafeMutableRawBufferPointer, from source: Int, _ exchange: Int) {
+  private func flipBytes(
+    of blocks: ArraySlice<UnsafeMutableRawBufferPointer>, from source: Int, _ exchange: Int
+  ) {
     for fault in faults where fault.rank == source && fault.exchange == exchange {
       guard case .flippedByte(receiver: rank, let offset) = fault.kind else { continue }
-      precondition(offset < block.count, "no byte \(offset) in a block of \(block.count): the fault hits nothing")
-      block[offset] = ~block[offset]
+      var start = 0
+      for block in blocks {
+        if (start..<start + block.count).contains(offset) { block[offset - start] = ~block[offset - start] }
+        start += block.count
+      }
+      precondition(offset < start, "no byte \(offset) among \(start): the fault hits nothing")
     }
   }
 }

@@ -53,39 +53,53 @@ extension Switchboard {
       if best.map({ time < $0.time }) ?? true { best = (source, time) }
     }
     guard let link, let found = best, found.source != receiver else { return best }
-    let busy = link.transmission(of: desks[found.source].blocks[receiver].count)
+    let busy = link.transmission(of: bytes(from: found.source, to: receiver))
     return (found.source, max(found.time, portFree + busy))
   }
 
   /// When the last byte of a posted block would arrive at an idle port.
   private func departure(from source: Int, to receiver: Int) -> ContinuousClock.Instant {
     let desk = desks[source]
-    guard let link, source != receiver, !desk.blocks[receiver].isEmpty else { return desk.postedAt }
-    var bytes = 0
+    guard let link, source != receiver, bytes(from: source, to: receiver) > 0 else { return desk.postedAt }
+    var queued = 0
     var target = source
     repeat {
       target = (target + 1) % desks.count
-      bytes += desk.blocks[target].count
+      queued += bytes(from: source, to: target)
     } while target != receiver
-    return desk.postedAt + link.latency + link.transmission(of: bytes)
+    return desk.postedAt + link.latency + link.transmission(of: queued)
   }
 
-  /// Copies the block of `source` and marks it taken. The lock is held, but not during the copy.
+  /// What `source` has posted for `receiver`.
+  private func bytes(from source: Int, to receiver: Int) -> Int {
+    let share = desks[source].blocks.count / desks.count
+    return (0..<share).reduce(0) { $0 + desks[source].blocks[receiver * share + $1].count }
+  }
+
+  /// Copies the blocks of `source` and marks them taken. The lock is held, but not during the copy.
   private func copy(from source: Int, _ transfer: Transfer) throws(CrosspointError) {
     let rank = transfer.rank
-    let block = desks[source].blocks[rank]
-    let target = transfer.receive[source]
-    guard block.count == target.count else {
+    let share = transfer.receive.count / desks.count
+    let isExpected = desks[source].blocks.count == transfer.receive.count
+      && (0..<share).allSatisfy {
+        desks[source].blocks[rank * share + $0].count == transfer.receive[source * share + $0].count
+      }
+    guard isExpected else {
+      let sent = bytes(from: source, to: rank)
+      let expected = transfer.receive[source * share..<(source + 1) * share].reduce(0) { $0 + $1.count }
       throw leave(
         rank,
         CrosspointError(
           .truncatedFrame, operation: transfer.operation.description, rank: source, argument: "receive",
-          "it sends \(block.count) bytes to rank \(rank), which expects \(target.count): counts and data disagree"))
+          "it sends \(sent) bytes to rank \(rank), which expects \(expected): counts and data disagree"))
     }
     desks[source].readers += 1
-    monitor.unlock()
-    target.copyMemory(from: block)
-    monitor.lock()
+    for index in 0..<share {
+      let block = desks[source].blocks[rank * share + index]
+      monitor.unlock()
+      transfer.receive[source * share + index].copyMemory(from: block)
+      monitor.lock()
+    }
     desks[source].readers -= 1
     desks[source].taken[rank] = desks[rank].begun
     if desks[source].readers == 0 { monitor.broadcast() }

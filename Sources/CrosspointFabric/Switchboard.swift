@@ -8,7 +8,7 @@ final class Switchboard: @unchecked Sendable {
   struct Desk {
     /// Exchanges this rank has begun.
     var begun = 0
-    /// Blocks of the exchange under way, one per receiver; empty otherwise.
+    /// Blocks of the exchange under way, as many per receiver; empty otherwise.
     var blocks: [UnsafeRawBufferPointer] = []
     var postedAt = ContinuousClock.now
     /// For each receiver, the exchanges it has taken its block of.
@@ -76,9 +76,9 @@ final class Switchboard: @unchecked Sendable {
   /// Records why `rank` leaves, takes its blocks back and wakes the others. The lock is held.
   func leave(_ rank: Int, _ error: CrosspointError) -> CrosspointError {
     if desks[rank].end == nil { desks[rank].end = error }
-    desks[rank].blocks = []
     monitor.broadcast()
     while desks[rank].readers > 0 { monitor.wait() }
+    desks[rank].blocks = []
     return error
   }
 }

@@ -23,17 +23,21 @@ extension MPIFabric {
     send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
     arrived: (_ source: Int) -> Void
   ) throws(CrosspointError) {
-    precondition(send.count == rankCount, "\(send.count) blocks to send to \(rankCount) ranks")
-    precondition(receive.count == rankCount, "\(receive.count) blocks to receive from \(rankCount) ranks")
+    precondition(
+      send.count.isMultiple(of: rankCount) && send.count == receive.count,
+      "\(send.count) blocks to send to and \(receive.count) to receive from \(rankCount) ranks")
     if let failure { throw failure }
     do {
       let expiry = ContinuousClock.now + deadline
       let tag = sequence % tagCount
       sequence += 1
       try post(send, tag, operation)
-      try copyOwnBlock(from: send[rank], to: receive[rank], operation)
+      for block in blocks(of: rank, send.count) { try copyOwnBlock(from: send[block], to: receive[block], operation) }
       for source in 0..<rankCount {
-        let chunks = source == rank ? 0 : Chunks(bytes: receive[source].count, limit: chunkLimit).count
+        var chunks = 0
+        if source != rank {
+          for block in blocks(of: source, receive.count) { chunks += messages(block, receive[block].count, receive.count) }
+        }
         sources[source] = Source(chunks: chunks)
         if chunks == 0 { arrived(source) }
       }
@@ -54,16 +58,29 @@ extension MPIFabric {
     transfers.removeAll(keepingCapacity: true)
     for step in 1..<max(1, rankCount) {
       let peer = (rank + step) % rankCount
-      let chunks = Chunks(bytes: send[peer].count, limit: chunkLimit)
-      for chunk in 0..<chunks.count {
-        do {
-          try group.send(.init(rebasing: send[peer][chunks.range(chunk)]), to: peer, tag: tag)
-        } catch {
-          throw CrosspointError(error, operation: operation.description)
+      for block in blocks(of: peer, send.count) {
+        let chunks = Chunks(bytes: send[block].count, limit: chunkLimit)
+        for chunk in 0..<messages(block, send[block].count, send.count) {
+          do {
+            try group.send(.init(rebasing: send[block][chunks.range(chunk)]), to: peer, tag: tag)
+          } catch {
+            throw CrosspointError(error, operation: operation.description)
+          }
+          transfers.append(Transfer(peer: peer, kind: .send))
         }
-        transfers.append(Transfer(peer: peer, kind: .send))
       }
     }
+  }
+
+  /// The blocks of one rank among `count` of all.
+  private func blocks(of peer: Int, _ count: Int) -> Range<Int> {
+    let share = count / rankCount
+    return peer * share..<(peer + 1) * share
+  }
+
+  /// Messages that a block takes: at least one for a rank's first block, none for an empty one behind it.
+  private func messages(_ block: Int, _ bytes: Int, _ count: Int) -> Int {
+    bytes == 0 && !block.isMultiple(of: count / rankCount) ? 0 : Chunks(bytes: bytes, limit: chunkLimit).count
   }
 
   private func copyOwnBlock(
@@ -91,7 +108,7 @@ extension MPIFabric {
       do {
         while awaited > 0, let arrival = try group.arrival(tag: tag) {
           let waitedFor = sources[arrival.source].chunks - sources[arrival.source].started
-          let error = try accept(arrival, into: receive[arrival.source], operation)
+          let error = try accept(arrival, into: receive, operation)
           awaited -= error == nil ? 1 : waitedFor
           fault = fault ?? error
           active += 1
@@ -114,14 +131,27 @@ extension MPIFabric {
   /// Starts to receive a message: to its place, or aside if its length is wrong. Then nothing more is awaited from its
   /// sender, and the error is returned.
   private func accept(
-    _ arrival: RequestGroup.Arrival, into block: UnsafeMutableRawBufferPointer, _ operation: StaticString
+    _ arrival: RequestGroup.Arrival, into receive: [UnsafeMutableRawBufferPointer], _ operation: StaticString
   ) throws(MPIError) -> CrosspointError? {
     let peer = arrival.source
     let source = sources[peer]
-    let chunks = Chunks(bytes: block.count, limit: chunkLimit)
-    if source.started < source.chunks, chunks.range(source.started).count == arrival.byteCount {
+    // The block and the part of it that come next.
+    var chunk = source.started
+    var (expected, before) = (0, 0)
+    var place: UnsafeMutableRawBufferPointer?
+    for block in blocks(of: peer, receive.count) {
+      let count = messages(block, receive[block].count, receive.count)
+      expected += receive[block].count
+      if place == nil { before += min(receive[block].count, chunk * chunkLimit) }
+      if place == nil, chunk < count {
+        let range = Chunks(bytes: receive[block].count, limit: chunkLimit).range(chunk)
+        place = UnsafeMutableRawBufferPointer(rebasing: receive[block][range])
+      }
+      chunk -= count
+    }
+    if source.started < source.chunks, let place, place.count == arrival.byteCount {
       sources[peer].started += 1
-      try group.receive(arrival, into: .init(rebasing: block[chunks.range(source.started)]))
+      try group.receive(arrival, into: place)
       transfers.append(Transfer(peer: peer, kind: .block))
       return nil
     }
@@ -129,8 +159,7 @@ extension MPIFabric {
     try group.receive(arrival, into: aside)
     transfers.append(Transfer(peer: peer, kind: .stray(aside)))
     sources[peer].started = source.chunks
-    let before = source.started * chunkLimit
-    let message = "\(before + arrival.byteCount) bytes or more where rank \(rank) expects \(block.count)"
+    let message = "\(before + arrival.byteCount) bytes or more where rank \(rank) expects \(expected)"
     return truncated(peer, message, operation)
   }
 
