@@ -3,14 +3,15 @@
 
   benchmarks/compare_training.py off=results/off.json crosspoint=results/crosspoint.json
 
-Each argument is NAME=SUMMARY.json, as written by `moe-lm train --summary`. MB sent is its wireBytes: what went over
-the wire in dispatch, combine and their gradients.
+Each argument is NAME=SUMMARY.json, as written by `moe-lm train --summary`. Rows sent and wire bytes are those of the last
+quarter of the training, wire bytes held against the same transfers uncompressed in fp32; MB sent is the whole run's. Both
+count what went over the wire in dispatch, combine and their gradients.
 """
 import argparse
 import json
 import sys
 
-HEADER = ["run", "bits per byte", "difference", "rows sent", "MB sent", "of the first", "ms per step"]
+HEADER = ["run", "held-out bits per byte", "difference", "rows sent", "wire bytes of fp32", "MB sent", "ms per step"]
 
 
 def summary(path):
@@ -29,9 +30,9 @@ def line(name, run, first):
             name,
             f"{run['valBitsPerByte']:.4f}",
             "" if run is first else f"{100 * (run['valBitsPerByte'] / first['valBitsPerByte'] - 1):+.2f} %",
-            f"{100 * run['rowsSentFraction']:.1f} %",
-            f"{run['wireBytes'] / 1e6:.1f}",
-            f"{100 * run['wireBytes'] / first['wireBytes']:.1f} %" if first["wireBytes"] else "–",
+            f"{100 * run['rowsSentFractionLastQuarter']:.1f} %",
+            f"{100 * run['wireFractionLastQuarter']:.1f} %",
+            f"{run['wireBytes'] / 1e6:,.0f}",
             f"{1e3 * run['stepSeconds']:.0f}",
         ]
     except KeyError as error:

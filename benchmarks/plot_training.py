@@ -46,34 +46,66 @@ def running_mean(points, window):
     return [(step, size, mean) for (step, size, _), mean in zip(points, means)]
 
 
-def draw(curves, output):
+def label(name, runs):
+    """The name, what its runs end at, and what they sent, on average."""
+    ends = [held_out[-1] if held_out else training[-1] for training, held_out in runs]
+    bits = sum(end[2] for end in ends) / len(ends)
+    sent = sum(end[1] for end in ends) / len(ends)
+    seeds = f", {len(runs)} seeds" if len(runs) > 1 else ""
+    return f"{name}: {bits:.3f} bits per byte, {sent / 1e6:,.0f} MB sent{seeds}"
+
+
+def top(runs):
+    """The loss after a tenth of the steps: above it lies the fall from chance, which would flatten all the rest."""
+    curves = [training or held_out for training, held_out in runs]
+    return max(curve[len(curve) // 10][2] for curve in curves)
+
+
+def draw(curves, title, output):
     import matplotlib
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
-    names = list(dict.fromkeys(name for name, _ in curves))
-    colours = {name: f"C{index % 10}" for index, name in enumerate(names)}
-    figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.2), sharey=True, constrained_layout=True)
-    labelled = set()
+    runs = {}
     for name, path in curves:
         training, held_out = read(path)
-        training = running_mean(training, max(1, len(training) // 50))
-        for panel, coordinate, unit in zip(panels, (0, 1), (1, 1e6)):
-            for points, style in ((training, {"alpha": 0.35, "linewidth": 1}), (held_out, {"marker": "o", "markersize": 3})):
-                # Nothing has been sent before the first step: no place for it on a logarithmic axis.
-                shown = [p for p in points if coordinate == 0 or p[1] > 0]
-                if shown:
-                    panel.plot([p[coordinate] / unit for p in shown], [p[2] for p in shown], color=colours[name], **style)
-        if name not in labelled:
-            panels[0].plot([], [], color=colours[name], label=name)
-            labelled.add(name)
+        runs.setdefault(name, []).append((running_mean(training, max(1, len(training) // 50)), held_out))
+    figure, panels = pyplot.subplots(1, 2, figsize=(12, 5), sharey=True, constrained_layout=True)
+    for index, (name, group) in enumerate(runs.items()):
+        colour = f"C{index % 10}"
+        for training, held_out in group:
+            for panel, coordinate, unit in zip(panels, (0, 1), (1, 1e6)):
+                for points, style in ((training, {"alpha": 0.4, "linewidth": 1}),
+                                      (held_out, {"marker": "o", "markersize": 4, "linewidth": 1.6})):
+                    # Nothing has been sent before the first step: no place for it on a logarithmic axis.
+                    shown = [p for p in points if coordinate == 0 or p[1] > 0]
+                    panel.plot([p[coordinate] / unit for p in shown], [p[2] for p in shown], color=colour, **style)
+        panels[0].plot([], [], color=colour, marker="o", markersize=4, label=label(name, group))
+    everything = [run for group in runs.values() for run in group]
+    lowest = min(point[2] for training, held_out in everything for point in training + held_out)
+    highest = top(everything)
+    margin = 0.05 * (highest - lowest)
+    if margin > 0:
+        panels[0].set_ylim(lowest - margin, highest + margin)
+    figure.suptitle(title, fontsize=13)
+    panels[0].set_title("against steps", fontsize=11)
     panels[0].set_xlabel("step")
-    panels[0].set_ylabel("bits per byte")
-    panels[0].legend(frameon=False)
-    panels[1].set_xlabel("bytes on the wire (MB)")
+    panels[0].set_ylabel("loss (bits per byte)")
+    panels[0].set_xlim(left=0)
+    panels[0].legend(title="points: held-out text; faint: training text, running mean", loc="upper right", fontsize=9,
+                     title_fontsize=8)
+    panels[1].set_title("against what was sent", fontsize=11)
+    panels[1].set_xlabel("bytes on the wire so far, all ranks (MB, logarithmic)")
     panels[1].set_xscale("log")
+    # Where the first point within the picture lies; what is above it would only widen the axis.
+    starts = [next(p[1] for p in training or held_out if p[1] > 0 and p[2] <= highest + margin)
+              for training, held_out in everything if (training or held_out)[-1][1] > 0]
+    if starts:
+        panels[1].set_xlim(left=0.8 * min(starts) / 1e6)
+    panels[1].xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
     for panel in panels:
-        panel.grid(alpha=0.3)
+        panel.grid(alpha=0.3, which="both" if panel is panels[1] else "major")
+        panel.spines[["top", "right"]].set_visible(False)
     pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=150)
 
@@ -81,13 +113,14 @@ def draw(curves, output):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, help="the picture to write (.png, .svg, .pdf)")
+    parser.add_argument("--title", default="Loss of a mixture-of-experts language model (moe-lm)")
     parser.add_argument("curves", nargs="+", metavar="NAME=METRICS.jsonl")
     arguments = parser.parse_args()
     for curve in arguments.curves:
         if "=" not in curve:
             parser.error(f"{curve!r} is not NAME=METRICS.jsonl")
     try:
-        draw([curve.split("=", 1) for curve in arguments.curves], arguments.output)
+        draw([curve.split("=", 1) for curve in arguments.curves], arguments.title, arguments.output)
     except ModuleNotFoundError:
         sys.exit("matplotlib is missing: run launch/setup --pictures, or python3 -m pip install matplotlib")
     except OSError as error:
