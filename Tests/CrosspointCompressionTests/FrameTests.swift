@@ -34,6 +34,56 @@ import Testing
     }
   }
 
+  /// Rows sealed where they lie make the very frame that encoding them makes; a changed or moved row is found.
+  @Test func aSealedFrameIsTheEncodedOne() throws {
+    let (hidden, counts) = (64, [3, 0, 5])
+    let codec = try RowCodec(hidden: hidden, seed: 7, pool: BufferPool())
+    #expect(codec.rowsFillChecksumSteps)
+    var x = Self.rows(counts, hidden: hidden)
+    let frame = try encodeFrame(x, hidden: hidden, groups: counts, as: .fp32, packing: .none, codec: codec)
+    let size = RowCodec.headerBytes(groups: counts.count)
+    let header = UnsafeMutableRawBufferPointer.allocate(byteCount: size, alignment: 8)
+    defer { header.deallocate() }
+    try x.withUnsafeMutableBufferPointer { x in
+      let base = x.baseAddress!
+      // Not in the order of memory.
+      let starts = [5 * hidden, 0, 0]
+      let sources = zip(starts, counts).map { RowSource(base: base + $0, rows: $1) }
+      let targets = zip(starts, counts).map { RowTarget(base: base + $0, rows: $1) }
+      #expect(try codec.seal(sources, requiringFinite: true, header: header) == 8 * 4 * hidden)
+      try codec.verify(header: UnsafeRawBufferPointer(header), in: targets)
+      base[7 * hidden + 1] += 1
+      #expect(throws: CrosspointError.self) { try codec.verify(header: UnsafeRawBufferPointer(header), in: targets) }
+      base[7 * hidden + 1] = .infinity
+      #expect(throws: CrosspointError.self) { try codec.seal(sources, requiringFinite: true, header: header) }
+      base[7 * hidden + 1] = 0
+
+      let inOrder = zip([0, 0, 3 * hidden], counts).map { RowSource(base: base + $0, rows: $1) }
+      _ = try codec.seal(inOrder, requiringFinite: false, header: header)
+    }
+    let again = try encodeFrame(x, hidden: hidden, groups: counts, as: .fp32, packing: .none, codec: codec)
+    #expect(Array(header) == Array(again[..<size]))
+    #expect(Array(again[..<size]) != Array(frame[..<size]))
+  }
+
+  @Test func aFrameInAnotherFormatIsRefusedInPlace() throws {
+    let (codec, frame) = try Self.codecAndFrame(.bf16, .none)
+    var y = [Float](repeating: 0, count: Self.groups.reduce(0, +) * Self.hidden)
+    #expect(throws: CrosspointError.self) {
+      try frame.withUnsafeBytes { frame in
+        try y.withUnsafeMutableBufferPointer { y in
+          var start = y.baseAddress!
+          let targets = Self.groups.map { rows in
+            defer { start += rows * Self.hidden }
+            return RowTarget(base: start, rows: rows)
+          }
+          let header = UnsafeRawBufferPointer(rebasing: frame[..<RowCodec.headerBytes(groups: targets.count)])
+          try codec.verify(header: header, in: targets)
+        }
+      }
+    }
+  }
+
   @Test func truncationAtEveryLengthIsFound() throws {
     for (format, packing) in Self.variety {
       let (codec, frame) = try Self.codecAndFrame(format, packing)

@@ -224,7 +224,8 @@ private func errors(
     }
   }
 
-  @Test(arguments: 0..<40)
+  /// Fixed words, row counts, and the frame's header behind them.
+  @Test(arguments: 0..<104)
   func aFlippedByteInAnAnnouncementIsCaught(offset: Int) {
     let thrown = errors(faults: [.flippedByte(from: 2, to: 0, exchange: 2, offset: offset)]) { try Self.step($0) }
     for error in thrown { #expect(error == thrown[0]) }

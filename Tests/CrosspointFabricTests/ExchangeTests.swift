@@ -36,6 +36,35 @@ struct ExchangeTests {
     }
   }
 
+  /// Block i of a rank fills block i of another, empty ones among them; a rank is reported when all its blocks are there.
+  @Test func severalBlocksPerRankArriveInPlace() throws {
+    @Sendable func byte(_ source: Int, _ receiver: Int, _ piece: Int) -> UInt8 {
+      UInt8(source * 36 + receiver * 6 + piece + 1)
+    }
+    try SimulatedCluster(ranks: 3).run { fabric in
+      let lengths = [5, 0, 64]
+      let outgoing = (0..<9).map { block in
+        let piece = UnsafeMutableRawBufferPointer.allocate(byteCount: lengths[block % 3], alignment: 8)
+        _ = piece.initializeMemory(as: UInt8.self, repeating: byte(fabric.rank, block / 3, block % 3))
+        return piece
+      }
+      let incoming = (0..<9).map { block in
+        UnsafeMutableRawBufferPointer.allocate(byteCount: lengths[block % 3], alignment: 8)
+      }
+      defer { for piece in outgoing + incoming { piece.deallocate() } }
+      var reported: [Int] = []
+      try fabric.exchange(
+        send: outgoing.map { UnsafeRawBufferPointer($0) }, receive: incoming, operation: "test"
+      ) { source in
+        reported.append(source)
+        for piece in 0..<3 {
+          #expect(incoming[source * 3 + piece].allSatisfy { $0 == byte(source, fabric.rank, piece) })
+        }
+      }
+      #expect(reported.sorted() == [0, 1, 2])
+    }
+  }
+
   @Test func manyExchangesKeepTheirOrder() throws {
     let sums = try SimulatedCluster(ranks: 4).run { fabric in
       var seen: [Float] = []

@@ -15,6 +15,8 @@ func exchangeAllocations(_ ranks: Ranks) throws {
     let calls = try allocations(of: fabric, options: options)
     try ranks.expect(calls, is: 0, "allocator calls in five warm steps over MPI, \(compression)")
   }
+  let plain = try allocations(of: ranks.fabric(), tokens: 2000, options: ExchangeOptions())
+  try ranks.expect(plain, is: 0, "allocator calls in five warm steps over MPI, rows in place")
   guard ranks.count == 1 else { return }
   for compression in [ExchangeOptions.Compression.off, .crossPolytope(.init(functions: 2, width: 16))] {
     let options = ExchangeOptions(compression: compression, wire: .init(.bf16))
@@ -24,13 +26,13 @@ func exchangeAllocations(_ ranks: Ranks) throws {
 }
 
 /// Calls between two barriers that enclose five steps; the experts are the identity, so that only the exchange is counted.
-private func allocations(of fabric: any Fabric, options: ExchangeOptions) throws -> UInt {
+private func allocations(of fabric: any Fabric, tokens count: Int = 200, options: ExchangeOptions) throws -> UInt {
   let hidden = 64
   let exchange = try ExpertExchange(
     fabric: fabric, layout: ExpertLayout(experts: 6, hidden: hidden), options: options)
-  let tokens = try clusteredBatch(rows: 200, hidden: hidden, seed: UInt64(fabric.rank))
-  let routing = try randomRouting(tokens: 200, topK: 2, experts: 6, seed: UInt64(fabric.rank))
-  let dy = try randomBatch(rows: 200, hidden: hidden, seed: 3)
+  let tokens = try clusteredBatch(rows: count, hidden: hidden, seed: UInt64(fabric.rank))
+  let routing = try randomRouting(tokens: count, topK: 2, experts: 6, seed: UInt64(fabric.rank))
+  let dy = try randomBatch(rows: count, hidden: hidden, seed: 3)
   func step() throws {
     let handle = try exchange.dispatch(tokens, routing)
     _ = try exchange.combine(handle.rows, handle)

@@ -22,6 +22,17 @@ func exchangeEqualsSimulated(_ ranks: Ranks) throws {
   }
 }
 
+/// The same where groups are large enough to travel as blocks of their own.
+func exchangeInPlace(_ ranks: Ranks) throws {
+  let fabric = try ranks.fabric()
+  let options = ExchangeOptions()
+  let real = try equalityStep(fabric, hidden: 512, tokens: 500, options: options, seed: 7)
+  let simulated = try SimulatedCluster(ranks: ranks.count).run { fabric in
+    try equalityStep(fabric, hidden: 512, tokens: 500, options: options, seed: 7)
+  }
+  try ranks.expect(real.isBitwiseEqual(to: simulated[ranks.rank]), "the same bits as simulated ranks give")
+}
+
 /// What is wrong on one rank is the same error on all of them.
 func exchangeBadInput(_ ranks: Ranks) throws {
   let fabric = try ranks.fabric()
@@ -59,12 +70,12 @@ private let equalityOptions: [ExchangeOptions] = [
 ]
 
 private func equalityStep(
-  _ fabric: any Fabric, hidden: Int, options: ExchangeOptions, seed: UInt64
+  _ fabric: any Fabric, hidden: Int, tokens: Int = 40, options: ExchangeOptions, seed: UInt64
 ) throws -> StepResult {
   let experts = 5
   let rank = UInt64(fabric.rank)
   // The last rank has no tokens.
-  let count = fabric.rank == fabric.rankCount - 1 && fabric.rankCount > 1 ? 0 : 40 + 3 * fabric.rank
+  let count = fabric.rank == fabric.rankCount - 1 && fabric.rankCount > 1 ? 0 : tokens + 3 * fabric.rank
   let exchange = try ExpertExchange(
     fabric: fabric, layout: ExpertLayout(experts: experts, hidden: hidden), options: options)
   return try trainingStep(

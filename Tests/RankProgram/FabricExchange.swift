@@ -6,6 +6,14 @@ func fabricExchange(_ ranks: Ranks) throws {
   try exchangeRounds(ranks, on: try ranks.fabric(), rounds: 60, largest: 1 << 17)
 }
 
+/// The same with several blocks per rank.
+func fabricPieces(_ ranks: Ranks) throws {
+  for (count, limit) in [(2, 1 << 30), (5, 1 << 30), (3, 16)] {
+    let fabric = try ranks.fabric(chunkLimit: limit)
+    try exchangeRounds(ranks, on: fabric, rounds: 20, largest: limit == 16 ? 100 : 1 << 15, pieces: count)
+  }
+}
+
 /// The same with messages cut into tiny chunks, and with block sizes around multiples of the limit.
 func fabricSplit(_ ranks: Ranks) throws {
   for limit in [1, 7, 64] {
@@ -22,18 +30,20 @@ func fabricSplit(_ ranks: Ranks) throws {
   try ranks.expect(refused.code, is: .invalidArgument, "code")
 }
 
-private func exchangeRounds(_ ranks: Ranks, on fabric: any Fabric, rounds: Int, largest: Int) throws {
+private func exchangeRounds(_ ranks: Ranks, on fabric: any Fabric, rounds: Int, largest: Int, pieces: Int = 1) throws {
   for round in 0..<rounds {
-    try exchange(ranks, RaggedBlocks(rank: ranks.rank, count: ranks.count, largest: largest, round: round), on: fabric)
+    let blocks = RaggedBlocks(rank: ranks.rank, count: ranks.count, largest: largest, round: round)
+    try exchange(ranks, blocks, on: fabric, pieces: pieces)
   }
 }
 
 /// Each block is checked at the moment it is reported, and each must be reported once.
-private func exchange(_ ranks: Ranks, _ blocks: RaggedBlocks, on fabric: any Fabric) throws {
+private func exchange(_ ranks: Ranks, _ blocks: RaggedBlocks, on fabric: any Fabric, pieces: Int = 1) throws {
   defer { blocks.deallocate() }
   var reported: [Int] = []
   var flaw: String?
-  try fabric.exchange(send: blocks.send, receive: blocks.incoming, operation: "exchange") { source in
+  let (send, receive) = blocks.pieces(pieces)
+  try fabric.exchange(send: send, receive: receive, operation: "exchange") { source in
     reported.append(source)
     flaw = flaw ?? blocks.flaw(from: source)
   }

@@ -44,6 +44,19 @@ struct RaggedBlocks {
 
   var send: [UnsafeRawBufferPointer] { outgoing.map { UnsafeRawBufferPointer($0) } }
 
+  /// What is sent and received, every block cut into `count` pieces of which some are empty.
+  func pieces(_ count: Int) -> (send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer]) {
+    func cut(_ block: UnsafeMutableRawBufferPointer) -> [UnsafeMutableRawBufferPointer] {
+      // Both ends know the size, so both cut in the same places.
+      var random = SplitMix64(seed: UInt64(block.count))
+      var cuts = (1..<count).map { _ in Bool.random(using: &random) ? block.count / 2 : 0 }
+      if let last = cuts.indices.last { cuts[last] = Int.random(in: 0...block.count, using: &random) }
+      let bounds = [0] + cuts.sorted() + [block.count]
+      return (0..<count).map { .init(rebasing: block[bounds[$0]..<bounds[$0 + 1]]) }
+    }
+    return (outgoing.flatMap(cut).map { UnsafeRawBufferPointer($0) }, incoming.flatMap(cut))
+  }
+
   /// The first wrong byte of what came from a rank, in words.
   func flaw(from source: Int) -> String? {
     for (index, found) in incoming[source].enumerated() {

@@ -9,6 +9,7 @@ private let namedScenarios: [Scenario] = [
   Scenario("mpi-windows", ranks: "1,2,4", mpiWindows),
   Scenario("mpi-errors", ranks: "1,2,3", mpiErrors),
   Scenario("fabric-exchange", ranks: "1,2,3,4", fabricExchange),
+  Scenario("fabric-pieces", ranks: "1,2,3,4", fabricPieces),
   Scenario("fabric-split", ranks: "1,2,3,4", fabricSplit),
   Scenario("fabric-world", ranks: "1,3", fabricWorld),
   Scenario("fabric-allreduce", ranks: "1,2,3,4", fabricAllreduce),
@@ -19,6 +20,7 @@ private let namedScenarios: [Scenario] = [
   Scenario("fabric-stopped", ranks: "2,3", end: .dies, fabricStopped),
   Scenario("fabric-killed", ranks: "2,3", end: .dies, fabricKilled),
   Scenario("exchange-equals-simulated", ranks: "1,2,3,4", exchangeEqualsSimulated),
+  Scenario("exchange-in-place", ranks: "2,4", exchangeInPlace),
   Scenario("exchange-bad-input", ranks: "1,2,3,4", exchangeBadInput),
   Scenario("exchange-allocations", ranks: "1,2,4", needsReleaseBuild: true, exchangeAllocations),
 ]

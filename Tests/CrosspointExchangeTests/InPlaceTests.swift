@@ -1,0 +1,92 @@
+import CrosspointCore
+import CrosspointFabric
+import CrosspointRouting
+import CrosspointTestSupport
+import CrosspointTokens
+import Testing
+
+@testable import CrosspointExchange
+
+/// Groups of rows large enough to travel as blocks of their own, from where they lie to where they belong.
+@Suite struct InPlaceTests {
+  static let hidden = 64
+  static let tokens = 1800
+
+  static func step(_ fabric: any Fabric, options: ExchangeOptions = .init()) throws -> StepResult {
+    let experts = 5
+    let exchange = try ExpertExchange(
+      fabric: fabric, layout: ExpertLayout(experts: experts, hidden: hidden), options: options)
+    let rank = UInt64(fabric.rank)
+    return try trainingStep(
+      exchange, tokens: randomBatch(rows: tokens, hidden: hidden, seed: rank),
+      routing: randomRouting(tokens: tokens, topK: 2, experts: experts, seed: rank + 5),
+      dy: randomBatch(rows: tokens, hidden: hidden, seed: rank + 9))
+  }
+
+  /// Packed frames are staged and decoded: the same rows must come out.
+  @Test(arguments: [2, 3])
+  func rowsInPlaceAreTheRowsOfAFrame(ranks: Int) throws {
+    let inPlace = try SimulatedCluster(ranks: ranks).run { try Self.step($0) }
+    let packed = try SimulatedCluster(ranks: ranks).run { try Self.step($0, options: .init(packing: .zstd)) }
+    for (one, other) in zip(inPlace, packed) { #expect(one.isBitwiseEqual(to: other)) }
+  }
+
+  /// In memory: no body is staged, on either side.
+  @Test func nothingIsStagedForAPlainCombine() throws {
+    func peak(_ options: ExchangeOptions) throws -> Int {
+      try SimulatedCluster(ranks: 2).run { fabric in
+        let exchange = try ExpertExchange(
+          fabric: fabric, layout: ExpertLayout(experts: 4, hidden: Self.hidden), options: options)
+        let tokens = try randomBatch(rows: Self.tokens, hidden: Self.hidden, seed: 1)
+        let routing = try randomRouting(tokens: Self.tokens, topK: 1, experts: 4, notSent: 0, seed: 2)
+        let handle = try exchange.dispatch(tokens, routing)
+        _ = try exchange.combine(handle.rows, handle)
+        return exchange.peakBufferBytes
+      }.max()!
+    }
+    let batch = Self.tokens * Self.hidden * 4
+    // Rows, outputs and result; the frames of the dispatch are gone by then.
+    #expect(try peak(.init()) < 4 * batch)
+  }
+
+  /// Payloads are the third exchange of each transfer; init takes two.
+  @Test(arguments: [4, 8, 12, 16], [0, 70_000, 300_001])
+  func aFlippedByteIsTheSameErrorOnEveryRank(phase: Int, offset: Int) {
+    let faults = [Fault.flippedByte(from: 0, to: 1, exchange: phase, offset: offset)]
+    let results = SimulatedCluster(ranks: 2, deadline: .seconds(20), faults: faults).results { try Self.step($0) }
+    for result in results {
+      guard case .failure(let error) = result, let error = error as? CrosspointError else {
+        Issue.record("a rank did not throw")
+        continue
+      }
+      #expect(error.code == .corruptFrame)
+      #expect(error.rank == 0)
+      #expect(error.message.contains("bytes changed on the way"))
+    }
+  }
+
+  /// Expert outputs that stay and outputs that travel are both looked at.
+  @Test(arguments: [0, 1], [0, 1])
+  func outputsThatAreNotFiniteAreNamed(rank: Int, half: Int) {
+    let results = SimulatedCluster(ranks: 2, deadline: .seconds(20)).results { fabric in
+      let exchange = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 2, hidden: Self.hidden))
+      let tokens = try randomBatch(rows: Self.tokens, hidden: Self.hidden, seed: 1)
+      let routing = try randomRouting(tokens: Self.tokens, topK: 2, experts: 2, notSent: 0, seed: 2)
+      let handle = try exchange.dispatch(tokens, routing)
+      // Rows of rank 0 come first; one expert per rank gets every token.
+      let output = try TokenBatch(handle.rows.array, hidden: Self.hidden)
+      if fabric.rank == rank { output.row(half * Self.tokens + 7)[5] = .nan }
+      _ = try exchange.combine(output, handle)
+    }
+    for result in results {
+      guard case .failure(let error) = result, let error = error as? CrosspointError else {
+        Issue.record("a rank did not throw")
+        continue
+      }
+      #expect(error.code == .nonFinite)
+      #expect(error.rank == rank)
+      #expect(error.argument == "output")
+      #expect(error.message.contains("row \(half * Self.tokens + 7), column 5"))
+    }
+  }
+}
