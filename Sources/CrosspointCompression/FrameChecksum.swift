@@ -41,31 +41,40 @@ struct FrameChecksum {
   }
 }
 
-/// The same checksum of bytes that lie in several places: each piece but the last is a multiple of a step long.
+/// The same checksum of bytes that lie in several places.
 struct ScatteredChecksum {
   private let lanes: UnsafeMutablePointer<UInt32>
-  private let kernels: xp_kernels
+  /// The last bytes so far, short of a step.
+  private let carry: UnsafeMutableRawPointer
+  private var carried = 0
   private var total = 0
-  /// The end of the last piece, short of a step.
-  private var tail: UnsafeRawPointer
-  private var tailBytes = 0
+  private let kernels: xp_kernels
 
-  init(lanes: UnsafeMutablePointer<UInt32>, kernels: xp_kernels) {
+  /// - Parameters:
+  ///   - lanes: 64 words of scratch.
+  ///   - carry: ``FrameChecksum/step`` bytes of scratch.
+  init(lanes: UnsafeMutablePointer<UInt32>, carry: UnsafeMutableRawPointer, kernels: xp_kernels) {
     self.lanes = lanes
+    self.carry = carry
     self.kernels = kernels
-    tail = UnsafeRawPointer(lanes)
     lanes.update(repeating: 0, count: 64)
   }
 
-  @inline(__always)
   mutating func absorb(_ piece: UnsafeRawPointer, _ count: Int) {
-    precondition(tailBytes == 0, "a piece that is no multiple of \(FrameChecksum.step) bytes is not the last")
-    let steps = count & ~(FrameChecksum.step - 1)
-    kernels.checksum_absorb(lanes, piece, steps)
     total += count
-    tail = piece + steps
-    tailBytes = count - steps
+    var start = 0
+    if carried > 0 {
+      start = min(count, FrameChecksum.step - carried)
+      (carry + carried).copyMemory(from: piece, byteCount: start)
+      carried += start
+      guard carried == FrameChecksum.step else { return }
+      kernels.checksum_absorb(lanes, carry, FrameChecksum.step)
+    }
+    let steps = (count - start) & ~(FrameChecksum.step - 1)
+    kernels.checksum_absorb(lanes, piece + start, steps)
+    carried = count - start - steps
+    carry.copyMemory(from: piece + start + steps, byteCount: carried)
   }
 
-  consuming func finish() -> UInt64 { kernels.checksum_finish(lanes, tail, tailBytes, UInt64(total)) }
+  consuming func finish() -> UInt64 { kernels.checksum_finish(lanes, carry, carried, UInt64(total)) }
 }

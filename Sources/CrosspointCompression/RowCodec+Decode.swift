@@ -27,8 +27,6 @@ extension RowCodec {
   }
 
   /// Checks a frame of fp32 rows whose body has come straight to where its rows belong.
-  ///
-  /// The rows lie one behind the other, or they need ``rowsFillChecksumSteps``.
   package func verify(header bytes: UnsafeRawBufferPointer, in groups: [RowTarget]) throws(CrosspointError) {
     let header = try FrameHeader(reading: bytes, checksum: checksum)
     guard header.format.kind == .fp32, !header.packed else {
@@ -36,7 +34,7 @@ extension RowCodec {
     }
     let rows = groups.reduce(0) { $0 + $1.rows }
     _ = try check(header, bytes.baseAddress!, bodyBytes: 4 * hidden * rows, against: groups)
-    var checksum = ScatteredChecksum(lanes: lanes, kernels: kernels)
+    var checksum = scatteredChecksum()
     groups.forEachRun(hidden: hidden) { run in checksum.absorb(run.baseAddress!, run.count) }
     try Self.compare(header.bodyChecksum, checksum.finish())
   }

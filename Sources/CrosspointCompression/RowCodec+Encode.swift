@@ -59,18 +59,15 @@ extension RowCodec {
     return packedBytes ?? end
   }
 
-  /// Whether rows of this size can be summed where they lie, in pieces.
-  package var rowsFillChecksumSteps: Bool { (4 * hidden).isMultiple(of: FrameChecksum.step) }
-
   /// Writes the header of the fp32 frame whose body are these rows, one behind the other, without copying them; returns
-  /// the size of that body. Needs ``rowsFillChecksumSteps``.
+  /// the size of that body.
   package func seal(
     _ groups: [RowSource], requiringFinite: Bool, header: UnsafeMutableRawBufferPointer
   ) throws(CrosspointError) -> Int {
-    precondition(rowsFillChecksumSteps && header.count >= FrameHeader.bytes(groups: groups.count))
+    precondition(header.count >= FrameHeader.bytes(groups: groups.count))
     let rows = try rowCount(groups)
     let base = header.baseAddress!
-    var checksum = ScatteredChecksum(lanes: lanes, kernels: kernels)
+    var checksum = scatteredChecksum()
     for (index, group) in groups.enumerated() {
       for index in 0..<group.rows {
         let row = group.row(index, hidden: hidden)
@@ -101,6 +98,7 @@ extension RowCodec {
   }
 
   /// Throws `nonFinite` if a row holds NaN or infinity.
+  @inline(__always)
   package func requireFinite(_ row: UnsafePointer<Float>) throws(CrosspointError) {
     let column = kernels.first_nonfinite(row, hidden)
     guard column < hidden else { return }

@@ -41,7 +41,7 @@ public final class RowCodec {
     kernels = CrosspointTokens.kernels
     rotation = try PseudoRotation(hidden: hidden, rounds: 1, seed: seed)
     squeezer = try ByteSqueezer()
-    scratch = try pool.lease(bytes: 256 + 3 * 4 * hidden)
+    scratch = try pool.lease(bytes: 512 + 3 * 4 * hidden)
   }
 
   deinit { pool.release(scratch) }
@@ -49,9 +49,14 @@ public final class RowCodec {
   /// The 64 words of a checksum under way.
   var lanes: UnsafeMutablePointer<UInt32> { scratch.base.assumingMemoryBound(to: UInt32.self) }
 
+  /// The same for bytes that lie in several places.
+  func scatteredChecksum() -> ScatteredChecksum {
+    ScatteredChecksum(lanes: lanes, carry: scratch.base + 256, kernels: kernels)
+  }
+
   /// One of three rows of scratch.
   func scratchRow(_ index: Int) -> UnsafeMutablePointer<Float> {
-    (scratch.base + 256 + index * 4 * hidden).assumingMemoryBound(to: Float.self)
+    (scratch.base + 512 + index * 4 * hidden).assumingMemoryBound(to: Float.self)
   }
 
   func checksum(_ bytes: UnsafeRawPointer, _ count: Int) -> UInt64 {

@@ -7,7 +7,8 @@ extension ExpertExchange {
   /// Sends every routed token, or the centroid that stands for it, to the rank of its expert. Collective.
   ///
   /// - Parameters:
-  ///   - tokens: `[T × hidden]`; T may differ between ranks and may be zero.
+  ///   - tokens: `[T × hidden]`; T may differ between ranks and may be zero. Without clustering, those that are sent
+  ///     nowhere are not checked for NaN and infinity.
   ///   - routing: where each token goes; −1 is not sent.
   /// - Returns: the rows for this rank's experts, and the way home.
   /// - Throws: `invalidArgument`, `nonFinite`, `outOfMemory`, `ranksDisagree`, `corruptFrame`, and the fabric's errors; the

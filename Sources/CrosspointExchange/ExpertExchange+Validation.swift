@@ -26,8 +26,10 @@ extension ExpertExchange {
     }
     if let problem = problem(.dispatch, "tokens", tokens, rows: routing.tokens) { return problem }
     guard options.nonFinite == .error else { return nil }
-    // Clusters mix rows: a value that is not finite must be found before. Without them each row is checked as it is sent.
-    if clusterer != nil, let problem = checked("tokens", tokens)?.problem(.dispatch, rank: fabric.rank) { return problem }
+    // Clusters mix rows, so their tokens are checked first. Without clusters each row is checked as it is sent.
+    if clusterer != nil, let problem = checked("tokens", tokens)?.problem(.dispatch, rank: fabric.rank) {
+      return problem
+    }
     for (slot, weight) in routing.topkWeights.enumerated() where !weight.isFinite && routing.topkIndices[slot] >= 0 {
       return CrosspointError(
         .nonFinite, operation: "dispatch", rank: fabric.rank, argument: "topkWeights",

@@ -219,8 +219,7 @@ final class Transfer {
   /// Whether the rows of a body travel as one block per group: plain rows, enough of them to be worth several messages.
   /// Both ends decide it from what is announced.
   private func travelsByGroup(_ format: WireFormat, rows: Int, groups: Int, bodyBytes: Int) -> Bool {
-    format == .fp32 && bodyBytes == rows * rowBytes && codec.rowsFillChecksumSteps
-      && bodyBytes >= groups * Self.worthBlock
+    format == .fp32 && bodyBytes == rows * rowBytes && bodyBytes >= groups * Self.worthBlock
   }
 
   /// Whether the gathered sources form a body as they lie.

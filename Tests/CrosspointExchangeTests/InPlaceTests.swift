@@ -9,7 +9,7 @@ import Testing
 
 /// Groups of rows large enough to travel as blocks of their own, from where they lie to where they belong.
 @Suite struct InPlaceTests {
-  static let hidden = 64
+  static let hidden = 67
   static let tokens = 1800
 
   static func step(_ fabric: any Fabric, options: ExchangeOptions = .init()) throws -> StepResult {
