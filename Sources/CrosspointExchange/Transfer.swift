@@ -3,12 +3,6 @@ import CrosspointCore
 import CrosspointFabric
 import CrosspointTokens
 
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
-
 /// Moves groups of rows between all ranks: announce, agree, move, agree.
 ///
 /// Every transfer of a training step is one ``run(_:format:failure:checked:sources:sized:targets:)``:
@@ -36,17 +30,17 @@ final class Transfer {
   }
 
   /// Bytes of a group, on average, from which rows travel as a block per group.
-  private static let worthBlock = 1 << 16
+  static let worthBlock = 1 << 16
 
-  private(set) var measure = Measure()
-  private let fabric: any Fabric
-  private let codec: RowCodec
-  private let packing: Packing
-  private let pool: BufferPool
-  private let rowBytes: Int
+  var measure = Measure()
+  let fabric: any Fabric
+  let codec: RowCodec
+  let packing: Packing
+  let pool: BufferPool
+  let rowBytes: Int
   /// The most groups of any frame: blocks that each rank has in an exchange of bodies.
-  private let groupCapacity: Int
-  private let announcementWords: Int
+  let groupCapacity: Int
+  let announcementWords: Int
   private let announced: BufferPool.Buffer
   private let received: BufferPool.Buffer
   private let agreement: Agreement
@@ -55,13 +49,13 @@ final class Transfer {
   private let announcements: [UnsafeRawBufferPointer]
   private let announcementsReceived: [UnsafeMutableRawBufferPointer]
   // Scratch that keeps its capacity from call to call.
-  private var sources: [RowSource] = []
-  private var targets: [RowTarget] = []
-  private var outgoing: [UnsafeRawBufferPointer]
-  private var incoming: [UnsafeMutableRawBufferPointer]
-  private var bodyBytes: [Int]
+  var sources: [RowSource] = []
+  var targets: [RowTarget] = []
+  var outgoing: [UnsafeRawBufferPointer]
+  var incoming: [UnsafeMutableRawBufferPointer]
+  var bodyBytes: [Int]
   /// Whether a peer's body arrives where its rows belong.
-  private var arrivesInPlace: [Bool]
+  var arrivesInPlace: [Bool]
 
   init(
     fabric: any Fabric, layout: ExpertLayout, codec: RowCodec, packing: Packing, agreement: Agreement, pool: BufferPool
@@ -164,71 +158,6 @@ final class Transfer {
     measure.slowestRank = agreement.slowestRank
   }
 
-  // MARK: - Steps
-
-  /// Encodes one frame per other rank that gets rows: headers into the announcements, bodies side by side in one buffer,
-  /// except those that can be sent from where their rows lie.
-  private func encode(
-    _ format: WireFormat, _ requiringFinite: Bool, _ collectSources: (Int, inout [RowSource]) -> Void
-  ) throws(CrosspointError) -> BufferPool.Buffer {
-    clearOutgoing()
-    var capacity = 0
-    for peer in 0..<fabric.rankCount where peer != fabric.rank {
-      gather(peer, collectSources)
-      if !canSendInPlace(format) {
-        capacity += codec.maximumBodyBytes(format, rows: sources.rowCount, groups: sources.count)
-      }
-    }
-    let bodies = try pool.lease(bytes: capacity)
-    do throws(CrosspointError) {
-      var offset = 0
-      for peer in 0..<fabric.rankCount where peer != fabric.rank {
-        gather(peer, collectSources)
-        guard sources.rowCount > 0 else { continue }
-        let header = announcement(to: peer).header
-        let blocks = peer * groupCapacity
-        if canSendInPlace(format) {
-          bodyBytes[peer] = try codec.seal(sources, requiringFinite: requiringFinite, header: header)
-          for (group, source) in sources.enumerated() {
-            outgoing[blocks + group] = UnsafeRawBufferPointer(start: source.base, count: source.rows * rowBytes)
-          }
-        } else {
-          let room = UnsafeMutableRawBufferPointer(start: bodies.base + offset, count: capacity - offset)
-          let size = try codec.encode(
-            sources, as: format, packing: packing, requiringFinite: requiringFinite, header: header, body: room)
-          bodyBytes[peer] = size
-          outgoing[blocks] = UnsafeRawBufferPointer(start: room.baseAddress, count: size)
-          if travelsByGroup(format, rows: sources.rowCount, groups: sources.count, bodyBytes: size) {
-            var start = 0
-            for (group, source) in sources.enumerated() {
-              outgoing[blocks + group] = UnsafeRawBufferPointer(rebasing: room[start..<start + source.rows * rowBytes])
-              start += source.rows * rowBytes
-            }
-          }
-          offset += size
-        }
-      }
-      measure.wireBytes = bodyBytes.reduce(0, +) + (fabric.rankCount - 1) * announcementWords * 4
-    } catch {
-      pool.release(bodies)
-      throw error
-    }
-    return bodies
-  }
-
-  /// Whether the rows of a body travel as one block per group: plain rows, enough of them to be worth several messages.
-  /// Both ends decide it from what is announced.
-  private func travelsByGroup(_ format: WireFormat, rows: Int, groups: Int, bodyBytes: Int) -> Bool {
-    format == .fp32 && bodyBytes == rows * rowBytes && bodyBytes >= groups * Self.worthBlock
-  }
-
-  /// Whether the gathered sources form a body as they lie.
-  private func canSendInPlace(_ format: WireFormat) -> Bool {
-    let rows = sources.rowCount
-    return packing == .none && sources.allSatisfy { $0.indices == nil }
-      && travelsByGroup(format, rows: rows, groups: sources.count, bodyBytes: rows * rowBytes)
-  }
-
   /// Exchanges announcements.
   private func announce(
     _ kind: LayerStatistics.TransferKind, failed: Bool, _ collectSources: (Int, inout [RowSource]) -> Void
@@ -266,89 +195,20 @@ final class Transfer {
     }
   }
 
-  /// Decides where each body arrives: where its rows belong, if they travel as they are, or in one buffer for all others.
-  private func placeIncoming(
-    _ format: WireFormat, _ collectTargets: (Int, inout [RowTarget]) -> Void
-  ) throws(CrosspointError) -> BufferPool.Buffer {
-    var staged = 0
-    for peer in 0..<fabric.rankCount {
-      let blocks = peer * groupCapacity
-      for group in 0..<groupCapacity { incoming[blocks + group] = UnsafeMutableRawBufferPointer(start: nil, count: 0) }
-      arrivesInPlace[peer] = false
-      let size = announcement(of: peer).bodyBytes
-      guard peer != fabric.rank, size > 0 else { continue }
-      gather(peer, collectTargets)
-      let rows = targets.rowCount
-      if travelsByGroup(format, rows: rows, groups: targets.count, bodyBytes: size) {
-        for (group, target) in targets.enumerated() {
-          incoming[blocks + group] = UnsafeMutableRawBufferPointer(start: target.base, count: target.rows * rowBytes)
-        }
-        arrivesInPlace[peer] = true
-      } else if format == .fp32, let run = targets.run(hidden: codec.hidden), run.count == size {
-        incoming[blocks] = run
-        arrivesInPlace[peer] = true
-      } else {
-        staged += size
-      }
-    }
-    let staging = try pool.lease(bytes: staged)
-    var offset = 0
-    for peer in 0..<fabric.rankCount where peer != fabric.rank && !arrivesInPlace[peer] {
-      let size = announcement(of: peer).bodyBytes
-      incoming[peer * groupCapacity] = UnsafeMutableRawBufferPointer(start: staging.base + offset, count: size)
-      offset += size
-    }
-    return staging
-  }
-
-  /// Copies this rank's rows for itself.
-  private func copyOwn(
-    _ requiringFinite: Bool, _ collectSources: (Int, inout [RowSource]) -> Void,
-    _ collectTargets: (Int, inout [RowTarget]) -> Void
-  ) throws(CrosspointError) {
-    gather(fabric.rank, collectSources)
-    gather(fabric.rank, collectTargets)
-    measure.localBytes = sources.rowCount * rowBytes
-    for (source, target) in zip(sources, targets) {
-      for index in 0..<source.rows {
-        let row = source.row(index, hidden: codec.hidden)
-        if requiringFinite { try codec.requireFinite(row) }
-        memcpy(target.base + index * codec.hidden, row, rowBytes)
-      }
-    }
-  }
-
-  /// Decodes a peer's frame.
-  private func take(
-    from peer: Int, _ collectTargets: (Int, inout [RowTarget]) -> Void
-  ) throws(CrosspointError) {
-    guard peer != fabric.rank else { return }
-    gather(peer, collectTargets)
-    let body = UnsafeRawBufferPointer(incoming[peer * groupCapacity])
-    guard arrivesInPlace[peer] || body.count > 0 || targets.rowCount > 0 else { return }
-    let header = UnsafeRawBufferPointer(
-      rebasing: announcement(of: peer).header[..<RowCodec.headerBytes(groups: targets.count)])
-    if arrivesInPlace[peer] {
-      try codec.verify(header: header, in: targets)
-    } else {
-      try codec.decode(header: header, body: body, into: targets)
-    }
-  }
-
   // MARK: - Views
 
-  private func gather(_ peer: Int, _ collect: (Int, inout [RowSource]) -> Void) {
+  func gather(_ peer: Int, _ collect: (Int, inout [RowSource]) -> Void) {
     sources.removeAll(keepingCapacity: true)
     collect(peer, &sources)
   }
 
-  private func gather(_ peer: Int, _ collect: (Int, inout [RowTarget]) -> Void) {
+  func gather(_ peer: Int, _ collect: (Int, inout [RowTarget]) -> Void) {
     targets.removeAll(keepingCapacity: true)
     collect(peer, &targets)
   }
 
   /// Nothing to send to anybody.
-  private func clearOutgoing() {
+  func clearOutgoing() {
     for block in outgoing.indices { outgoing[block] = UnsafeRawBufferPointer(start: nil, count: 0) }
     for peer in bodyBytes.indices {
       bodyBytes[peer] = 0
@@ -357,8 +217,8 @@ final class Transfer {
     }
   }
 
-  private func announcement(to peer: Int) -> Announcement { announcement(announced, peer) }
-  private func announcement(of peer: Int) -> Announcement { announcement(received, peer) }
+  func announcement(to peer: Int) -> Announcement { announcement(announced, peer) }
+  func announcement(of peer: Int) -> Announcement { announcement(received, peer) }
 
   private func announcement(_ buffer: BufferPool.Buffer, _ peer: Int) -> Announcement {
     let base = buffer.base.assumingMemoryBound(to: UInt32.self)
@@ -376,24 +236,5 @@ extension LayerStatistics.TransferKind {
     case .combineBackward: "combineBackward"
     case .dispatchBackward: "dispatchBackward"
     }
-  }
-}
-
-extension [RowSource] {
-  fileprivate var rowCount: Int { reduce(0) { $0 + $1.rows } }
-}
-
-extension [RowTarget] {
-  fileprivate var rowCount: Int { reduce(0) { $0 + $1.rows } }
-
-  /// The run of bytes that all rows form; `nil` if they lie in several places.
-  fileprivate func run(hidden: Int) -> UnsafeMutableRawBufferPointer? {
-    var runs = 0
-    var last: UnsafeMutableRawBufferPointer?
-    forEachRun(hidden: hidden) { run in
-      runs += 1
-      last = run
-    }
-    return runs == 1 ? last : nil
   }
 }

@@ -1,0 +1,73 @@
+import CrosspointCompression
+import CrosspointCore
+import CrosspointTokens
+
+/// The sender's half: rows become bodies and headers.
+extension Transfer {
+  /// Encodes one frame per other rank that gets rows: headers into the announcements, bodies side by side in one buffer,
+  /// except those that can be sent from where their rows lie.
+  func encode(
+    _ format: WireFormat, _ requiringFinite: Bool, _ collectSources: (Int, inout [RowSource]) -> Void
+  ) throws(CrosspointError) -> BufferPool.Buffer {
+    clearOutgoing()
+    var capacity = 0
+    for peer in 0..<fabric.rankCount where peer != fabric.rank {
+      gather(peer, collectSources)
+      if !canSendInPlace(format) {
+        capacity += codec.maximumBodyBytes(format, rows: sources.rowCount, groups: sources.count)
+      }
+    }
+    let bodies = try pool.lease(bytes: capacity)
+    do throws(CrosspointError) {
+      var offset = 0
+      for peer in 0..<fabric.rankCount where peer != fabric.rank {
+        gather(peer, collectSources)
+        guard sources.rowCount > 0 else { continue }
+        let header = announcement(to: peer).header
+        let blocks = peer * groupCapacity
+        if canSendInPlace(format) {
+          bodyBytes[peer] = try codec.seal(sources, requiringFinite: requiringFinite, header: header)
+          for (group, source) in sources.enumerated() {
+            outgoing[blocks + group] = UnsafeRawBufferPointer(start: source.base, count: source.rows * rowBytes)
+          }
+        } else {
+          let room = UnsafeMutableRawBufferPointer(start: bodies.base + offset, count: capacity - offset)
+          let size = try codec.encode(
+            sources, as: format, packing: packing, requiringFinite: requiringFinite, header: header, body: room)
+          bodyBytes[peer] = size
+          outgoing[blocks] = UnsafeRawBufferPointer(start: room.baseAddress, count: size)
+          if travelsByGroup(format, rows: sources.rowCount, groups: sources.count, bodyBytes: size) {
+            var start = 0
+            for (group, source) in sources.enumerated() {
+              outgoing[blocks + group] = UnsafeRawBufferPointer(rebasing: room[start..<start + source.rows * rowBytes])
+              start += source.rows * rowBytes
+            }
+          }
+          offset += size
+        }
+      }
+      measure.wireBytes = bodyBytes.reduce(0, +) + (fabric.rankCount - 1) * announcementWords * 4
+    } catch {
+      pool.release(bodies)
+      throw error
+    }
+    return bodies
+  }
+
+  /// Whether the rows of a body travel as one block per group: plain rows, enough of them to be worth several messages.
+  /// Both ends decide it from what is announced.
+  func travelsByGroup(_ format: WireFormat, rows: Int, groups: Int, bodyBytes: Int) -> Bool {
+    format == .fp32 && bodyBytes == rows * rowBytes && bodyBytes >= groups * Self.worthBlock
+  }
+
+  /// Whether the gathered sources form a body as they lie.
+  private func canSendInPlace(_ format: WireFormat) -> Bool {
+    let rows = sources.rowCount
+    return packing == .none && sources.allSatisfy { $0.indices == nil }
+      && travelsByGroup(format, rows: rows, groups: sources.count, bodyBytes: rows * rowBytes)
+  }
+}
+
+extension [RowSource] {
+  var rowCount: Int { reduce(0) { $0 + $1.rows } }
+}
