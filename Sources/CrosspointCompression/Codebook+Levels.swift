@@ -4,7 +4,7 @@ extension Codebook {
   /// The positive levels of the Lloyd-Max quantiser of the unit Gaussian, for 1 to 8 bits.
   static let positiveLevels: [[Float]] = [
     [
-      0.797884583,
+      0.797884583
     ],
     [
       0.452780038, 1.51041758,

@@ -80,7 +80,8 @@ extension Switchboard {
   private func copy(from source: Int, _ transfer: Transfer) throws(CrosspointError) {
     let rank = transfer.rank
     let share = transfer.receive.count / desks.count
-    let isExpected = desks[source].blocks.count == transfer.receive.count
+    let isExpected =
+      desks[source].blocks.count == transfer.receive.count
       && (0..<share).allSatisfy {
         desks[source].blocks[rank * share + $0].count == transfer.receive[source * share + $0].count
       }

@@ -36,7 +36,9 @@ extension MPIFabric {
       for source in 0..<rankCount {
         var chunks = 0
         if source != rank {
-          for block in blocks(of: source, receive.count) { chunks += messages(block, receive[block].count, receive.count) }
+          for block in blocks(of: source, receive.count) {
+            chunks += messages(block, receive[block].count, receive.count)
+          }
         }
         sources[source] = Source(chunks: chunks)
         if chunks == 0 { arrived(source) }
