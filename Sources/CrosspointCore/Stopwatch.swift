@@ -1,9 +1,11 @@
 /// Splits elapsed time into laps.
-struct Stopwatch {
+package struct Stopwatch {
   private var last = ContinuousClock.now
 
+  package init() {}
+
   /// Seconds since the last call, or since the start.
-  mutating func lap() -> Double {
+  package mutating func lap() -> Double {
     let now = ContinuousClock.now
     defer { last = now }
     return (now - last) / .seconds(1)
