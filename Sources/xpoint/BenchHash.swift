@@ -1,6 +1,7 @@
 import ArgumentParser
 import Crosspoint
 import CrosspointOptions
+import Foundation
 
 struct BenchHash: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -8,8 +9,12 @@ struct BenchHash: ParsableCommand {
     abstract: "Times cross-polytope hashing and clustering on one core, beside a plain memory copy.",
     discussion: """
       hash: one rotation per row feeds all functions. plain: every function rotates the row for itself, with the same \
-      kernels. cluster: hash, buckets and centroids of all rows as one expert's. Speeds are GB/s of fp32 input; x copy \
-      is the speed as a fraction of a memory copy of the same rows, timed in turn.
+      kernels. cluster: hash, buckets and centroids of all rows as one expert's. all: cluster, and every row's residual \
+      added to an output. Speeds are GB/s of fp32 input; x copy is the speed as a fraction of a memory copy of the same \
+      rows, timed in turn.
+
+      With --baseline, which benchmarks/hash builds, also rotate-per-function: the usual hash, its largest coordinate found \
+      by a scalar or a vectorised loop; the last lines are the ratios of its time to ours.
 
       Examples:
         xpoint bench hash
@@ -19,18 +24,33 @@ struct BenchHash: ParsableCommand {
 
   @Option(help: ArgumentHelp("Functions to hash with.", valueName: "lsh[:…]|lsh-moe"))
   var compression = ExchangeOptions.Compression.lshMoE
+  @Option(help: ArgumentHelp("Shared library to measure against.", valueName: "library"))
+  var baseline: String?
   @OptionGroup var common: LocalBenchArguments
+
+  /// Something to time.
+  private struct Job {
+    var op: String
+    var implementation: String
+    var run: () throws -> Void
+  }
 
   func run() throws {
     guard case .crossPolytope(let options) = compression else {
       throw ValidationError("--compression off hashes nothing: use lsh or lsh-moe")
     }
     try common.chooseKernels()
-    let rows = try common.batch()
-    let hidden = rows.hidden
-    let copy = try TokenBatch(rows: rows.rows, hidden: hidden)
-    let centroids = try TokenBatch(rows: rows.rows, hidden: hidden)
-    let scratch = try TokenBatch(rows: 1, hidden: hidden)
+    let batch = try common.batch()
+    let (rows, hidden, base) = (batch.rows, batch.hidden, batch.base)
+    let inputBytes = 4 * rows * hidden
+    let baseline = try baseline.map {
+      try RotatePerFunction(
+        library: $0, hidden: hidden, functions: options.functions, rounds: options.rounds, seed: common.seed)
+    }
+    let copyBatch = try TokenBatch(rows: rows, hidden: hidden)
+    let centroidBatch = try TokenBatch(rows: rows, hidden: hidden)
+    let scratchBatch = try TokenBatch(rows: 1, hidden: hidden)
+    let (copy, centroids, scratch) = (copyBatch.base, centroidBatch.base, scratchBatch.base)
     let hash = try CrossPolytopeHash(options: options, hidden: hidden, seed: common.seed)
     let separate = try (0..<options.functions).map { function throws(CrosspointError) in
       try CrossPolytopeHash(
@@ -38,48 +58,78 @@ struct BenchHash: ParsableCommand {
         seed: common.seed &+ UInt64(function))
     }
     let clusterer = try TokenClusterer(options: options, hidden: hidden, seed: common.seed, pool: BufferPool())
-    var ids = [UInt32](repeating: 0, count: rows.rows * options.functions)
-    let members = (0..<rows.rows).map { Int32($0) }
-    var clusterOf = [Int32](repeating: 0, count: rows.rows)
+    var ids = [UInt32](repeating: 0, count: rows * options.functions)
+    let members = (0..<rows).map { Int32($0) }
+    var clusterOf = [Int32](repeating: 0, count: rows)
     var counts = clusterOf
     var clusters = 0
 
-    let hashed = try common.time(copying: rows, to: copy) {
-      hash.ids(of: rows.base, count: rows.rows, into: &ids, scratch: scratch.base)
-    }
-    let plain = try common.time(copying: rows, to: copy) {
-      for function in separate { function.ids(of: rows.base, count: rows.rows, into: &ids, scratch: scratch.base) }
-    }
-    let clustered = try common.time(copying: rows, to: copy) {
-      try clusterer.prepare(rows)
+    func cluster() throws {
+      try clusterer.prepare(batch)
       try members.withUnsafeBufferPointer { members throws(CrosspointError) in
         clusters = try clusterer.cluster(members, clusterOf: &clusterOf)
         clusterer.centroids(
-          rows.base, members, clusterOf: clusterOf, clusters: clusters, into: centroids.base, counts: &counts)
+          base, members, clusterOf: clusterOf, clusters: clusters, into: centroids, counts: &counts)
       }
     }
+    let ours = "crosspoint/\(kernelName)"
+    var jobs = [
+      Job(op: "copy", implementation: "memcpy") { memcpy(copy, base, inputBytes) },
+      Job(op: "hash", implementation: ours) { hash.ids(of: base, count: rows, into: &ids, scratch: scratch) },
+      Job(op: "hash", implementation: "plain") {
+        for function in separate { function.ids(of: base, count: rows, into: &ids, scratch: scratch) }
+      },
+      Job(op: "cluster", implementation: ours, run: cluster),
+      Job(op: "all", implementation: ours) {
+        try cluster()
+        for row in 0..<rows {
+          kernels.axpy_difference(
+            copy + row * hidden, 1, base + row * hidden, centroids + Int(clusterOf[row]) * hidden, hidden)
+        }
+      },
+    ]
+    if let baseline {
+      for (kind, vectorised) in [("scalar", false), ("vectorised", true)] {
+        jobs.append(
+          Job(op: "hash", implementation: "rotate-per-function/\(kind)") {
+            baseline.ids(of: base, count: rows, into: &ids, vectorised: vectorised)
+          })
+      }
+    }
+    let seconds = try common.timeInTurn(jobs.count) { try jobs[$0].run() }
 
-    let inputBytes = Double(4 * rows.elements.count)
-    var table = Table(columns: ["op", "median(us)", "p99(us)", "speed(GB/s)", "x copy", "copy(GB/s)"])
+    try report(jobs, seconds, rows: rows, hidden: hidden)
+    if baseline != nil {
+      for index in jobs.indices where jobs[index].implementation == ours && jobs[index].op != "cluster" {
+        for other in jobs.indices where jobs[other].implementation.hasPrefix("rotate-per-function") {
+          let ratio = Samples(ratiosOf: seconds[other], over: seconds[index])
+          print(
+            "# \(jobs[index].op): \(ratio.median.fixed(2)) times as fast as \(jobs[other].implementation)'s hash",
+            "(min \(ratio.minimum.fixed(2)), max \(ratio.maximum.fixed(2)))")
+        }
+      }
+    }
+    print("# \(clusters) clusters")
+  }
+
+  private func report(_ jobs: [Job], _ seconds: [[Double]], rows: Int, hidden: Int) throws {
+    let inputBytes = Double(4 * rows * hidden)
+    var table = Table(columns: ["op", "implementation", "median(us)", "p99(us)", "speed(GB/s)", "x copy"])
     var records: [BenchRecord] = []
-    for (op, implementation, result) in [
-      ("hash", "crosspoint/\(kernelName)", hashed), ("hash", "plain", plain),
-      ("cluster", "crosspoint/\(kernelName)", clustered),
-    ] {
+    for (job, runs) in zip(jobs, seconds) {
+      let times = Samples(runs)
       table.append([
-        implementation == "plain" ? "plain" : op, result.job.median.microseconds,
-        result.job.percentile(99).microseconds, (inputBytes / result.job.median).gigabytes,
-        result.ratio.median.fixed(3), (inputBytes / result.copy.median).gigabytes,
+        job.op, job.implementation, times.median.microseconds, times.percentile(99).microseconds,
+        (inputBytes / times.median).gigabytes, Samples(ratiosOf: seconds[0], over: runs).median.fixed(3),
       ])
       records.append(
         BenchRecord(
-          op: op, implementation: implementation, ranks: 1, tokensPerRank: rows.rows, hidden: hidden, topK: 1,
-          pattern: "\(compression)", bytes: 0, medianSeconds: result.job.median,
-          p99Seconds: result.job.percentile(99), slowestRank: 0))
+          op: job.op, implementation: job.implementation, ranks: 1, tokensPerRank: rows, hidden: hidden, topK: 1,
+          pattern: "\(compression)", bytes: 0, medianSeconds: times.median, p99Seconds: times.percentile(99),
+          slowestRank: 0))
     }
-    print("# kernels: \(kernelName); \(rows.rows) rows of \(hidden); \(compression); \(common.iterations) timed runs")
+    print("# kernels: \(kernelName); \(rows) rows of \(hidden); \(compression); \(common.iterations) timed runs")
     print(table.text)
-    print("# hash is \((plain.job.median / hashed.job.median).fixed(2)) times as fast as plain; \(clusters) clusters")
     if let json = common.json { try Files.writeJSON(records, to: json) }
   }
 }

@@ -58,20 +58,24 @@ struct LocalBenchArguments: ParsableArguments {
   func time(
     copying rows: borrowing TokenBatch, to copy: borrowing TokenBatch, _ job: () throws -> Void
   ) throws -> (job: Samples, copy: Samples, ratio: Samples) {
-    var jobSeconds: [Double] = []
-    var copySeconds: [Double] = []
-    for iteration in -1..<iterations {
-      var watch = Stopwatch()
-      try job()
-      let jobTime = watch.lap()
-      memcpy(copy.base, rows.base, rows.elements.count * 4)
-      let copyTime = watch.lap()
-      guard iteration >= 0 else { continue }
-      jobSeconds.append(jobTime)
-      copySeconds.append(copyTime)
+    let seconds = try timeInTurn(2) {
+      if $0 == 0 { try job() } else { memcpy(copy.base, rows.base, rows.elements.count * 4) }
     }
     // The speed as a fraction of the copy's.
-    let ratio = Samples(zip(copySeconds, jobSeconds).map { $0 / $1 })
-    return (Samples(jobSeconds), Samples(copySeconds), ratio)
+    return (Samples(seconds[0]), Samples(seconds[1]), Samples(ratiosOf: seconds[1], over: seconds[0]))
+  }
+
+  /// Times jobs in turn, after one run of each; returns the seconds of every run of each job.
+  func timeInTurn(_ jobs: Int, _ run: (_ job: Int) throws -> Void) throws -> [[Double]] {
+    var seconds = [[Double]](repeating: [], count: jobs)
+    for iteration in -1..<iterations {
+      for index in 0..<jobs {
+        var watch = Stopwatch()
+        try run(index)
+        let time = watch.lap()
+        if iteration >= 0 { seconds[index].append(time) }
+      }
+    }
+    return seconds
   }
 }

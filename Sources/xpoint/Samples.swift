@@ -8,6 +8,9 @@ struct Samples {
     sorted = values.sorted()
   }
 
+  /// What one thing took over what another took, run by run.
+  init(ratiosOf first: [Double], over second: [Double]) { self.init(zip(first, second).map { $0 / $1 }) }
+
   var minimum: Double { sorted[0] }
   var maximum: Double { sorted[sorted.count - 1] }
   var median: Double { percentile(50) }
