@@ -14,8 +14,8 @@ let package = Package(
     .library(
       name: "CrosspointExchange",
       targets: [
-        "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointCompression",
-        "CrosspointExchange",
+        "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointStages",
+        "CrosspointCompression", "CrosspointExchange",
       ]),
     .library(name: "MPI", targets: ["MPI"]),
     .executable(name: "xpoint", targets: ["xpoint"]),
@@ -40,6 +40,7 @@ let package = Package(
     .target(name: "CrosspointMPI", dependencies: ["CrosspointCore", "CrosspointFabric", "MPI"]),
     .target(name: "CrosspointTokens", dependencies: ["CrosspointCore", "CCrosspointKernels"]),
     .target(name: "CrosspointRouting", dependencies: ["CrosspointCore", "CrosspointTokens"]),
+    .target(name: "CrosspointStages", dependencies: ["CrosspointCore", "CrosspointTokens", "CrosspointRouting"]),
     .target(
       name: "CrosspointCompression",
       dependencies: ["CrosspointCore", "CrosspointTokens", "CCrosspointKernels", "CZstd"]),
@@ -51,8 +52,8 @@ let package = Package(
     .target(
       name: "Crosspoint",
       dependencies: [
-        "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointCompression",
-        "CrosspointExchange", "CrosspointMPI",
+        "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointStages",
+        "CrosspointCompression", "CrosspointExchange", "CrosspointMPI",
       ]),
 
     // The tools.
@@ -91,6 +92,12 @@ let package = Package(
     .testTarget(
       name: "CrosspointRoutingTests",
       dependencies: ["CrosspointCore", "CrosspointTokens", "CrosspointRouting", "CrosspointTestSupport"]),
+    .testTarget(
+      name: "CrosspointStagesTests",
+      dependencies: [
+        "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointStages",
+        "CrosspointExchange", "CrosspointTestSupport",
+      ]),
     .testTarget(
       name: "CrosspointCompressionTests",
       dependencies: [

@@ -5,4 +5,5 @@
 @_exported import CrosspointFabric
 @_exported import CrosspointMPI
 @_exported import CrosspointRouting
+@_exported import CrosspointStages
 @_exported import CrosspointTokens

@@ -1,0 +1,61 @@
+import CrosspointCore
+import CrosspointTokens
+
+/// What the rows of a batch stand for: which sequence each belongs to and how many tokens it speaks for.
+public struct RowLayout: Sendable, Hashable {
+  /// Rows of each sequence, in the order of the batch; a sequence may have lost all of them.
+  public internal(set) var rowsPerSequence: [Int]
+  /// Tokens of each sequence before any stage, padding included.
+  public let tokensPerSequence: [Int]
+  /// `[R]`: tokens that each row stands for, 1 before any stage; 0 marks padding. A router weighs its load by it.
+  public internal(set) var tokensPerRow: [Int32]
+
+  /// Number of rows.
+  public var rows: Int { tokensPerRow.count }
+
+  /// Sequences of one length, without padding.
+  public init(sequences: Int, length: Int) {
+    precondition(sequences >= 0 && length >= 0, "\(sequences) sequences of \(length) tokens")
+    rowsPerSequence = Array(repeating: length, count: sequences)
+    tokensPerSequence = rowsPerSequence
+    tokensPerRow = Array(repeating: 1, count: sequences * length)
+  }
+
+  /// Sequences of any lengths.
+  /// - Parameter isPadding: one per token, in the order of the batch; `nil`: no padding.
+  /// - Throws: `invalidArgument` for a negative length or another number of marks than tokens.
+  public init(tokensPerSequence: [Int], isPadding: [Bool]? = nil) throws(CrosspointError) {
+    func invalid(_ argument: String, _ message: String) -> CrosspointError {
+      CrosspointError(.invalidArgument, operation: "RowLayout", argument: argument, message)
+    }
+    var tokens = 0
+    for (sequence, length) in tokensPerSequence.enumerated() {
+      guard length >= 0 else { throw invalid("tokensPerSequence", "sequence \(sequence) has \(length) tokens") }
+      tokens += length
+    }
+    if let isPadding, isPadding.count != tokens {
+      throw invalid("isPadding", "\(isPadding.count) marks for \(tokens) tokens")
+    }
+    rowsPerSequence = tokensPerSequence
+    self.tokensPerSequence = tokensPerSequence
+    tokensPerRow = isPadding?.map { $0 ? 0 : 1 } ?? Array(repeating: 1, count: tokens)
+  }
+}
+
+/// Rows of activations together with what they stand for. Move-only, like the batch in it.
+public struct TokenRows: ~Copyable {
+  /// `[R × d]`.
+  public let tokens: TokenBatch
+  public let layout: RowLayout
+
+  /// - Throws: `invalidArgument` if the layout is of another number of rows.
+  public init(tokens: consuming TokenBatch, layout: RowLayout) throws(CrosspointError) {
+    guard tokens.rows == layout.rows else {
+      throw CrosspointError(
+        .invalidArgument, operation: "TokenRows", argument: "layout",
+        "it describes \(layout.rows) rows, the batch has \(tokens.rows)")
+    }
+    self.tokens = tokens
+    self.layout = layout
+  }
+}
