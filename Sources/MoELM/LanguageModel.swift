@@ -1,6 +1,6 @@
 import Crosspoint
 
-/// A byte-level causal transformer with a mixture of experts in every second block.
+/// A byte-level transformer with a mixture of experts in every second block.
 ///
 /// This rank's share of it: all dense tensors, which every rank holds alike, and the experts that the layout gives it.
 final class LanguageModel {
@@ -21,7 +21,7 @@ final class LanguageModel {
 
   /// The losses of a forward pass over this rank's tokens.
   struct Losses {
-    /// Σ −ln p(next byte), in nats.
+    /// Σ −ln p(byte wanted), in nats.
     var surprise = 0.0
     /// Sum over layers of the load-balance losses, each a mean over this rank's tokens.
     var loadBalance = 0.0
@@ -63,34 +63,31 @@ final class LanguageModel {
   /// One per MoE layer.
   var exchanges: [ExpertExchange] { blocks.compactMap(\.exchange) }
 
-  /// Reads `inputs` (whole sequences, possibly none) and measures how well each next byte is predicted. Collective.
-  func forward(inputs: UnsafeBufferPointer<UInt8>, targets: UnsafeBufferPointer<UInt8>) throws(CrosspointError)
-    -> Losses
-  {
-    precondition(inputs.count == targets.count && inputs.count.isMultiple(of: shape.context), "whole sequences")
-    let x = stream.matrix(inputs.count, shape.width)
-    embedding.forward(inputs, into: x)
+  /// Reads a batch (whole sequences, possibly none) and measures how well it is predicted. Collective.
+  func forward(_ batch: Batch) throws(CrosspointError) -> Losses {
+    precondition(batch.rows.isMultiple(of: shape.context), "whole sequences")
+    let x = stream.matrix(batch.rows, shape.width)
+    embedding.forward(batch, into: x)
     var losses = Losses()
     for block in blocks { losses.loadBalance += try block.forward(x) }
-    let y = final.matrix(inputs.count, shape.width)
+    let y = final.matrix(batch.rows, shape.width)
     norm.forward(x, into: y)
-    losses.surprise = prediction.forward(y, targets: targets)
+    losses.surprise = prediction.forward(y, batch)
     return losses
   }
 
-  /// Adds the gradients of the mean loss over `tokens`, the tokens of all ranks. Collective; follows `forward`.
-  func backward(
-    inputs: UnsafeBufferPointer<UInt8>, targets: UnsafeBufferPointer<UInt8>, tokens: Int
-  ) throws(CrosspointError) {
-    let y = final.matrix(inputs.count, shape.width)
-    let slope = slope.matrix(inputs.count, shape.width)
-    prediction.backward(y, targets: targets, scale: 1 / Float(tokens), into: slope)
-    let dx = try TokenBatch(uninitializedRows: inputs.count, hidden: shape.width, pool: pool)
+  /// Adds the gradients of the mean loss over all predictions of `sequences`, the sequences of all ranks. Collective;
+  /// follows `forward`.
+  func backward(_ batch: Batch, sequences: Int) throws(CrosspointError) {
+    let y = final.matrix(batch.rows, shape.width)
+    let slope = slope.matrix(batch.rows, shape.width)
+    prediction.backward(y, batch, scale: 1 / Float(sequences * shape.predictionsPerSequence), into: slope)
+    let dx = try TokenBatch(uninitializedRows: batch.rows, hidden: shape.width, pool: pool)
     dx.elements.update(repeating: 0)
     norm.backward(slope, addingTo: Matrix(dx))
-    let share = Float(inputs.count) / Float(tokens)
+    let share = Float(batch.rows) / Float(sequences * shape.context)
     for block in blocks.reversed() { try block.backward(dx, share: share) }
-    embedding.backward(inputs, Matrix(dx))
+    embedding.backward(batch, Matrix(dx))
   }
 
   /// After a forward pass that no backward pass follows.

@@ -23,6 +23,12 @@ public struct ModelShape: Sendable, Hashable {
   public var sharedExperts = 0
   /// Coefficient of the load-balance loss.
   public var loadBalance: Float = 0.01
+  /// What the model learns to predict.
+  public var objective = Objective.causal
+  /// Share of each sequence's bytes that the masked objective hides.
+  public var maskFraction: Float = 0.15
+  /// Whether attention may look at nothing: `p = eˢ / (1 + Σ eˢ)`.
+  public var softmax1 = false
 
   public init() {}
 
@@ -46,6 +52,8 @@ public struct ModelShape: Sendable, Hashable {
     try require((0...64).contains(sharedExperts), "shared-experts", "\(sharedExperts); 0 to 64 are possible")
     try require(topK <= experts, "top-k", "\(topK) of \(experts) experts")
     try require(width % (2 * heads) == 0, "heads", "\(heads) heads do not divide a width of \(width) into even parts")
+    try require(
+      maskFraction > 0 && maskFraction <= 1, "mask-fraction", "\(maskFraction); it must be above 0 and at most 1")
     try require(loadBalance >= 0 && loadBalance.isFinite, "load-balance", "\(loadBalance); it must not be negative")
   }
 }

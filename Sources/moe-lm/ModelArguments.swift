@@ -1,6 +1,8 @@
 import ArgumentParser
 import MoELM
 
+extension Objective: ExpressibleByArgument {}
+
 /// The sizes of the model.
 struct ModelArguments: ParsableArguments {
   @Option(help: "Bytes that the model looks back over.")
@@ -30,6 +32,15 @@ struct ModelArguments: ParsableArguments {
   @Option(help: "Coefficient of the load-balance loss.")
   var loadBalance: Float = 0.01
 
+  @Option(help: "causal predicts each next byte; masked predicts hidden bytes and looks both ways.")
+  var objective = Objective.causal
+
+  @Option(help: "Share of the bytes that the masked objective hides.")
+  var maskFraction: Float = 0.15
+
+  @Flag(help: "Attention may look at nothing: e^s / (1 + sum e^s).")
+  var softmax1 = false
+
   var shape: ModelShape {
     var shape = ModelShape()
     shape.context = context
@@ -41,6 +52,9 @@ struct ModelArguments: ParsableArguments {
     shape.topK = topK
     shape.sharedExperts = sharedExperts
     shape.loadBalance = loadBalance
+    shape.objective = objective
+    shape.maskFraction = maskFraction
+    shape.softmax1 = softmax1
     return shape
   }
 }

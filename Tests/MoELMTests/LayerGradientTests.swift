@@ -1,4 +1,5 @@
 import CrosspointTestSupport
+import Foundation
 import Testing
 
 @testable import MoELM
@@ -51,11 +52,56 @@ import Testing
     }
   }
 
-  @Test func attention() {
-    let width = shape.width
-    check(Attention.parameters("a", shape), inputs: width, outputs: width, rows: 2 * shape.context) { set in
+  @Test(arguments: Objective.allCases, [false, true]) func attention(objective: Objective, softmax1: Bool) {
+    var shape = shape
+    shape.objective = objective
+    shape.softmax1 = softmax1
+    check(Attention.parameters("a", shape), inputs: shape.width, outputs: shape.width, rows: 2 * shape.context) {
+      [shape] set in
       let layer = Attention("a", shape, in: set)
       return ({ x, y in layer.forward(x, addingTo: y) }, { x, dy, dx in layer.backward(x, dy: dy, into: dx) })
+    }
+  }
+
+  @Test(arguments: Objective.allCases, [false, true])
+  func keyBiasHasItsGradient(objective: Objective, softmax1: Bool) {
+    var shape = shape
+    shape.objective = objective
+    shape.softmax1 = softmax1
+    let set = ParameterSet(Attention.parameters("a", shape), seed: 3)
+    defer { withExtendedLifetime(set) {} }
+    let layer = Attention("a", shape, in: set)
+    let rows = 2 * shape.context
+    let count = rows * shape.width
+    let (x, y, dy, dx) = (FloatBuffer(count), FloatBuffer(count), FloatBuffer(count), FloatBuffer(count))
+    _ = x.storage.update(fromContentsOf: randomFloats(count, seed: 1))
+    let probe = randomFloats(count, seed: 2)
+    _ = dy.storage.update(fromContentsOf: probe)
+    let (bias, slope) = (FloatBuffer(rows), FloatBuffer(rows))
+    _ = bias.storage.update(fromContentsOf: randomFloats(rows, seed: 6))
+    func loss() -> Double {
+      y.storage.update(repeating: 0)
+      layer.forward(x.matrix(rows, shape.width), keyBias: bias.base, addingTo: y.matrix(rows, shape.width))
+      return zip(y.storage, probe).reduce(0) { $0 + Double($1.0) * Double($1.1) }
+    }
+    _ = loss()
+    layer.backward(
+      x.matrix(rows, shape.width), dy: dy.matrix(rows, shape.width), into: dx.matrix(rows, shape.width),
+      addingTo: slope.base)
+    let differences = bias.storage.indices.map { centralDifference(of: bias.base + $0, step: 2e-2, loss: loss) }
+    #expect(relativeError(slope.storage.map(Double.init), differences) < 1e-3)
+    let byInput = x.storage.indices.map { centralDifference(of: x.base + $0, step: 2e-2, loss: loss) }
+    #expect(relativeError(dx.storage.map(Double.init), byInput) < 1e-3, "the input's, too")
+  }
+
+  @Test func aMassOnNothingIsSafeForLargeScores() {
+    for scores in [[-200, -300], [200, 100], [-1, 1], [0, 0]] as [[Float]] {
+      var row = scores
+      softmax(&row, count: 2, withNothing: true)
+      let exact = scores.map { score in
+        1 / (scores.reduce(exp(-Double(score))) { $0 + exp(Double($1) - Double(score)) })
+      }
+      #expect(zip(row, exact).allSatisfy { abs(Double($0) - $1) < 1e-6 }, "\(scores): \(row), \(exact)")
     }
   }
 
@@ -77,15 +123,17 @@ import Testing
     }
   }
 
-  @Test func prediction() {
-    let targets: [UInt8] = [255, 7]
-    check(Prediction.parameters("p", shape), inputs: shape.width, outputs: 1, rows: 2) { set in
+  @Test(arguments: [[], [true, true, false]])
+  func prediction(masked: [Bool]) {
+    let rows = masked.isEmpty ? 2 : 3  // the third is not masked and has no part in the loss
+    let batch = Batch(inputs: [0, 0, 0].suffix(rows), targets: [255, 7, 9].dropLast(3 - rows), masked: masked)
+    check(Prediction.parameters("p", shape), inputs: shape.width, outputs: 1, rows: rows) { set in
       let layer = Prediction("p", in: set)
       // A loss instead of rows: it goes to the first output, whose probe scales it, less what it is about.
-      let scale = randomFloats(2, seed: 2)[0]
+      let scale = randomFloats(rows, seed: 2)[0]
       return (
-        { x, y in y.base[0] = Float(targets.withUnsafeBufferPointer { layer.forward(x, targets: $0) } - 2 * 5.545) },
-        { x, _, dx in targets.withUnsafeBufferPointer { layer.backward(x, targets: $0, scale: scale, into: dx) } }
+        { x, y in y.base[0] = Float(layer.forward(x, batch) - 2 * 5.545) },
+        { x, _, dx in layer.backward(x, batch, scale: scale, into: dx) }
       )
     }
   }

@@ -50,17 +50,15 @@ import Testing
     _ fabric: any Fabric, _ corpus: Corpus, _ options: TrainingOptions, _ includes: (String) -> Bool
   ) throws -> [Slope] {
     let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
-    let tokens = options.batch * options.shape.context
     trainer.readBatch()
-    _ = try trainer.propagate(tokens: tokens)
+    _ = try trainer.propagate()
     try fabric.allreduce(trainer.model.shared.gradients, operation: "gradients")
     func globalLoss() throws -> Double {
-      let losses = try trainer.withBatch { inputs, targets throws(CrosspointError) in
-        try trainer.model.forward(inputs: inputs, targets: targets)
-      }
+      let losses = try trainer.model.forward(trainer.batch)
       trainer.model.forget()
-      let share = Double(trainer.inputs.count) / Double(tokens)
-      return try fabric.sum([losses.surprise / Double(tokens) + losses.loadBalance * share], operation: "loss")[0]
+      let share = Double(trainer.batch.rows) / Double(options.batch * options.shape.context)
+      let predictions = options.batch * options.shape.predictionsPerSequence
+      return try fabric.sum([losses.surprise / Double(predictions) + losses.loadBalance * share], operation: "loss")[0]
     }
 
     let shared = trainer.model.shared.specifications.map(\.name)

@@ -1,7 +1,8 @@
-/// Causal multi-head self-attention with rotary positions.
+/// Multi-head self-attention with rotary positions; causal under the causal objective.
 ///
 /// Tokens are sequences of `context` rows, one after the other. Vaswani et al., arXiv 1706.03762, section 3.2, with the
-/// positions of ``Rotation``.
+/// positions of ``Rotation``. A bias per key may be added to the scores of every head and query, and the softmax may
+/// leave a part of its mass on nothing (``ModelShape/softmax1``).
 final class Attention {
   private let shape: ModelShape
   private let project: Parameter
@@ -31,7 +32,8 @@ final class Attention {
     rotation = Rotation(positions: shape.context, width: shape.headWidth)
   }
 
-  func forward(_ x: Matrix, addingTo y: Matrix) {
+  /// - Parameter keyBias: `[T]`, added to every score of that key.
+  func forward(_ x: Matrix, keyBias: UnsafePointer<Float>? = nil, addingTo y: Matrix) {
     let projected = projected.matrix(x.rows, 3 * shape.width)
     let mixed = mixed.matrix(x.rows, shape.width)
     multiply(x, project.value, into: projected)
@@ -40,13 +42,22 @@ final class Attention {
     forEachHead(x.rows) { head in
       let weights = head.weights(allWeights)
       multiply(head.query(projected), head.key(projected).transposed, into: weights, scale: scale)
-      for row in 0..<weights.rows { causalSoftmax(weights.row(row), seen: row + 1, of: weights.columns) }
+      let bias = keyBias.map { $0 + head.rows.lowerBound }
+      for row in 0..<weights.rows {
+        let seen = shape.objective == .causal ? row + 1 : weights.columns
+        if let bias { map(weights.row(row), bias, into: weights.row(row), count: seen) { $0 + $1 } }
+        softmax(weights.row(row), count: seen, withNothing: shape.softmax1)
+        (weights.row(row) + seen).update(repeating: 0, count: weights.columns - seen)
+      }
       multiply(weights, head.value(projected), into: head.part(mixed))
     }
     multiply(mixed, output.value, into: y, accumulate: true)
   }
 
-  func backward(_ x: Matrix, dy: Matrix, into dx: Matrix) {
+  /// - Parameter keyBiasGradients: `[T]`, to which the gradient of the bias is added.
+  func backward(
+    _ x: Matrix, dy: Matrix, into dx: Matrix, addingTo keyBiasGradients: UnsafeMutablePointer<Float>? = nil
+  ) {
     let projected = projected.matrix(x.rows, 3 * shape.width)
     let mixed = mixed.matrix(x.rows, shape.width)
     let dProjected = dProjected.matrix(x.rows, 3 * shape.width)
@@ -60,6 +71,10 @@ final class Attention {
       multiply(head.part(dMixed), head.value(projected).transposed, into: dWeights)
       multiply(weights.transposed, head.part(dMixed), into: head.value(dProjected))
       for row in 0..<weights.rows { softmaxBackward(weights.row(row), dWeights.row(row), count: weights.columns) }
+      if let keyBiasGradients {
+        let slope = keyBiasGradients + head.rows.lowerBound
+        for row in 0..<dWeights.rows { map(slope, dWeights.row(row), into: slope, count: dWeights.columns) { $0 + $1 } }
+      }
       multiply(dWeights, head.key(projected), into: head.query(dProjected), scale: scale)
       multiply(dWeights.transposed, head.query(projected), into: head.key(dProjected), scale: scale)
     }
@@ -95,7 +110,7 @@ private struct Head {
   let sequence: Int
   let head: Int
 
-  private var rows: Range<Int> { sequence * shape.context..<(sequence + 1) * shape.context }
+  var rows: Range<Int> { sequence * shape.context..<(sequence + 1) * shape.context }
 
   func part(_ matrix: Matrix, offset: Int = 0) -> Matrix {
     let start = offset + head * shape.headWidth
@@ -112,21 +127,17 @@ private struct Head {
   }
 }
 
-/// Softmax over the first `seen` floats of a row; the others become 0.
-private func causalSoftmax(_ row: UnsafeMutablePointer<Float>, seen: Int, of count: Int) {
-  softmax(row, count: seen)
-  (row + seen).update(repeating: 0, count: count - seen)
-}
-
-/// Softmax of a row, in place.
-func softmax(_ row: UnsafeMutablePointer<Float>, count: Int) {
-  let largest = maximum(row, count: count)
+/// Softmax of a row, in place; with nothing as one more choice of score 0, `p = eˢ / (1 + Σ eˢ)`.
+func softmax(_ row: UnsafeMutablePointer<Float>, count: Int, withNothing: Bool = false) {
+  // Scores all far below 0 must not be lifted to 1: the shift is at least the score of nothing.
+  let largest = withNothing ? max(0, maximum(row, count: count)) : maximum(row, count: count)
   map(row, into: row, count: count) { exponential($0 - largest) }
-  let scale = 1 / sum(row, row, count: count) { x, _ in x }
+  let nothing = withNothing ? exponential(Lanes(repeating: -largest))[0] : 0
+  let scale = 1 / (nothing + sum(row, row, count: count) { x, _ in x })
   map(row, into: row, count: count) { $0 * scale }
 }
 
-/// `dx = p (dp − Σ p dp)`, over dp.
+/// `dx = p (dp − Σ p dp)`, over dp; nothing has a value of 0 and so no part in the sum.
 private func softmaxBackward(_ p: UnsafePointer<Float>, _ dp: UnsafeMutablePointer<Float>, count: Int) {
   let along = sum(p, dp, count: count) { $0 * $1 }
   map(p, dp, into: dp, count: count) { $0 * ($1 - along) }

@@ -1,22 +1,20 @@
-/// One row per byte value.
+/// One row per byte value, and one for the mask symbol under the masked objective.
 struct Embedding {
   private let table: Parameter
 
   static func parameters(_ name: String, _ shape: ModelShape) -> [ParameterSpecification] {
-    [ParameterSpecification(name: name, rows: ModelShape.vocabulary, columns: shape.width, start: .normal(0.5))]
+    [ParameterSpecification(name: name, rows: shape.symbols, columns: shape.width, start: .normal(0.5))]
   }
 
   init(_ name: String, in set: ParameterSet) { table = set[name] }
 
-  func forward(_ bytes: UnsafeBufferPointer<UInt8>, into x: Matrix) {
-    for (row, byte) in bytes.enumerated() {
-      x.row(row).update(from: table.value.row(Int(byte)), count: x.columns)
-    }
+  func forward(_ batch: Batch, into x: Matrix) {
+    for row in 0..<batch.rows { x.row(row).update(from: table.value.row(batch.symbol(row)), count: x.columns) }
   }
 
-  func backward(_ bytes: UnsafeBufferPointer<UInt8>, _ dx: Matrix) {
-    for (row, byte) in bytes.enumerated() {
-      let gradient = table.gradient.row(Int(byte))
+  func backward(_ batch: Batch, _ dx: Matrix) {
+    for row in 0..<batch.rows {
+      let gradient = table.gradient.row(batch.symbol(row))
       map(gradient, dx.row(row), into: gradient, count: dx.columns) { $0 + $1 }
     }
   }

@@ -1,6 +1,6 @@
 import Foundation
 
-/// The next byte: logits `x W`, softmax and cross-entropy.
+/// The byte wanted: logits `x W`, softmax and cross-entropy.
 final class Prediction {
   private let weight: Parameter
   private let logits = FloatBuffer()
@@ -15,15 +15,15 @@ final class Prediction {
   init(_ name: String, in set: ParameterSet) { weight = set[name] }
 
   /// Keeps the probabilities for the backward pass.
-  /// - Returns: Σ −ln p(target) over the rows, in nats.
-  func forward(_ x: Matrix, targets: UnsafeBufferPointer<UInt8>) -> Double {
+  /// - Returns: Σ −ln p(target) over the rows that count, in nats.
+  func forward(_ x: Matrix, _ batch: Batch) -> Double {
     let logits = logits.matrix(x.rows, ModelShape.vocabulary)
     multiply(x, weight.value, into: logits)
     var loss = 0.0
-    for (row, target) in targets.enumerated() {
-      let row = logits.row(row)
+    for place in 0..<x.rows where batch.counts(place) {
+      let row = logits.row(place)
       let largest = maximum(row, count: ModelShape.vocabulary)
-      let surprise = largest - row[Int(target)]
+      let surprise = largest - row[Int(batch.targets[place])]
       map(row, into: row, count: ModelShape.vocabulary) { exponential($0 - largest) }
       let total = sum(row, row, count: ModelShape.vocabulary) { x, _ in x }
       loss += Double(surprise) + log(Double(total))
@@ -33,9 +33,15 @@ final class Prediction {
   }
 
   /// Backward of `scale` times the loss.
-  func backward(_ x: Matrix, targets: UnsafeBufferPointer<UInt8>, scale: Float, into dx: Matrix) {
+  func backward(_ x: Matrix, _ batch: Batch, scale: Float, into dx: Matrix) {
     let logits = logits.matrix(x.rows, ModelShape.vocabulary)
-    for (row, target) in targets.enumerated() { logits.row(row)[Int(target)] -= 1 }
+    for row in 0..<x.rows {
+      if batch.counts(row) {
+        logits.row(row)[Int(batch.targets[row])] -= 1
+      } else {
+        logits.row(row).update(repeating: 0, count: ModelShape.vocabulary)
+      }
+    }
     map(logits.base, into: logits.base, count: logits.count) { $0 * scale }
     multiply(x.transposed, logits, into: weight.gradient, accumulate: true)
     multiply(logits, weight.value.transposed, into: dx)

@@ -32,10 +32,22 @@ public struct Corpus: Sendable {
   func copySequence(
     _ number: Int, step: Int, seed: UInt64, inputs: UnsafeMutablePointer<UInt8>, targets: UnsafeMutablePointer<UInt8>
   ) {
-    var generator = SplitMix64(seed: seed ^ 0x0074_6F6B_656E_7300)
-    generator = SplitMix64(seed: generator.next() ^ UInt64(step))
-    generator = SplitMix64(seed: generator.next() ^ UInt64(number))
+    var generator = Self.generator(.sequences, seed, step, number)
     copy(Int(generator.next() % UInt64(split - context)), inputs, targets)
+  }
+
+  /// What a random stream is for: streams of one seed do not overlap.
+  enum Stream: UInt64 {
+    case sequences = 0x0074_6F6B_656E_7300
+    case masks = 0x006D_6173_6B73_0000
+    case heldOutMasks = 0x6865_6C64_6F75_7400
+  }
+
+  /// The random stream of one sequence in one step.
+  static func generator(_ stream: Stream, _ seed: UInt64, _ step: Int, _ number: Int) -> SplitMix64 {
+    var generator = SplitMix64(seed: seed ^ stream.rawValue)
+    generator = SplitMix64(seed: generator.next() ^ UInt64(step))
+    return SplitMix64(seed: generator.next() ^ UInt64(number))
   }
 
   /// Windows of one context that do not overlap.

@@ -31,11 +31,15 @@ extension ModelShape {
       "context": \.context, "width": \.width, "blocks": \.blocks, "heads": \.heads, "experts": \.experts,
       "expert-width": \.expertWidth, "top-k": \.topK, "shared-experts": \.sharedExperts,
     ]
-    for (key, size) in sizes {
-      guard let value = configuration.first(where: { $0.first == key })?.last.flatMap(Int.init) else {
+    func read<T>(_ key: String, _ parse: (String) -> T?) throws(CrosspointError) -> T {
+      guard let value = configuration.first(where: { $0.first == key })?.last.flatMap(parse) else {
         throw fileError("checkpoint", path, "does not say its \(key)", reason: false)
       }
-      self[keyPath: size] = value
+      return value
     }
+    for (key, size) in sizes { self[keyPath: size] = try read(key, Int.init) }
+    objective = try read("objective", Objective.init)
+    maskFraction = try read("mask-fraction", Float.init)
+    softmax1 = try read("softmax1", Bool.init)
   }
 }

@@ -27,9 +27,8 @@ public final class Trainer {
   let corpus: Corpus
   let model: LanguageModel
   private let optimiser: AdamW
-  /// This rank's sequences: bytes and what follows each.
-  var inputs: [UInt8]
-  var targets: [UInt8]
+  /// This rank's sequences.
+  var batch = Batch()
 
   /// Collective.
   /// - Throws: `invalidArgument` for options that make no training, and what making an exchange throws.
@@ -40,8 +39,6 @@ public final class Trainer {
     self.options = options
     model = try LanguageModel(fabric: fabric, shape: options.shape, options: options.exchange, seed: options.seed)
     optimiser = AdamW(weightDecay: options.weightDecay)
-    inputs = []
-    targets = []
   }
 
   /// One step of training. Collective.
@@ -49,20 +46,19 @@ public final class Trainer {
   /// - Parameter stopRequested: whether this rank was asked to stop; all ranks learn of it.
   /// - Throws: `nonFinite` when the loss or a gradient is no number any more, and what the exchange throws.
   public func step(stopRequested: Bool = false) throws(CrosspointError) -> StepReport {
-    let tokens = options.batch * options.shape.context
     readBatch()
     model.zeroGradients()
-    let losses = try propagate(tokens: tokens)
+    let losses = try propagate()
     try fabric.allreduce(model.shared.gradients, operation: "gradients")
 
-    let share = Double(inputs.count) / Double(tokens)
+    let share = Double(batch.rows) / Double(options.batch * options.shape.context)
     var mine = [
       losses.surprise, losses.loadBalance * share, squaredNorm(model.experts.gradients), stopRequested ? 1 : 0,
     ]
     mine += takeTraffic().values
     let sums = try fabric.sum(mine, operation: "totals")
     let norm = (sums[2] + squaredNorm(model.shared.gradients)).squareRoot()
-    let nats = sums[0] / Double(tokens)
+    let nats = sums[0] / Double(options.batch * options.shape.predictionsPerSequence)
     guard nats.isFinite, norm.isFinite else {
       throw CrosspointError(
         .nonFinite, operation: "train", argument: "loss",
@@ -80,65 +76,26 @@ public final class Trainer {
       shouldStop: sums[3] > 0)
   }
 
-  /// Mean bits per byte over the held-out windows, the same windows every time. Collective.
+  /// Mean bits per predicted byte over the held-out windows, the same windows and masks every time. Collective.
   public func evaluate() throws(CrosspointError) -> Double {
     let available = corpus.heldOutWindows
     let windows = options.evalWindows == 0 ? available : min(options.evalWindows, available)
     var nats = 0.0
     for start in stride(from: 0, to: windows, by: options.batch) {
-      readSequences(min(options.batch, windows - start)) { number, inputs, targets in
-        corpus.copyHeldOut(start + number, of: windows, inputs: inputs, targets: targets)
-      }
-      nats += try withBatch { inputs, targets throws(CrosspointError) in
-        try model.forward(inputs: inputs, targets: targets).surprise
-      }
+      readHeldOut(start, count: min(options.batch, windows - start), of: windows)
+      nats += try model.forward(batch).surprise
       model.forget()
     }
     _ = takeTraffic()  // not training's
     let total = try fabric.sum([nats], operation: "evaluate")[0]
-    return total / Double(windows * options.shape.context) * bitsPerNat
+    return total / Double(windows * options.shape.predictionsPerSequence) * bitsPerNat
   }
 
   /// Forward and backward over this rank's sequences.
-  func propagate(tokens: Int) throws(CrosspointError) -> LanguageModel.Losses {
-    try withBatch { inputs, targets throws(CrosspointError) in
-      let losses = try model.forward(inputs: inputs, targets: targets)
-      try model.backward(inputs: inputs, targets: targets, tokens: tokens)
-      return losses
-    }
-  }
-
-  /// Fills inputs and targets with this rank's part of the step's batch.
-  func readBatch() {
-    readSequences(options.batch) { number, inputs, targets in
-      corpus.copySequence(number, step: progress.step, seed: options.seed, inputs: inputs, targets: targets)
-    }
-  }
-
-  func withBatch<T>(
-    _ body: (UnsafeBufferPointer<UInt8>, UnsafeBufferPointer<UInt8>) throws(CrosspointError) -> T
-  ) throws(CrosspointError) -> T {
-    try inputs.withUnsafeBufferPointer { inputs throws(CrosspointError) in
-      try targets.withUnsafeBufferPointer { targets throws(CrosspointError) in try body(inputs, targets) }
-    }
-  }
-
-  /// This rank's contiguous part of `count` sequences; the first ranks take one more where they do not divide.
-  private func readSequences(
-    _ count: Int, _ copy: (Int, UnsafeMutablePointer<UInt8>, UnsafeMutablePointer<UInt8>) -> Void
-  ) {
-    let mine = count * fabric.rank / fabric.rankCount..<count * (fabric.rank + 1) / fabric.rankCount
-    let context = options.shape.context
-    for array in [\Trainer.inputs, \Trainer.targets] where self[keyPath: array].count != mine.count * context {
-      self[keyPath: array] = [UInt8](repeating: 0, count: mine.count * context)
-    }
-    inputs.withUnsafeMutableBufferPointer { inputs in
-      targets.withUnsafeMutableBufferPointer { targets in
-        for (slot, number) in mine.enumerated() {
-          copy(number, inputs.baseAddress! + slot * context, targets.baseAddress! + slot * context)
-        }
-      }
-    }
+  func propagate() throws(CrosspointError) -> LanguageModel.Losses {
+    let losses = try model.forward(batch)
+    try model.backward(batch, sequences: options.batch)
+    return losses
   }
 
   /// This rank's traffic since the last call, over all layers.

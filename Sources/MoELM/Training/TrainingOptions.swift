@@ -28,7 +28,8 @@ public struct TrainingOptions: Sendable {
       ("context", "\(shape.context)"), ("width", "\(shape.width)"), ("blocks", "\(shape.blocks)"),
       ("heads", "\(shape.heads)"), ("experts", "\(shape.experts)"), ("expert-width", "\(shape.expertWidth)"),
       ("top-k", "\(shape.topK)"), ("shared-experts", "\(shape.sharedExperts)"),
-      ("load-balance", "\(shape.loadBalance)"), ("batch", "\(batch)"),
+      ("load-balance", "\(shape.loadBalance)"), ("objective", shape.objective.rawValue),
+      ("mask-fraction", "\(shape.maskFraction)"), ("softmax1", "\(shape.softmax1)"), ("batch", "\(batch)"),
       ("steps", "\(steps)"), ("learning-rate", "\(learningRate)"), ("warmup", "\(warmup)"),
       ("weight-decay", "\(weightDecay)"), ("clip", "\(clip)"), ("eval-windows", "\(evalWindows)"),
     ] + exchange.pairs.filter { $0.key != "seed" } + [("seed", "\(seed)"), ("exchange-seed", "\(exchange.seed)")]
