@@ -43,29 +43,39 @@ public struct RowSelection {
   }
 
   /// `[T × d]` → `[R × d]`: the chosen rows.
+  /// - Parameter weights: `[R]`, what each is multiplied by; empty for nothing.
   /// - Throws: `invalidArgument` if the batch has another number of rows than was chosen from.
-  public func gather(_ batch: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
+  public func gather(_ batch: borrowing TokenBatch, weights: [Float] = []) throws(CrosspointError) -> TokenBatch {
     try expect(batch, rows: rows, operation: "gather")
     let result = try TokenBatch(uninitializedRows: kept.count, hidden: batch.hidden, pool: pool)
     for (place, row) in kept.enumerated() {
-      (result.base + place * batch.hidden).update(from: batch.base + Int(row) * batch.hidden, count: batch.hidden)
+      let from = batch.base + Int(row) * batch.hidden
+      move(from, to: result.base + place * batch.hidden, count: batch.hidden, weights, place)
     }
     return result
   }
 
   /// `[R × d]` → `[T × d]`: each row in its old place, −0 in all others.
+  /// - Parameter weights: `[R]`, what each is multiplied by; empty for nothing.
   /// - Throws: `invalidArgument` if the batch has another number of rows than were chosen.
-  public func scatter(_ batch: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
+  public func scatter(_ batch: borrowing TokenBatch, weights: [Float] = []) throws(CrosspointError) -> TokenBatch {
     try expect(batch, rows: kept.count, operation: "scatter")
     let result = try TokenBatch(uninitializedRows: rows, hidden: batch.hidden, pool: pool)
     var next = 0
     for (place, row) in kept.enumerated() {
       (result.base + next * batch.hidden).update(repeating: -0.0, count: (Int(row) - next) * batch.hidden)
-      (result.base + Int(row) * batch.hidden).update(from: batch.base + place * batch.hidden, count: batch.hidden)
+      let to = result.base + Int(row) * batch.hidden
+      move(batch.base + place * batch.hidden, to: to, count: batch.hidden, weights, place)
       next = Int(row) + 1
     }
     (result.base + next * batch.hidden).update(repeating: -0.0, count: (rows - next) * batch.hidden)
     return result
+  }
+
+  private func move(
+    _ from: UnsafePointer<Float>, to: UnsafeMutablePointer<Float>, count: Int, _ weights: [Float], _ place: Int
+  ) {
+    if weights.isEmpty { to.update(from: from, count: count) } else { kernels.scale(to, weights[place], from, count) }
   }
 
   private func expect(_ batch: borrowing TokenBatch, rows: Int, operation: String) throws(CrosspointError) {

@@ -1,0 +1,69 @@
+/// Which rows a ``DeletionGate`` deletes.
+public struct DeletionOptions: Sendable, Hashable {
+  /// How a row's fate is decided.
+  public enum Rule: Sendable, Hashable {
+    /// By a learned gate.
+    case learned(Learning)
+    /// Each row with probability `rate`, drawn anew for every batch: a baseline. Nothing is learned.
+    case random(rate: Double)
+    /// By place: rows are kept at even distances, the first of a sequence always unless the rate is 1: a baseline. Nothing
+    /// is learned.
+    case fixed(rate: Double)
+    /// By the caller, who sets ``DeletionGate/keep`` before each batch: MrT5's own form, whose gate also weighs attention.
+    case supplied
+  }
+
+  /// How the gate learns.
+  public struct Learning: Sendable, Hashable {
+    /// What fixes the weight α of the regulariser.
+    public enum Regulariser: Sendable, Hashable {
+      case constant(Double)
+      /// A PI controller moves α until a `target` share of the rows is deleted; see ``RateController``.
+      case controlled(target: Double, proportional: Double = 0.5, integral: Double = 1e-5)
+    }
+
+    public var regulariser: Regulariser
+    /// Probability that a training step is hard: deleted rows stay home. All others are soft: every row travels, weighed.
+    /// Rows that are always deleted learn nothing but to be deleted, so leave some steps soft.
+    public var hardProbability: Double
+    /// Whether evaluation deletes; otherwise it weighs.
+    public var isHardInEvaluation: Bool
+
+    public init(regulariser: Regulariser, hardProbability: Double = 0.5, isHardInEvaluation: Bool = true) {
+      self.regulariser = regulariser
+      self.hardProbability = hardProbability
+      self.isHardInEvaluation = isHardInEvaluation
+    }
+  }
+
+  public var rule: Rule
+  /// Seeds the gate's first weights and every draw. Give each layer its own.
+  public var seed: UInt64
+
+  public init(rule: Rule, seed: UInt64 = 0) {
+    self.rule = rule
+    self.seed = seed
+  }
+}
+
+extension DeletionOptions: CustomStringConvertible {
+  public var description: String {
+    switch rule {
+    case .random(let rate): "random=\(rate),seed=\(seed)"
+    case .fixed(let rate): "fixed=\(rate)"
+    case .supplied: "supplied"
+    case .learned(let learning): "learned,\(learning),seed=\(seed)"
+    }
+  }
+}
+
+extension DeletionOptions.Learning: CustomStringConvertible {
+  public var description: String {
+    let weight =
+      switch regulariser {
+      case .constant(let value): "alpha=\(value)"
+      case .controlled(let target, let proportional, let integral): "target=\(target),kp=\(proportional),ki=\(integral)"
+      }
+    return "\(weight),hard=\(hardProbability),evaluation=\(isHardInEvaluation ? "hard" : "soft")"
+  }
+}
