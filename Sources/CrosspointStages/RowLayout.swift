@@ -7,7 +7,8 @@ public struct RowLayout: Sendable, Hashable {
   public internal(set) var rowsPerSequence: [Int]
   /// Tokens of each sequence before any stage, padding included.
   public let tokensPerSequence: [Int]
-  /// `[R]`: tokens that each row stands for, 1 before any stage; 0 marks padding. A router weighs its load by it.
+  /// `[R]`: tokens that each row stands for, 1 before any stage; 0 marks padding. A router weighs its load by it. Later
+  /// tokens may be among them: what a causal stage sends may depend on whether this is 0, and on no more of it.
   public internal(set) var tokensPerRow: [Int32]
 
   /// Number of rows.

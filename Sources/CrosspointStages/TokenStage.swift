@@ -83,6 +83,18 @@ extension TokenStage {
     CrosspointError(.invalidArgument, operation: name, argument: argument, message)
   }
 
+  /// The share that `part` is of `whole`, both summed over ranks; `nil` where there is nothing. For ``step(reduceCounts:)``.
+  public func sharedRate(
+    _ part: Int, of whole: Int, reduceCounts: CountReduction
+  ) throws(CrosspointError) -> Double? {
+    var counts = [Double(part), Double(whole)]
+    try reduceCounts(&counts)
+    guard counts.count == 2, counts[0] >= 0, counts[1] >= counts[0], counts[1].isFinite else {
+      throw invalid("reduceCounts", "it did not return 2 sums of counts")
+    }
+    return counts[1] > 0 ? counts[0] / counts[1] : nil
+  }
+
   func expectState(_ state: [UInt64], count: Int) throws(CrosspointError) {
     guard state.count == count else {
       throw CrosspointError(

@@ -17,13 +17,9 @@ extension DeletionGate {
   /// Moves α by the share of rows that all ranks deleted since the last step. Without a controller nothing happens.
   public func step(reduceCounts: CountReduction) throws(CrosspointError) {
     guard controller != nil else { return }
-    var counts = [Double(deleted), Double(scored)]
+    let rate = try sharedRate(deleted, of: scored, reduceCounts: reduceCounts)
     (scored, deleted) = (0, 0)
-    try reduceCounts(&counts)
-    guard counts.count == 2, counts[0] >= 0, counts[1] >= counts[0], counts[1].isFinite else {
-      throw invalid("reduceCounts", "it did not return 2 sums of counts")
-    }
-    if counts[1] > 0 { controller?.observe(rate: counts[0] / counts[1]) }
+    if let rate { controller?.observe(rate: rate) }
   }
 
   /// p, i and α. Take it between optimiser steps.

@@ -1,0 +1,34 @@
+/// Which rows ``TokenMerging`` merges.
+public struct MergingOptions: Sendable, Hashable {
+  /// How alike rows must be.
+  public enum Threshold: Sendable, Hashable {
+    /// Cosine of at least this.
+    case given(Double)
+    /// A running quantile: once per step `τ ← τ + gain · (r̂ − rate)`, r̂ the share of rows that all ranks merged away. It
+    /// settles where a share `rate` is merged away.
+    case learned(rate: Double, start: Double = 0.9, gain: Double = 0.1)
+  }
+
+  public var threshold: Threshold
+  /// A row looks for its like among the representatives at most this many rows before it.
+  public var window: Int
+  /// Whether a merged row is its first member alone instead of the mean of all.
+  public var isCausal: Bool
+
+  public init(threshold: Threshold, window: Int = 16, isCausal: Bool) {
+    self.threshold = threshold
+    self.window = window
+    self.isCausal = isCausal
+  }
+}
+
+extension MergingOptions: CustomStringConvertible {
+  public var description: String {
+    let text =
+      switch threshold {
+      case .given(let value): "threshold=\(value)"
+      case .learned(let rate, let start, let gain): "rate=\(rate),start=\(start),gain=\(gain)"
+      }
+    return "\(text),window=\(window),\(isCausal ? "causal" : "mean")"
+  }
+}
