@@ -6,6 +6,7 @@ struct Codebook: Sendable {
   let bits: Int
   /// `[2^bits, at least 16]`: what each code stands for; zeros behind.
   let levels: [Float]
+  var outermostLevel: Float { levels[(1 << (bits - 1)) - 1] }
   /// `[2^(bits − 1) − 1]`: ascending, half-way between positive levels, cut to 16 bits of mantissa.
   let thresholds: [Float]
   /// `[512]`: the magnitudes in steps of 1/64. A cell holds the bits of the one threshold that lies inside it (infinity if

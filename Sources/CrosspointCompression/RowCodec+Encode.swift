@@ -12,16 +12,18 @@ extension RowCodec {
   ///
   /// - Parameters:
   ///   - groups: Rows of `hidden` floats each; groups without rows, and no groups at all, are ordinary.
+  ///   - rounding: How values between two of the format's are rounded, with the frame's random numbers.
   ///   - frame: At least ``maximumFrameBytes(_:rows:groups:)`` bytes at any alignment.
   /// - Returns: The size of the frame in bytes.
   /// - Throws: `invalidArgument` when the frame is too small or a group too large, `outOfMemory`.
   public func encode(
-    _ groups: [RowSource], as format: WireFormat, packing: Packing, into frame: UnsafeMutableRawBufferPointer
+    _ groups: [RowSource], as format: WireFormat, packing: Packing, rounding: RowRounding = .nearest,
+    into frame: UnsafeMutableRawBufferPointer
   ) throws(CrosspointError) -> Int {
     let start = FrameHeader.bytes(groups: groups.count)
     let header = UnsafeMutableRawBufferPointer(rebasing: frame[..<min(start, frame.count)])
     let body = UnsafeMutableRawBufferPointer(rebasing: frame[header.count...])
-    return start + (try encode(groups, as: format, packing: packing, header: header, body: body))
+    return start + (try encode(groups, as: format, packing: packing, rounding: rounding, header: header, body: body))
   }
 
   /// Encodes groups of rows with the header apart from the body; returns the size of the body.
@@ -29,8 +31,9 @@ extension RowCodec {
   /// - Parameter requiringFinite: Throws `nonFinite` at a row that holds NaN or infinity, each looked at just before it is
   ///   encoded.
   package func encode(
-    _ groups: [RowSource], as format: WireFormat, packing: Packing, requiringFinite: Bool = false,
-    header: UnsafeMutableRawBufferPointer, body: UnsafeMutableRawBufferPointer
+    _ groups: [RowSource], as format: WireFormat, packing: Packing, rounding: RowRounding = .nearest,
+    requiringFinite: Bool = false, header: UnsafeMutableRawBufferPointer,
+    body: UnsafeMutableRawBufferPointer
   ) throws(CrosspointError) -> Int {
     let rows = try rowCount(groups)
     let needed = maximumFrameBytes(format, rows: rows, groups: groups.count)
@@ -44,9 +47,11 @@ extension RowCodec {
     let start = body.baseAddress ?? base
     var checksum = FrameChecksum(of: start, lanes: lanes, kernels: kernels)
     var end = 0
+    var rounding = rounding
     for (index, group) in groups.enumerated() {
       let centred = try encode(
-        group, as: format, requiringFinite: requiringFinite, body: start, end: &end, checksum: &checksum)
+        group, as: format, rounding: &rounding, requiringFinite: requiringFinite, body: start, end: &end,
+        checksum: &checksum)
       FrameHeader.setGroup(index, rows: group.rows, centred: centred, in: base)
     }
     var sum = checksum.finish(end)
@@ -108,8 +113,8 @@ extension RowCodec {
 
   /// Appends a group to the body; says whether it is centred.
   private func encode(
-    _ group: RowSource, as format: WireFormat, requiringFinite: Bool, body: UnsafeMutableRawPointer, end: inout Int,
-    checksum: inout FrameChecksum
+    _ group: RowSource, as format: WireFormat, rounding: inout RowRounding, requiringFinite: Bool,
+    body: UnsafeMutableRawPointer, end: inout Int, checksum: inout FrameChecksum
   ) throws(CrosspointError) -> Bool {
     let rowBytes = format.rowBytes(hidden: hidden)
     let hidden = hidden
@@ -130,13 +135,14 @@ extension RowCodec {
     case .fp32: try forEachRow { out, row in memcpy(out, row, rowBytes) }
     case .bf16: try forEachRow { out, row in kernels.bf16_encode(out, row, hidden, 1) }
     case .fp16: try forEachRow { out, row in kernels.fp16_encode(out, row, hidden, 1) }
-    case .fp8: try forEachRow(encodeFP8)
-    case .int8, .int4: try forEachRow { out, row in encodeUniform(out, row, bits: format.bits) }
+    case .fp8: try forEachRow { out, row in encodeFP8(out, row, key: rounding.nextKey()) }
+    case .int8, .int4:
+      try forEachRow { out, row in encodeUniform(out, row, bits: format.bits, key: rounding.nextKey()) }
     case .rotated:
       let book = Codebook.ofBits[format.bits - 1]
       let mean = encodeMean(of: group, into: body + end)
       if mean != nil { end += format.meanBytes(hidden: hidden) }
-      try forEachRow { out, row in encodeRotated(out, row, mean: mean, book: book) }
+      try forEachRow { out, row in encodeRotated(out, row, mean: mean, book: book, &rounding) }
       return mean != nil
     }
     return false

@@ -47,13 +47,15 @@ extension RowCodec {
   }
 
   func encodeRotated(
-    _ out: UnsafeMutableRawPointer, _ row: UnsafePointer<Float>, mean: UnsafePointer<Float>?, book: Codebook
+    _ out: UnsafeMutableRawPointer, _ row: UnsafePointer<Float>, mean: UnsafePointer<Float>?, book: Codebook,
+    _ rounding: inout RowRounding
   ) {
     let rotated = scratchRow(1)
     memcpy(rotated, row, 4 * hidden)  // in order: rows come from memory faster than in the strides of a transform
     rotation.rotate(rotated, count: 1, into: rotated)
     if let mean { kernels.axpy(rotated, -1, mean, hidden) }
-    let scale = BFloat16(nearest: rootMeanSquare(rotated))
+    let key = rounding.nextKey()
+    let scale = key == nil ? BFloat16(nearest: rootMeanSquare(rotated)) : coveringScale(rotated, book)
     out.put(scale.bits, at: 0)
     let factor = 1 / scale.value
     guard factor.isFinite, factor > 0 else {
@@ -62,8 +64,33 @@ extension RowCodec {
       memset(out + 2, 0, WireFormat.packedBytes(hidden, bits: book.bits))
       return
     }
-    kernels.lloyd_max_encode(
-      out + 2, rotated, hidden, Int32(book.bits), factor, book.cells, book.thresholds)
+    let bits = Int32(book.bits)
+    guard let key else {
+      kernels.lloyd_max_encode(out + 2, rotated, hidden, bits, factor, book.cells, book.thresholds)
+      if rounding.rounding == .eden { rescale(out, rotated, rms: scale.value, book: book) }
+      return
+    }
+    kernels.dither_levels(rotated, rotated, hidden, factor, book.levels, 1 << (book.bits - 1), key)
+    kernels.lloyd_max_encode(out + 2, rotated, hidden, bits, 1, book.cells, book.thresholds)
+  }
+
+  /// The scale whose outermost level is the largest element: rounding at random needs a level on either side.
+  private func coveringScale(_ row: UnsafeMutablePointer<Float>, _ book: Codebook) -> BFloat16 {
+    let most = kernels.largest_magnitude(row, hidden)
+    return most.isFinite ? BFloat16(up: most / book.outermostLevel) : .nan
+  }
+
+  /// The scale with which the decoded row d has the length of the row y along y: `⟨d, y⟩ = |y|²`. Over random rotations the
+  /// mean of d is then y (EDEN, theorem 1).
+  private func rescale(
+    _ out: UnsafeMutableRawPointer, _ rotated: UnsafeMutablePointer<Float>, rms: Float, book: Codebook
+  ) {
+    let decoded = scratchRow(2)
+    kernels.lloyd_max_decode(decoded, out + 2, hidden, Int32(book.bits), rms, book.levels)
+    let ratio = kernels.dot(rotated, rotated, hidden) / kernels.dot(rotated, decoded, hidden)
+    // Squares beyond the range of a float leave the scale as it is.
+    guard ratio.isFinite, ratio > 0 else { return }
+    out.put(BFloat16(nearest: rms * ratio).bits, at: 0)
   }
 
   func decodeRotated(

@@ -45,20 +45,27 @@ public struct ExchangeOptions: Hashable, Sendable {
   public var compression: Compression
   public var compensation: ResidualCompensation
   public var wire: Wire
+  /// How the two gradient transfers round. Only the senders act upon it.
+  public var gradientRounding: Rounding
+  /// Whether what rounding took from the gradients of a step is added to those of the next, see ``GradientFeedback``.
+  public var errorFeedback: Bool
   public var packing: Packing
   public var nonFinite: NonFinitePolicy
   /// The most bytes that the exchange's buffers may take on this rank.
   public var capacityBytes: Int
-  /// Seeds the rotation.
+  /// Seeds the rotation and, with layer and step, stochastic rounding.
   public var seed: UInt64
 
   public init(
     compression: Compression = .off, compensation: ResidualCompensation = .identity, wire: Wire = .init(.fp32),
-    packing: Packing = .none, nonFinite: NonFinitePolicy = .error, capacityBytes: Int = .max, seed: UInt64 = 0
+    gradientRounding: Rounding = .nearest, errorFeedback: Bool = false, packing: Packing = .none,
+    nonFinite: NonFinitePolicy = .error, capacityBytes: Int = .max, seed: UInt64 = 0
   ) {
     self.compression = compression
     self.compensation = compensation
     self.wire = wire
+    self.gradientRounding = gradientRounding
+    self.errorFeedback = errorFeedback
     self.packing = packing
     self.nonFinite = nonFinite
     self.capacityBytes = capacityBytes
@@ -77,6 +84,7 @@ public struct ExchangeOptions: Hashable, Sendable {
       ("compression", "\(compression)"), ("compensation", "\(compensation)"),
       ("wire-dispatch", "\(wire.dispatch)"), ("wire-combine", "\(wire.combine)"),
       ("wire-combine-backward", "\(wire.combineBackward)"), ("wire-dispatch-backward", "\(wire.dispatchBackward)"),
+      ("rounding-gradient", gradientRounding.rawValue), ("error-feedback", "\(errorFeedback)"),
       ("packing", "\(packing)"), ("non-finite", nonFinite.rawValue), ("seed", "\(seed)"),
     ]
   }

@@ -42,10 +42,14 @@ extension ExpertExchange {
     }
     statistics.seconds.cluster += watch.lap()
     let base = received?.base
+    if failure == nil { handle.gradientStep = gradientSteps }
+    gradientSteps += 1
     try transfer.run(
       .combineBackward, format: options.wire.combineBackward, failure: failure,
+      gradients: coding(.combineBackward, handle),
       sources: { peer, groups in sourceSideSources(peer, handle, handle.rowGradients.base, &groups) },
       targets: { peer, groups in expertSideTargets(peer, handle, base!, &groups) })
+    feedback?.commit(.combineBackward)
     handle.stage = .combineBackwarded
     handle.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
     record(.combineBackward, handle)
@@ -76,9 +80,10 @@ extension ExpertExchange {
     let returnedBase = returned?.base
     try transfer.run(
       .dispatchBackward, format: options.wire.dispatchBackward, failure: failure,
-      checked: checked("rowGradient", rowGradient),
+      checked: checked("rowGradient", rowGradient), gradients: coding(.dispatchBackward, handle),
       sources: { peer, groups in expertSideSources(peer, handle, base, &groups) },
       targets: { peer, groups in sourceSideTargets(peer, handle, returnedBase!, &groups) })
+    feedback?.commit(.dispatchBackward)
     handle.stage = .finished
     record(.dispatchBackward, handle)
 

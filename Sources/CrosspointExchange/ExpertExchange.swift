@@ -25,6 +25,14 @@ public final class ExpertExchange {
   /// over ranks like other shared gradients, step, and reset them; keep the parameters the same on every rank.
   public var compensator: Compensator
 
+  /// Which layer of the model it serves: stochastic rounding draws other numbers for each.
+  public let layer: Int
+  /// Calls of ``combineBackward(_:_:)`` so far; with seed and layer, what stochastic rounding draws its numbers from. Set
+  /// it to the checkpoint's, on every rank, for training to go on bit for bit.
+  public var gradientSteps: UInt64 = 0
+  /// What coding took from earlier gradients; `nil` without ``ExchangeOptions/errorFeedback``.
+  public let feedback: GradientFeedback?
+
   let fabric: any Fabric
   let pool: BufferPool
   let transfer: Transfer
@@ -34,10 +42,13 @@ public final class ExpertExchange {
   /// Collective: checks that every rank passes the same layout and options.
   /// - Throws: `invalidArgument` for options that do not fit the layout, `ranksDisagree` naming the first rank and option
   ///   that differ from rank 0, and the fabric's errors.
-  public init(fabric: any Fabric, layout: ExpertLayout, options: ExchangeOptions = .init()) throws(CrosspointError) {
+  public init(
+    fabric: any Fabric, layout: ExpertLayout, options: ExchangeOptions = .init(), layer: Int = 0
+  ) throws(CrosspointError) {
     self.fabric = fabric
     self.layout = layout
     self.options = options
+    self.layer = layer
     localExperts = layout.experts(of: fabric.rank, rankCount: fabric.rankCount)
     statistics = LayerStatistics(experts: layout.experts, ranks: fabric.rankCount)
     try Self.agree(fabric: fabric, layout: layout, options: options)
@@ -55,6 +66,7 @@ public final class ExpertExchange {
     transfer = parts!.transfer
     clusterer = parts!.clusterer
     compensator = parts!.compensator
+    feedback = parts!.feedback
   }
 
   /// Bytes that the buffers of this exchange held at most.
@@ -78,6 +90,7 @@ public final class ExpertExchange {
     let transfer: Transfer
     let clusterer: TokenClusterer?
     let compensator: Compensator
+    let feedback: GradientFeedback?
   }
 
   /// What takes memory or can refuse the options.
@@ -93,7 +106,12 @@ public final class ExpertExchange {
     if case .crossPolytope(let cluster) = options.compression {
       clusterer = try TokenClusterer(options: cluster, hidden: layout.hidden, seed: options.seed, pool: pool)
     }
-    return Parts(transfer: transfer, clusterer: clusterer, compensator: compensator)
+    var feedback: GradientFeedback?
+    if options.errorFeedback {
+      feedback = try GradientFeedback(
+        peers: fabric.rankCount, groupsPerPeer: transfer.groupCapacity, hidden: layout.hidden, pool: pool)
+    }
+    return Parts(transfer: transfer, clusterer: clusterer, compensator: compensator, feedback: feedback)
   }
 
   /// Every rank compares its options with rank 0's.

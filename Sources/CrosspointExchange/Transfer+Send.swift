@@ -7,7 +7,8 @@ extension Transfer {
   /// Encodes one frame per other rank that gets rows: headers into the announcements, bodies side by side in one buffer,
   /// except those that can be sent from where their rows lie.
   func encode(
-    _ format: WireFormat, _ requiringFinite: Bool, _ collectSources: (Int, inout [RowSource]) -> Void
+    _ kind: LayerStatistics.TransferKind, _ format: WireFormat, _ gradients: GradientCoding?, _ requiringFinite: Bool,
+    _ collectSources: (Int, inout [RowSource]) -> Void
   ) throws(CrosspointError) -> BufferPool.Buffer {
     clearOutgoing()
     var capacity = 0
@@ -32,8 +33,9 @@ extension Transfer {
           }
         } else {
           let room = UnsafeMutableRawBufferPointer(start: bodies.base + offset, count: capacity - offset)
-          let size = try codec.encode(
-            sources, as: format, packing: packing, requiringFinite: requiringFinite, header: header, body: room)
+          let size = try encode(
+            kind, format, gradients, requiringFinite, peer: peer, header: header,
+            body: room)
           bodyBytes[peer] = size
           outgoing[blocks] = UnsafeRawBufferPointer(start: room.baseAddress, count: size)
           if travelsByGroup(format, rows: sources.rowCount, groups: sources.count, bodyBytes: size) {
@@ -52,6 +54,29 @@ extension Transfer {
       throw error
     }
     return bodies
+  }
+
+  /// Encodes the gathered sources for a peer; returns the size of the body.
+  private func encode(
+    _ kind: LayerStatistics.TransferKind, _ format: WireFormat, _ gradients: GradientCoding?, _ requiringFinite: Bool,
+    peer: Int, header: UnsafeMutableRawBufferPointer, body: UnsafeMutableRawBufferPointer
+  ) throws(CrosspointError) -> Int {
+    let rounding = gradients?.rounding.keyed(by: UInt64(peer)) ?? .nearest
+    guard let feedback = gradients?.feedback, !format.isLossless else {
+      return try codec.encode(
+        sources, as: format, packing: packing, rounding: rounding, requiringFinite: requiringFinite, header: header,
+        body: body)
+    }
+    let rows = try feedback.correct(kind, peer: peer, sources)
+    defer { pool.release(rows) }
+    let size = try codec.encode(
+      feedback.corrected, as: format, packing: packing, rounding: rounding, requiringFinite: requiringFinite,
+      header: header, body: body)
+    try codec.decode(
+      header: UnsafeRawBufferPointer(rebasing: header[..<RowCodec.headerBytes(groups: sources.count)]),
+      body: UnsafeRawBufferPointer(rebasing: body[..<size]), into: feedback.decoded)
+    feedback.absorb(kind, peer: peer)
+    return size
   }
 
   /// Whether the rows of a body travel as one block per group: plain rows, enough of them to be worth several messages.

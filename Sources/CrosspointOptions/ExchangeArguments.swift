@@ -7,6 +7,7 @@ import CrosspointExchange
 /// ```
 /// --compression off | lsh[:functions=Q,width=W,rounds=R,centred=true|false] | lsh-moe
 /// --compensation none|identity|scaled     --wire fp32|bf16|…     --wire-dispatch, --wire-combine, --wire-gradient
+/// --rounding-gradient nearest|stochastic|eden     --error-feedback
 /// ```
 public struct ExchangeArguments: ParsableArguments {
   @Option(
@@ -32,6 +33,18 @@ public struct ExchangeArguments: ParsableArguments {
   @Option(help: ArgumentHelp("Wire format of both gradient transfers, instead of --wire.", valueName: "format"))
   public var wireGradient: WireFormat?
 
+  @Option(help: ArgumentHelp("Wire format of combineBackward, instead of --wire-gradient.", valueName: "format"))
+  public var wireCombineBackward: WireFormat?
+
+  @Option(help: ArgumentHelp("Wire format of dispatchBackward, instead of --wire-gradient.", valueName: "format"))
+  public var wireDispatchBackward: WireFormat?
+
+  @Option(help: ArgumentHelp("Rounding of both gradient transfers.", valueName: "nearest|stochastic|eden"))
+  public var roundingGradient = Rounding.nearest
+
+  @Flag(help: "Add what coding took from a step's gradients to the next step's.")
+  public var errorFeedback = false
+
   @Option(help: ArgumentHelp("Entropy coding of frames.", valueName: "none|zstd|auto"))
   public var packing = Packing.none
 
@@ -49,7 +62,10 @@ public struct ExchangeArguments: ParsableArguments {
       formats.combineBackward = wireGradient
       formats.dispatchBackward = wireGradient
     }
+    if let wireCombineBackward { formats.combineBackward = wireCombineBackward }
+    if let wireDispatchBackward { formats.dispatchBackward = wireDispatchBackward }
     return ExchangeOptions(
-      compression: compression, compensation: compensation, wire: formats, packing: packing, seed: seed)
+      compression: compression, compensation: compensation, wire: formats, gradientRounding: roundingGradient,
+      errorFeedback: errorFeedback, packing: packing, seed: seed)
   }
 }

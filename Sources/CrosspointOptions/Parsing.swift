@@ -4,6 +4,7 @@ import CrosspointExchange
 
 // The textual forms are the library's own (description and init?(_:)); here they only learn to be arguments.
 extension WireFormat: ExpressibleByArgument {}
+extension Rounding: ExpressibleByArgument {}
 extension Packing: ExpressibleByArgument {}
 extension ResidualCompensation: ExpressibleByArgument {}
 extension ExchangeOptions.Compression: ExpressibleByArgument {

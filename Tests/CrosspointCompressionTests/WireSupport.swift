@@ -6,7 +6,8 @@ import CrosspointTokens
 
 /// A frame of rows `x` split into groups, as an array of exactly its bytes.
 func encodeFrame(
-  _ x: [Float], hidden: Int, groups: [Int], as format: WireFormat, packing: Packing = .none, codec: RowCodec? = nil
+  _ x: [Float], hidden: Int, groups: [Int], as format: WireFormat, packing: Packing = .none,
+  rounding: RowRounding = .nearest, codec: RowCodec? = nil
 ) throws -> [UInt8] {
   let codec = try codec ?? RowCodec(hidden: hidden, seed: 7, pool: BufferPool())
   let size = codec.maximumFrameBytes(format, rows: groups.reduce(0, +), groups: groups.count)
@@ -20,7 +21,8 @@ func encodeFrame(
       return RowSource(base: start, rows: rows)
     }
     return try [UInt8](unsafeUninitializedCapacity: size) { frame, count in
-      count = try codec.encode(sources, as: format, packing: packing, into: UnsafeMutableRawBufferPointer(frame))
+      count = try codec.encode(
+        sources, as: format, packing: packing, rounding: rounding, into: UnsafeMutableRawBufferPointer(frame))
     }
   }
 }

@@ -35,6 +35,20 @@ import Testing
     #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["c"])
   }
 
+  @Test func roundingAndFeedbackGoOnBitForBit() throws {
+    let folder = try TemporaryFolder()
+    var options = tinyOptions()
+    options.exchange = ExchangeOptions(
+      wire: .init(.rotated(bits: 2)), gradientRounding: .stochastic, errorFeedback: true)
+    let straight = try train(options, ranks: 2, until: 6)
+    _ = try train(options, ranks: 2, until: 3, to: folder.file("c"))
+    #expect(try train(options, ranks: 2, from: folder.file("c"), until: 6) == straight)
+    // Another number of ranks starts with no errors, and trains.
+    #expect(try train(options, ranks: 3, from: folder.file("c"), until: 6).count == 3)
+    options.exchange.errorFeedback = false
+    #expect(throws: CrosspointError.self) { try train(options, ranks: 2, from: folder.file("c"), until: 6) }
+  }
+
   @Test func aCheckpointContinuesOnAnotherRankCount() throws {
     let folder = try TemporaryFolder()
     _ = try train(tinyOptions(), ranks: 4, until: 3, to: folder.file("four"))

@@ -17,6 +17,10 @@ func exchangeAllocations(_ ranks: Ranks) throws {
   }
   let plain = try allocations(of: ranks.fabric(), tokens: 2000, options: ExchangeOptions())
   try ranks.expect(plain, is: 0, "allocator calls in five warm steps over MPI, rows in place")
+  let fed = try allocations(
+    of: ranks.fabric(),
+    options: ExchangeOptions(wire: .init(.rotated(bits: 2)), gradientRounding: .stochastic, errorFeedback: true))
+  try ranks.expect(fed, is: 0, "allocator calls in five warm steps over MPI, rounding and error feedback")
   guard ranks.count == 1 else { return }
   for compression in [ExchangeOptions.Compression.off, .crossPolytope(.init(functions: 2, width: 16))] {
     let options = ExchangeOptions(compression: compression, wire: .init(.bf16))

@@ -7,5 +7,6 @@
 #include "codec_checksum.h"
 #include "codec_floats.h"
 #include "codec_bits.h"
+#include "codec_dither.h"
 #include "codec_planes.h"
 #include "table.h"

@@ -28,6 +28,9 @@ const xp_kernels VARIANT_TABLE = {
     .uniform_decode = uniform_decode,
     .largest_magnitude = largest_magnitude,
     .smallest_and_largest = smallest_and_largest,
+    .dither_uniform = dither_uniform,
+    .dither_levels = dither_levels,
+    .dither_e4m3 = dither_e4m3,
     .plane_split = plane_split,
     .plane_merge = plane_merge,
 };

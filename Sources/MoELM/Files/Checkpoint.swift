@@ -3,9 +3,9 @@ import Foundation
 
 /// A training run between two steps: everything that the next step depends on. The same for any rank count.
 ///
-/// On disk, little-endian: "MoELM\0\0\1" · length of the header, UInt64 · header, JSON, padded with spaces to a multiple
-/// of 8 · tensors in the header's order, each as values, first and second moments, Float32 · checksum of all before,
-/// UInt64. A file is written whole or not at all, and one that is cut or changed is refused.
+/// On disk, little-endian: "MoELM\0\0\2" · length of the header, UInt64 · header, JSON, padded with spaces to a multiple
+/// of 8 · tensors in the header's order, each as values, first and second moments, Float32 · states in the header's order,
+/// Float32 · checksum of all before, UInt64. A file is written whole or not at all, and one that is cut or changed is refused.
 struct Checkpoint {
   struct Header: Codable {
     struct Tensor: Codable {
@@ -17,9 +17,11 @@ struct Checkpoint {
     let configuration: [[String]]
     let progress: Progress
     let tensors: [Tensor]
+    /// What belongs to a rank rather than to the model.
+    let states: [Tensor]
   }
 
-  static let magic: [UInt8] = Array("MoELM".utf8) + [0, 0, 1]
+  static let magic: [UInt8] = Array("MoELM".utf8) + [0, 0, 2]
 
   let header: Header
   private let bytes: [UInt8]
@@ -50,10 +52,12 @@ struct Checkpoint {
     else { throw broken("its header cannot be read") }
     var starts: [String: Int] = [:]
     var floats = 0
-    for tensor in header.tensors {
-      guard tensor.count >= 0, tensor.count <= bytes.count else { throw broken("a tensor's size is absurd") }
-      starts[tensor.name] = floats
-      floats += 3 * tensor.count
+    for (list, parts) in [(header.tensors, 3), (header.states, 1)] {
+      for tensor in list {
+        guard tensor.count >= 0, tensor.count <= bytes.count else { throw broken("a tensor's size is absurd") }
+        starts[tensor.name] = floats
+        floats += parts * tensor.count
+      }
     }
     guard 16 + length + 4 * floats + 8 == bytes.count else { throw broken("its length is wrong") }
     self.header = header
@@ -79,6 +83,17 @@ struct Checkpoint {
         }
       }
     }
+  }
+
+  /// Fills a rank's state; `false` if the checkpoint has none of this name and size.
+  func restore(state name: String, into floats: UnsafeMutableBufferPointer<Float>) -> Bool {
+    guard let start = starts[name], header.states.contains(where: { $0.name == name && $0.count == floats.count })
+    else { return false }
+    bytes.withUnsafeBytes { bytes in
+      UnsafeMutableRawBufferPointer(floats).copyBytes(
+        from: bytes[payload + 4 * start..<payload + 4 * (start + floats.count)])
+    }
+    return true
   }
 
   /// Writes a checkpoint whose tensors' floats come in pieces, in the header's order.

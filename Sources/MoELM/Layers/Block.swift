@@ -48,7 +48,8 @@ final class Block {
     dense = shape.denseExperts(block: block) > 0 ? FeedForward(name, in: shared) : nil
     self.experts =
       shape.hasExperts(block: block)
-      ? try MoELayer(name, shape, shared: shared, experts: experts, fabric: fabric, options: options) : nil
+      ? try MoELayer(
+        name, shape, shared: shared, experts: experts, fabric: fabric, options: options, layer: block) : nil
   }
 
   /// The exchange, where the block has experts.

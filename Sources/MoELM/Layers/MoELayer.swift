@@ -40,11 +40,12 @@ final class MoELayer {
   /// Collective: makes the exchange.
   init(
     _ name: String, _ shape: ModelShape, shared: ParameterSet, experts set: ParameterSet, fabric: any Fabric,
-    options: ExchangeOptions
+    options: ExchangeOptions, layer: Int
   ) throws(CrosspointError) {
     self.fabric = fabric
     exchange = try ExpertExchange(
-      fabric: fabric, layout: ExpertLayout(experts: shape.experts, hidden: shape.width), options: options)
+      fabric: fabric, layout: ExpertLayout(experts: shape.experts, hidden: shape.width), options: options,
+      layer: layer)
     router = try TopKRouter(
       experts: shape.experts, topK: shape.topK, scoring: .softmaxThenTopK(renormalised: true),
       loadBalance: shape.loadBalance)

@@ -7,7 +7,17 @@ extension Trainer {
   /// Writes everything that the next step depends on. Collective: rank 0 gathers and writes.
   /// - Throws: `file`, on every rank; then an older checkpoint is still whole.
   public func saveCheckpoint(_ path: String) throws(CrosspointError) {
-    let blocks = try gatherExperts()
+    let blocks = try gather(model.experts.all) { [shape = options.shape, fabric] rank throws(CrosspointError) in
+      3 * (try LanguageModel.expertSpecifications(shape, rank: rank, of: fabric.rankCount).reduce(0) { $0 + $1.count })
+    }
+    var states: [(tensor: Checkpoint.Header.Tensor, floats: FloatBuffer)] = []
+    for (index, feedback) in feedbacks {
+      // The same size on every rank.
+      let errors = try gather(feedback.errors) { _ in feedback.errors.count }
+      for (rank, errors) in errors.enumerated() {
+        states.append((.init(name: stateName(index, rank: rank), count: feedback.errors.count), errors))
+      }
+    }
     try fabric.onRoot(operation: "checkpoint") { () throws(CrosspointError) in
       var tensors = Self.tensors(model.shared.specifications, model.shared.all)
       for (rank, block) in blocks.enumerated() {
@@ -15,8 +25,10 @@ extension Trainer {
         tensors += Self.tensors(specifications, block.storage)
       }
       let header = Checkpoint.Header(
-        configuration: configuration, progress: progress, tensors: tensors.map(\.tensor))
-      try Checkpoint.write(header, tensors.flatMap(\.floats), to: path)
+        configuration: configuration, progress: progress, tensors: tensors.map(\.tensor),
+        states: states.map(\.tensor))
+      let floats = tensors.flatMap(\.floats) + states.map { UnsafeRawBufferPointer($0.floats.storage) }
+      try Checkpoint.write(header, floats, to: path)
     }
   }
 
@@ -33,6 +45,21 @@ extension Trainer {
     }
     try restore(checkpoint)
     progress = checkpoint.header.progress
+    for exchange in model.exchanges { exchange.gradientSteps = UInt64(progress.step) }
+    // Errors belong to a rank's groups of rows: on another number of ranks there are none to go on with.
+    for (index, feedback) in feedbacks {
+      let isKnown = checkpoint.restore(state: stateName(index, rank: fabric.rank), into: feedback.errors)
+      if !isKnown { feedback.reset() }
+    }
+  }
+
+  /// The layers' gradient feedbacks, where they have any.
+  private var feedbacks: [(index: Int, feedback: GradientFeedback)] {
+    model.exchanges.enumerated().compactMap { index, exchange in exchange.feedback.map { (index, $0) } }
+  }
+
+  private func stateName(_ index: Int, rank: Int) -> String {
+    "exchange\(index).feedback.rank\(rank)of\(fabric.rankCount)"
   }
 
   /// Takes a checkpoint's tensors and nothing else of it.
@@ -41,17 +68,16 @@ extension Trainer {
     try checkpoint.restore(model.experts)
   }
 
-  /// On rank 0 every rank's values and moments of its experts; nothing elsewhere.
-  private func gatherExperts() throws(CrosspointError) -> [FloatBuffer] {
+  /// On rank 0 every rank's floats, `count` of each rank; nothing elsewhere. Collective.
+  private func gather(
+    _ mine: UnsafeMutableBufferPointer<Float>, count: (Int) throws(CrosspointError) -> Int
+  ) throws(CrosspointError) -> [FloatBuffer] {
     var blocks: [FloatBuffer] = []
     if fabric.rank == 0 {
-      for rank in 0..<fabric.rankCount {
-        let specifications = try LanguageModel.expertSpecifications(options.shape, rank: rank, of: fabric.rankCount)
-        blocks.append(FloatBuffer(3 * specifications.reduce(0) { $0 + $1.count }))
-      }
+      for rank in 0..<fabric.rankCount { blocks.append(FloatBuffer(try count(rank))) }
     }
     let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
-    let send = (0..<fabric.rankCount).map { $0 == 0 ? UnsafeRawBufferPointer(model.experts.all) : nothing }
+    let send = (0..<fabric.rankCount).map { $0 == 0 ? UnsafeRawBufferPointer(mine) : nothing }
     let receive = (0..<fabric.rankCount).map {
       blocks.isEmpty
         ? UnsafeMutableRawBufferPointer(start: nil, count: 0) : UnsafeMutableRawBufferPointer(blocks[$0].storage)

@@ -1,0 +1,38 @@
+import CrosspointCore
+
+/// How an encoder chooses between the two values of a format that enclose an element. The decoder is the same for all.
+public enum Rounding: String, Hashable, Sendable, CaseIterable {
+  /// The nearer one: the least error, but a biased one; rotated codes come out too small, by their error's energy.
+  case nearest
+  /// Either one at random, such that the mean over draws is the element itself. Scales reach over the whole row, since
+  /// what is cut off could not be made good. For `rotated`, `int8`, `int4` and `fp8`; other formats round to nearest.
+  /// Source: Alistarh et al., "QSGD" (arXiv 1610.02132).
+  case stochastic
+  /// The nearer one, with a scale that gives back the row's length along itself: unbiased over random rotations.
+  /// For `rotated`; other formats round to nearest.
+  /// Source: Vargaftik et al., "EDEN" (arXiv 2108.08842), theorem 1; with one bit "DRIVE" (arXiv 2105.08339).
+  case eden
+}
+
+/// A rounding and the random numbers of one frame: those of a row depend on the key and the row's number in the frame.
+public struct RowRounding: Sendable {
+  public let rounding: Rounding
+  private var rows: SplitMix64
+
+  public init(_ rounding: Rounding, key: UInt64) {
+    self.rounding = rounding
+    rows = SplitMix64(seed: key)
+  }
+
+  public static let nearest = RowRounding(.nearest, key: 0)
+
+  /// The same rounding with random numbers of its own for everything that `number` may stand for.
+  public func keyed(by number: UInt64) -> RowRounding {
+    var rows = rows
+    var mixer = SplitMix64(seed: rows.next() ^ number)
+    return RowRounding(rounding, key: mixer.next())
+  }
+
+  /// The key of the next row; `nil` unless it is rounded at random.
+  mutating func nextKey() -> UInt64? { rounding == .stochastic ? rows.next() : nil }
+}

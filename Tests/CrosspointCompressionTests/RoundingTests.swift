@@ -1,0 +1,123 @@
+import CrosspointCore
+import CrosspointTestSupport
+import CrosspointTokens
+import Testing
+
+@testable import CrosspointCompression
+
+@Suite struct RoundingTests {
+  static let stochastic: [WireFormat] = [.fp8, .int8, .int4] + [1, 2, 3, 4, 5, 8].map { .rotated(bits: $0) }
+
+  /// Rows of one group each, so that no mean is taken off them.
+  private func transport(
+    _ x: [Float], hidden: Int, as format: WireFormat, _ rounding: RowRounding
+  ) throws -> [Float] {
+    let groups = [Int](repeating: 1, count: x.count / hidden)
+    let frame = try encodeFrame(x, hidden: hidden, groups: groups, as: format, rounding: rounding)
+    return try decodeFrame(frame, hidden: hidden, groups: groups)
+  }
+
+  /// The largest distance of the mean of `draws` decoded rows from the row, in standard deviations of that mean.
+  private func bias(of x: [Float], as format: WireFormat, _ rounding: Rounding, draws: Int = 3000) throws -> Double {
+    let hidden = x.count
+    let rows = (0..<draws).flatMap { _ in x }
+    let y = try transport(rows, hidden: hidden, as: format, RowRounding(rounding, key: 5))
+    return (0..<hidden).map { d in
+      let values = (0..<draws).map { Double(y[$0 * hidden + d]) }
+      let mean = values.reduce(0, +) / Double(draws)
+      let variance = values.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(draws - 1)
+      return abs(mean - Double(x[d])) / max(variance / Double(draws), 1e-20).squareRoot()
+    }.max()!
+  }
+
+  @Test(arguments: stochastic) func theMeanOverDrawsIsTheRow(format: WireFormat) throws {
+    for hidden in [96, 256] {
+      let x = randomFloats(hidden, seed: 61).map { $0 + 0.3 }
+      let bias = try bias(of: x, as: format, .stochastic)
+      #expect(bias < 5, "\(format), \(hidden): \(bias)")
+      #expect(try self.bias(of: x, as: format, .nearest) > 100, "\(format), \(hidden)")
+    }
+  }
+
+  @Test func whatFormatsHaveNoStochasticRoundingRoundToNearest() throws {
+    let x = randomFloats(4 * 40, seed: 62)
+    for format in [WireFormat.fp32, .bf16, .fp16] {
+      for rounding in [Rounding.stochastic, .eden] {
+        let y = try transport(x, hidden: 40, as: format, RowRounding(rounding, key: 5))
+        #expect(firstBitDifference(y, try roundTrip(x, hidden: 40, as: format)) == nil)
+      }
+    }
+  }
+
+  /// E4M3 values lie at most an eighth apart, the even steps a step.
+  @Test func whatIsChosenIsNextToTheElement() throws {
+    let hidden = 384
+    let x = randomFloats(20 * hidden, seed: 63)
+    for format in [WireFormat.fp8, .int8, .int4] {
+      let y = try transport(x, hidden: hidden, as: format, RowRounding(.stochastic, key: 1))
+      for row in 0..<20 {
+        let range = row * hidden..<(row + 1) * hidden
+        let (low, high) = (x[range].min()!, x[range].max()!)
+        for i in range {
+          let step =
+            format == .fp8
+            ? max(abs(x[i]) / 8, max(-low, high) / 448 * 0x1p-9)
+            : ((high - low) + abs(low) / 128) / Float((1 << format.bits) - 1)
+          #expect(abs(y[i] - x[i]) <= step * 1.02, "\(format)")
+        }
+      }
+    }
+  }
+
+  @Test func framesDependOnTheKeyAloneAndRowsOnTheirNumber() throws {
+    let hidden = 130
+    let row = randomFloats(hidden, seed: 64)
+    for format in Self.stochastic {
+      func frame(_ rounding: RowRounding) throws -> [UInt8] {
+        try encodeFrame(row + row, hidden: hidden, groups: [1, 1], as: format, rounding: rounding)
+      }
+      let first = try frame(RowRounding(.stochastic, key: 3))
+      #expect(try first == frame(RowRounding(.stochastic, key: 3)), "\(format)")
+      #expect(try first != frame(RowRounding(.stochastic, key: 4)), "\(format)")
+      #expect(
+        try frame(RowRounding(.stochastic, key: 3).keyed(by: 1))
+          != frame(RowRounding(.stochastic, key: 3).keyed(by: 2)), "\(format)")
+      let body = first.dropFirst(FrameHeader.bytes(groups: 2))
+      #expect(body.prefix(body.count / 2) != body.suffix(body.count / 2), "\(format)")
+      #expect(
+        try frame(RowRounding(.nearest, key: 3)) == encodeFrame(row + row, hidden: hidden, groups: [1, 1], as: format))
+    }
+  }
+
+  @Test(arguments: 1...8) func edenGivesBackTheLengthAlongTheRow(bits: Int) throws {
+    let hidden = 384
+    let x = randomFloats(16 * hidden, seed: 65)
+    let y = try transport(x, hidden: hidden, as: .rotated(bits: bits), RowRounding(.eden, key: 0))
+    let nearest = try transport(x, hidden: hidden, as: .rotated(bits: bits), .nearest)
+    func along(_ y: [Float], _ row: Int) -> Double {
+      let range = row * hidden..<(row + 1) * hidden
+      let inner = range.reduce(0.0) { $0 + Double(x[$1]) * Double(y[$1]) }
+      return inner / range.reduce(0.0) { $0 + Double(x[$1]) * Double(x[$1]) }
+    }
+    for row in 0..<16 {
+      #expect(abs(along(y, row) - 1) < 0x1p-8, "\(along(y, row))")
+      if bits <= 3 { #expect(along(nearest, row) < 0.985) }
+    }
+  }
+
+  @Test func awkwardRowsStayAsTheyAreUnderEveryRounding() throws {
+    for hidden in [1, 8, 100, 130] {
+      for value in [Float(0), 1, -3.5, 0x1p-126, 0x1p-149, 1e30, -1e36, .nan, .infinity] {
+        var row = [Float](repeating: value, count: hidden)
+        row[hidden / 2] = value
+        for format in Self.stochastic {
+          for rounding in Rounding.allCases {
+            let y = try transport(row + row, hidden: hidden, as: format, RowRounding(rounding, key: 9))
+            #expect(y.allSatisfy { $0.isFinite } == value.isFinite, "\(format) \(rounding) \(value)")
+            if value == 0 { #expect(y.allSatisfy { $0 == 0 }, "\(format) \(rounding)") }
+          }
+        }
+      }
+    }
+  }
+}
