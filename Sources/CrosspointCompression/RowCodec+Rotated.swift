@@ -14,7 +14,7 @@ extension RowCodec {
   /// Rows that are read for a mean at most.
   private static let rowsOfAMean = 256
 
-  /// Writes the group's mean row (rotated, as bfloat16) when it pays; returns it as the receiver will see it.
+  /// Writes the group's mean row (rotated, as bfloat16) when it pays; returns it as the receiver will see it, rotated back.
   ///
   /// Without its mean a group has the part ρ = 1 − n·|mean|² / Σ|row|² of its energy left, which at the same error is
   /// worth ½ log₂(1/ρ) bits per element; the mean costs 16 / n. So it pays when n · log₂(1/ρ) > 32.
@@ -38,7 +38,8 @@ extension RowCodec {
     guard remaining.isFinite, Double(group.rows) * -log2(max(remaining, 1e-12)) > 32 else { return nil }
     rotation.rotate(sum, count: 1, into: mean)
     kernels.bf16_encode(out, mean, hidden, 1)
-    return decodeMean(out)
+    rotation.rotateBack(decodeMean(out), count: 1, into: mean)
+    return UnsafePointer(mean)
   }
 
   func decodeMean(_ bytes: UnsafeRawPointer) -> UnsafePointer<Float> {
@@ -51,11 +52,12 @@ extension RowCodec {
     _ rounding: inout RowRounding
   ) {
     let rotated = scratchRow(1)
-    memcpy(rotated, row, 4 * hidden)  // in order: rows come from memory faster than in the strides of a transform
+    // Centred before it is rotated: one pass then also gives the energy, which the rotation keeps.
+    let energy = kernels.centre(rotated, row, mean, hidden)
     rotation.rotate(rotated, count: 1, into: rotated)
-    if let mean { kernels.axpy(rotated, -1, mean, hidden) }
     let key = rounding.nextKey()
-    let scale = key == nil ? BFloat16(nearest: rootMeanSquare(rotated)) : coveringScale(rotated, book)
+    let scale =
+      key == nil ? BFloat16(nearest: rootMeanSquare(rotated, energy: energy)) : coveringScale(rotated, book)
     out.put(scale.bits, at: 0)
     let factor = 1 / scale.value
     guard factor.isFinite, factor > 0 else {
@@ -66,12 +68,12 @@ extension RowCodec {
     }
     let bits = Int32(book.bits)
     guard let key else {
-      kernels.lloyd_max_encode(out + 2, rotated, hidden, bits, factor, book.cells, book.thresholds)
+      kernels.lloyd_max_encode(out + 2, rotated, hidden, bits, factor, book.compander)
       if rounding.rounding == .eden { rescale(out, rotated, rms: scale.value, book: book) }
       return
     }
     kernels.dither_levels(rotated, rotated, hidden, factor, book.levels, 1 << (book.bits - 1), key)
-    kernels.lloyd_max_encode(out + 2, rotated, hidden, bits, 1, book.cells, book.thresholds)
+    kernels.lloyd_max_encode(out + 2, rotated, hidden, bits, 1, book.compander)
   }
 
   /// The scale whose outermost level is the largest element: rounding at random needs a level on either side.
@@ -96,17 +98,15 @@ extension RowCodec {
   func decodeRotated(
     _ row: UnsafeMutablePointer<Float>, _ bytes: UnsafeRawPointer, mean: UnsafePointer<Float>?, book: Codebook
   ) {
-    let rotated = scratchRow(1)
     let scale = BFloat16(bits: bytes.get(at: 0))
-    kernels.lloyd_max_decode(rotated, bytes + 2, hidden, Int32(book.bits), scale.value, book.levels)
-    if let mean { kernels.axpy(rotated, 1, mean, hidden) }
-    rotation.rotateBack(rotated, count: 1, into: row)
+    kernels.lloyd_max_decode(row, bytes + 2, hidden, Int32(book.bits), scale.value, book.levels)
+    if let mean { kernels.axpy(row, 1, mean, hidden) }
+    rotation.rotateBack(row, count: 1, into: row)
   }
 
   /// √(mean x²); NaN when an element is NaN or infinite. Rows whose squares leave the range of a float are brought to one.
-  private func rootMeanSquare(_ row: UnsafeMutablePointer<Float>) -> Float {
-    let sum = kernels.dot(row, row, hidden)
-    if sum.isFinite, sum > 1e-30 { return (sum / Float(hidden)).squareRoot() }
+  private func rootMeanSquare(_ row: UnsafeMutablePointer<Float>, energy: Float) -> Float {
+    if energy.isFinite, energy > 1e-30 { return (energy / Float(hidden)).squareRoot() }
     let most = kernels.largest_magnitude(row, hidden)
     guard most.isFinite else { return .nan }
     guard most >= .leastNormalMagnitude else { return 0 }

@@ -66,16 +66,24 @@ struct LocalBenchArguments: ParsableArguments {
   }
 
   /// Times jobs in turn, after one run of each; returns the seconds of every run of each job.
+  ///
+  /// Seconds are those that this thread computes: what others do on the same core meanwhile does not count.
   func timeInTurn(_ jobs: Int, _ run: (_ job: Int) throws -> Void) throws -> [[Double]] {
     var seconds = [[Double]](repeating: [], count: jobs)
     for iteration in -1..<iterations {
       for index in 0..<jobs {
-        var watch = Stopwatch()
+        let start = threadSeconds()
         try run(index)
-        let time = watch.lap()
+        let time = threadSeconds() - start
         if iteration >= 0 { seconds[index].append(time) }
       }
     }
     return seconds
+  }
+
+  private func threadSeconds() -> Double {
+    var time = timespec()
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+    return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
   }
 }

@@ -60,7 +60,7 @@ import Testing
         let book = Codebook.ofBits[bits - 1]
         let count = Int32(bits)
         expectEqual(size, "Lloyd-Max \(bits), \(n)") {
-          $0.lloyd_max_encode($1, x, n, count, 1.7, book.cells, book.thresholds)
+          $0.lloyd_max_encode($1, x, n, count, 1.7, book.compander)
         }
         expectEqual(size, "uniform \(bits), \(n)") { $0.uniform_encode($1, x, n, count, -2, 0.013) }
         expectFloats(n, "Lloyd-Max \(bits), \(n)") { $0.lloyd_max_decode($1, bytes, n, count, 0.3, book.levels) }

@@ -9,16 +9,42 @@ import Testing
   /// Mean squared error of the optimal quantiser of the unit Gaussian (Max 1960, table I, continued to 8 bits).
   static let distortion = [0.3634, 0.1175, 0.03455, 0.009501, 0.002505, 0.000644, 0.0001635, 0.0000412]
 
-  @Test func levelsAreTheMeansOfTheirCellsAndThresholdsHalfWay() {
+  /// The positive levels of a book.
+  private func positive(_ book: Codebook) -> [Float] { Array(book.levels.prefix(1 << (book.bits - 1))) }
+
+  /// The code of a value of unit variance as the documentation states it: sign and whole part of a polynomial.
+  private func code(_ value: Float, _ book: Codebook) -> Int {
+    let magnitude = min(abs(value), book.compander[0])
+    let place = book.compander.dropFirst().reversed().reduce(Float(0)) { $0 * magnitude + $1 } * magnitude
+    return Int(place) | (value.sign == .minus ? 1 << (book.bits - 1) : 0)
+  }
+
+  @Test func levelsAscendAndAreSymmetric() {
     for book in Codebook.ofBits {
-      let count = 1 << (book.bits - 1)
-      #expect(book.levels.count == max(16, 2 * count))
-      let positive = Array(book.levels.prefix(count))
-      #expect(positive == positive.sorted() && positive[0] > 0)
-      #expect(Array(book.levels[count..<2 * count]) == positive.map { -$0 })
-      for (index, threshold) in book.thresholds.enumerated() {
-        let middle = (positive[index] + positive[index + 1]) / 2
-        #expect(abs(threshold - middle) <= middle * 0x1p-15)
+      let levels = positive(book)
+      #expect(book.levels.count == max(16, 2 * levels.count))
+      #expect(levels == levels.sorted() && levels[0] > 0)
+      #expect(Array(book.levels[levels.count..<2 * levels.count]) == levels.map { -$0 })
+    }
+  }
+
+  @Test func codesAreThoseOfTheNearestLevelButForASixtyFourthOfACell() {
+    for book in Codebook.ofBits {
+      let levels = positive(book)
+      var nearest = 0
+      for step in 0...400_000 {
+        let value = Float(step) * 2e-5
+        while nearest + 1 < levels.count, levels[nearest + 1] + levels[nearest] <= 2 * value { nearest += 1 }
+        let found = code(value, book)
+        guard found != nearest else { continue }
+        // Between two levels, and no further from half-way than the stated part of their distance.
+        let low = min(found, nearest)
+        #expect(abs(found - nearest) == 1 && found < levels.count)
+        let (middle, cell) = ((levels[low] + levels[low + 1]) / 2, levels[low + 1] - levels[low])
+        #expect(abs(value - middle) <= cell / 60, "\(book.bits) bits, \(value)")
+      }
+      for value in [Float](arrayLiteral: 100, 1e30, .greatestFiniteMagnitude) {
+        #expect(code(value, book) == levels.count - 1)
       }
     }
   }
@@ -34,7 +60,7 @@ import Testing
     }
   }
 
-  @Test(arguments: [1, 2, 4, 8, 13, 16, 100, 128, 384, 1000]) func codesAreThoseOfASearch(hidden: Int) throws {
+  @Test(arguments: [1, 2, 4, 8, 13, 16, 100, 128, 384, 1000]) func codesAreThoseOfTheReference(hidden: Int) throws {
     for bits in 1...8 {
       let codec = try RowCodec(hidden: hidden, seed: 7, pool: BufferPool())
       let x = normalFloats(hidden, seed: UInt64(hidden))
@@ -46,10 +72,7 @@ import Testing
       codec.rotation.rotate(x, count: 1, into: &rotated)
       let scale = Float(bitPattern: UInt32(body[body.startIndex]) << 16 | UInt32(body[body.startIndex + 1]) << 24)
       let book = Codebook.ofBits[bits - 1]
-      let codes = rotated.map { value -> Int in
-        let y = value * (1 / scale)
-        return book.thresholds.count { abs(y) >= $0 } | (y.sign == .minus ? 1 << (bits - 1) : 0)
-      }
+      let codes = rotated.map { code($0 * (1 / scale), book) }
       #expect(Array(body.dropFirst(2)) == packedBits(codes, bits: bits))
 
       var expected = codes.map { book.levels[$0] * scale }

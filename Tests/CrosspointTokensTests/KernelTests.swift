@@ -84,6 +84,22 @@ struct KernelTests {
     }
   }
 
+  @Test(arguments: lengths)
+  func centringGivesTheRowAndItsEnergy(n: Int) {
+    let rows = Rows(n)
+    let (x, c) = (rows.x, rows.c)
+    let centred = (0..<n).map { x[$0] - c[$0] }
+    for table in Self.variants {
+      var (out, plain) = ([Float](repeating: 7, count: n + 1), [Float](repeating: 7, count: n + 1))
+      let energy = rows { x, _, c in table.centre(&out, x, c, n) }
+      let all = rows { x, _, _ in table.centre(&plain, x, nil, n) }
+      #expect(firstBitDifference(out, centred + [7]) == nil)
+      #expect(firstBitDifference(plain, x.prefix(n) + [7]) == nil)
+      #expect(energy.bitPattern == laneSum(centred.map { $0 * $0 }).bitPattern)
+      #expect(all.bitPattern == laneSum((0..<n).map { x[$0] * x[$0] }).bitPattern)
+    }
+  }
+
   @Test(arguments: [0, 1, 15, 16, 17, 63, 64, 65, 67, 200])
   func theFirstNonFiniteValueIsFoundWhereverItIs(n: Int) {
     for table in Self.variants {

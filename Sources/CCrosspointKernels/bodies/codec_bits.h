@@ -7,53 +7,21 @@
 
 typedef struct quantiser {
   float offset, factor;        // uniform: code = round((x - offset) / factor)
-  const uint32_t *cells;       // not NULL: Lloyd-Max; 512 cells of 1/64, threshold with the code in its low 7 bits
-  const float *thresholds;     // the same thresholds in order
+  const float *compander;      // not NULL: Lloyd-Max
 } quantiser;
 
-// Lane by lane: gathers were measured and are slower.
-INLINE vu lookup_cell(const uint32_t *table, vi index) {
-  vu found;
-  for (int lane = 0; lane < LANES; lane++) found[lane] = table[index[lane]];
-  return found;
-}
-
-// The same for up to 16 entries, which fit registers; the table must hold 16 in any case.
-INLINE vu lookup_16(const uint32_t *table, vi index) {
-#if defined(VARIANT_AVX512)
-  return (vu)_mm512_permutexvar_epi32((__m512i)index, _mm512_loadu_si512(table));
-#elif defined(VARIANT_AVX2)
-  __m256i low = _mm256_loadu_si256((const __m256i *)table), high = _mm256_loadu_si256((const __m256i *)(table + 8));
-  union { vi v; __m256i half[2]; } in = {index}, out;
-  for (int i = 0; i < 2; i++) {
-    __m256i upper = _mm256_slli_epi32(in.half[i], 28);
-    __m256 a = (__m256)_mm256_permutevar8x32_epi32(low, in.half[i]);
-    __m256 b = (__m256)_mm256_permutevar8x32_epi32(high, in.half[i]);
-    out.half[i] = (__m256i)_mm256_blendv_ps(a, b, (__m256)upper);
-  }
-  return (vu)out.v;
-#else
-  return lookup_cell(table, index);
-#endif
-}
-
-// Few thresholds are counted one by one. Otherwise a magnitude's cell knows the code at its lower end and the one
-// threshold that may lie inside.
+// The magnitude's place among the levels: the whole part of a polynomial. A cap keeps it below the number of levels.
 INLINE vu lloyd_max_code(vf x, const quantiser *q, int bits) {
+  const int degree = bits <= 2 ? 1 : bits <= 4 ? 3 : bits <= 6 ? 4 : bits - 2;
   vf y = x * q->factor;
-  vu magnitude = bits_of(y) & 0x7FFFFFFFu, sign = (bits_of(y) >> 31) << (bits - 1);
-  if (bits <= 4) {
-    vu code = {};
+  vu sign = (bits_of(y) >> 31) << (bits - 1);
+  if (bits == 1) return sign;
+  // As integers: positive floats are in the same order.
+  vf magnitude = (vf)__builtin_elementwise_min((vi)y & INT32_MAX, (vi)splat(q->compander[0]));
+  vf place = splat(q->compander[degree]);
 #pragma clang loop unroll(full)
-    for (int i = 0; i < (1 << (bits - 1)) - 1; i++) code = choose((vu)((vf)magnitude >= q->thresholds[i]), (vu){} + (uint32_t)(i + 1), code);
-    return code | sign;
-  }
-  vf position = (vf)magnitude * 64.0f;
-  vu inside = (vu)(position < 511.0f);
-  vi index = __builtin_convertvector((vf)choose(inside, bits_of(position), bits_of(splat(511.0f))), vi);
-  vu cell = lookup_cell(q->cells, index);
-  vu above = (vu)((vi)magnitude >= (vi)(cell & ~0x7Fu));
-  return ((cell & 0x7Fu) - above) | sign;
+  for (int k = degree - 1; k > 0; k--) place = place * magnitude + q->compander[k];
+  return (vu)__builtin_convertvector(place * magnitude, vi) | sign;
 }
 
 INLINE vu uniform_code(vf x, const quantiser *q, int bits) {
@@ -65,13 +33,21 @@ INLINE vu uniform_code(vf x, const quantiser *q, int bits) {
 }
 
 INLINE vu code_of(vf x, const quantiser *q, int bits) {
-  return q->cells ? lloyd_max_code(x, q, bits) : uniform_code(x, q, bits);
+  return q->compander ? lloyd_max_code(x, q, bits) : uniform_code(x, q, bits);
 }
 
-INLINE uint8_t *pack_field(uint8_t *out, const vu *codes, int shift, int width, size_t lanes) {
-  vu word = {};
-#pragma clang loop unroll(full)
-  for (int j = 0; j < 8; j++) word |= ((codes[j] >> shift) & ((1u << width) - 1)) << (width * j);
+// Appends one field of eight codes to a lane; even holds codes 0, 2, 4 and 6 of each lane in its bytes, odd the others.
+INLINE uint8_t *pack_field(uint8_t *out, vu even, vu odd, int shift, int width, size_t lanes) {
+  const uint32_t field = 0x01010101u * ((1u << width) - 1);
+  vu word = ((even >> shift) & field) | (((odd >> shift) & field) << width);
+  if (width == 2) {
+    word |= word >> 4;
+    word = (word & 0xFFu) | ((word >> 8) & 0xFF00u);
+  }
+  if (width == 1) {
+    word |= word >> 6;
+    word |= word >> 12;
+  }
   uint8_t packed[64];
   if (width == 4) *(vu_any *)packed = word;
   if (width == 2) store_halves(packed, word);
@@ -81,10 +57,12 @@ INLINE uint8_t *pack_field(uint8_t *out, const vu *codes, int shift, int width, 
 }
 
 INLINE uint8_t *pack_chunk(uint8_t *out, const vu *codes, int bits, size_t lanes) {
-  if (bits == 8) return pack_field(pack_field(out, codes, 0, 4, lanes), codes, 4, 4, lanes);
-  if (bits & 4) out = pack_field(out, codes, 0, 4, lanes);
-  if (bits & 2) out = pack_field(out, codes, bits & 4, 2, lanes);
-  if (bits & 1) out = pack_field(out, codes, bits & 6, 1, lanes);
+  vu even = codes[0] | codes[2] << 8 | codes[4] << 16 | codes[6] << 24;
+  vu odd = codes[1] | codes[3] << 8 | codes[5] << 16 | codes[7] << 24;
+  if (bits == 8) return pack_field(pack_field(out, even, odd, 0, 4, lanes), even, odd, 4, 4, lanes);
+  if (bits & 4) out = pack_field(out, even, odd, 0, 4, lanes);
+  if (bits & 2) out = pack_field(out, even, odd, bits & 4, 2, lanes);
+  if (bits & 1) out = pack_field(out, even, odd, bits & 6, 1, lanes);
   return out;
 }
 
@@ -127,6 +105,52 @@ INLINE void quantise_bits(uint8_t *out, const float *x, size_t n, const quantise
   pack_chunk(out, codes, bits, lanes);
 }
 
+// The largest table of 2^bits entries that registers hold.
+#if defined(VARIANT_AVX512)
+#define REGISTER_BITS 7
+#elif defined(VARIANT_AVX2)
+#define REGISTER_BITS 5
+#else
+#define REGISTER_BITS 0
+#endif
+
+// Entries of a table of 2^bits (at least 16), out of registers where there are enough of them; else lane by lane: gathers
+// were measured and are slower.
+INLINE vu lookup(const uint32_t *table, vu index, int bits) {
+#if defined(VARIANT_AVX512)
+  __m512i in = (__m512i)index;
+  if (bits <= 4) return (vu)_mm512_permutexvar_epi32(in, _mm512_loadu_si512(table));
+  __m512i found = _mm512_permutex2var_epi32(_mm512_loadu_si512(table), in, _mm512_loadu_si512(table + 16));
+#pragma clang loop unroll(full)
+  for (int start = 32; start < 1 << bits; start += 32) {
+    const uint32_t *part = table + start;
+    __m512i other = _mm512_permutex2var_epi32(_mm512_loadu_si512(part), in, _mm512_loadu_si512(part + 16));
+    found = _mm512_mask_mov_epi32(found, _mm512_cmpge_epu32_mask(in, _mm512_set1_epi32(start)), other);
+  }
+  return (vu)found;
+#else
+  vu found;
+#if defined(VARIANT_AVX2)
+  if (bits <= REGISTER_BITS) {
+    union { vu v; __m256i half[2]; } in = {index}, out;
+    for (int i = 0; i < 2; i++) {
+      __m256 part[4];
+#pragma clang loop unroll(full)
+      for (int k = 0; k < (bits <= 4 ? 2 : 4); k++)
+        part[k] = (__m256)_mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)(table + 8 * k)), in.half[i]);
+      __m256 eight = (__m256)_mm256_slli_epi32(in.half[i], 28), sixteen = (__m256)_mm256_slli_epi32(in.half[i], 27);
+      __m256 entry = _mm256_blendv_ps(part[0], part[1], eight);
+      if (bits == 5) entry = _mm256_blendv_ps(entry, _mm256_blendv_ps(part[2], part[3], eight), sixteen);
+      out.half[i] = (__m256i)entry;
+    }
+    return out.v;
+  }
+#endif
+  for (int lane = 0; lane < LANES; lane++) found[lane] = table[index[lane]];
+  return found;
+#endif
+}
+
 typedef struct dequantiser {
   float offset, factor;        // uniform: x = code * factor + offset
   const float *levels;         // not NULL: x = level[code] * factor
@@ -135,7 +159,9 @@ typedef struct dequantiser {
 INLINE vf value_of(vu code, const dequantiser *q, int bits) {
   if (!q->levels) return __builtin_convertvector((vi)code, vf) * q->factor + q->offset;
   const uint32_t *levels = (const uint32_t *)q->levels;
-  return (vf)(bits <= 4 ? lookup_16(levels, (vi)code) : lookup_cell(levels, (vi)code)) * q->factor;
+  if (bits <= 4 || bits - 1 > REGISTER_BITS) return (vf)lookup(levels, code, bits < 4 ? 4 : bits) * q->factor;
+  vu sign = (code >> (bits - 1)) << 31, place = code & ((1u << (bits - 1)) - 1);
+  return (vf)(lookup(levels, place, bits - 1) ^ sign) * q->factor;
 }
 
 INLINE void dequantise_bits(float *out, const uint8_t *in, size_t n, const dequantiser *q, int bits) {
@@ -168,10 +194,9 @@ INLINE void dequantise_bits(float *out, const uint8_t *in, size_t n, const dequa
     case 8: { enum { B = 8 }; STATEMENT; break; }                                               \
   }
 
-static void lloyd_max_encode(void *out, const float *x, size_t n, int32_t bits, float factor, const uint32_t *cells,
-                             const float *thresholds) {
-  quantiser q = {0, factor, cells, thresholds};
-  if (!cells) return;
+static void lloyd_max_encode(void *out, const float *x, size_t n, int32_t bits, float factor, const float *compander) {
+  quantiser q = {0, factor, compander};
+  if (!compander) return;
   FOR_BITS(quantise_bits(out, x, n, &q, B))
 }
 
@@ -182,7 +207,7 @@ static void lloyd_max_decode(float *out, const void *in, size_t n, int32_t bits,
 }
 
 static void uniform_encode(void *out, const float *x, size_t n, int32_t bits, float low, float step) {
-  quantiser q = {low, step, 0, 0};
+  quantiser q = {low, step, 0};
   FOR_BITS(quantise_bits(out, x, n, &q, B))
 }
 

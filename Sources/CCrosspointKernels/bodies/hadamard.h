@@ -60,7 +60,7 @@ INLINE void multiply(vf *v, int count, const float *s, size_t stride) {
     for (int i = 0; i < count; i++) v[i] *= load(s + i * stride);
 }
 
-INLINE void columns_of(int count, float *out, const float *x, size_t stride, signs s) {
+INLINE void columns_of(int count, float *x, size_t stride, signs s) {
   for (size_t c = 0; c < stride; c += LANES) {
     vf v[8];
     for (int i = 0; i < count; i++) v[i] = load(x + i * stride + c);
@@ -71,20 +71,20 @@ INLINE void columns_of(int count, float *out, const float *x, size_t stride, sig
       butterflies(v, count);
     }
     multiply(v, count, s.after ? s.after + c : NULL, stride);
-    for (int i = 0; i < count; i++) store(out + i * stride + c, v[i]);
+    for (int i = 0; i < count; i++) store(x + i * stride + c, v[i]);
   }
 }
 
-static void columns(float *out, const float *x, size_t count, size_t stride, signs s) {
+static void columns(float *x, size_t count, size_t stride, signs s) {
   switch (count) {
-    case 1: columns_of(1, out, x, stride, s); break;
-    case 2: columns_of(2, out, x, stride, s); break;
-    case 4: columns_of(4, out, x, stride, s); break;
-    default: columns_of(8, out, x, stride, s); break;
+    case 1: columns_of(1, x, stride, s); break;
+    case 2: columns_of(2, x, stride, s); break;
+    case 4: columns_of(4, x, stride, s); break;
+    default: columns_of(8, x, stride, s); break;
   }
 }
 
-static void blocks(float *out, const float *x, size_t p, signs s) {
+static void blocks(float *x, size_t p, signs s) {
   for (size_t c = 0; c < p; c += BLOCK) {
     vf v[BLOCK_VECTORS];
     for (int i = 0; i < BLOCK_VECTORS; i++) v[i] = load(x + c + i * LANES);
@@ -95,46 +95,47 @@ static void blocks(float *out, const float *x, size_t p, signs s) {
       block(v);
     }
     multiply(v, BLOCK_VECTORS, s.after ? s.after + c : NULL, LANES);
-    for (int i = 0; i < BLOCK_VECTORS; i++) store(out + c + i * LANES, v[i]);
+    for (int i = 0; i < BLOCK_VECTORS; i++) store(x + c + i * LANES, v[i]);
   }
 }
 
 // One round for p > 1024: the upper bits three at a time, then the blocks.
-static void large_round(float *out, const float *x, size_t p, const float *before, const float *after) {
+static void large_round(float *x, size_t p, const float *before, const float *after) {
   size_t count = p / BLOCK < 8 ? p / BLOCK : 8, stride = p / count;
-  columns(out, x, count, stride, (signs){.before = before});
+  columns(x, count, stride, (signs){.before = before});
   for (size_t c = 0; c < p; c += stride) {
     const float *last = after ? after + c : NULL;
     if (stride == BLOCK)
-      blocks(out + c, out + c, BLOCK, (signs){.after = last});
+      blocks(x + c, BLOCK, (signs){.after = last});
     else
-      large_round(out + c, out + c, stride, NULL, last);
+      large_round(x + c, stride, NULL, last);
   }
 }
 
 // One round for p < 128.
-static void small_round(float *out, const float *x, size_t p, const float *before, const float *after) {
-  for (size_t i = 0; i < p; i++) out[i] = before ? x[i] * before[i] : x[i];
+static void small_round(float *x, size_t p, const float *before, const float *after) {
+  if (before)
+    for (size_t i = 0; i < p; i++) x[i] *= before[i];
   for (size_t step = 1; step < p; step *= 2)
     for (size_t i = 0; i < p; i++)
       if (!(i & step)) {
-        float a = out[i], b = out[i | step];
-        out[i] = a + b;
-        out[i | step] = a - b;
+        float a = x[i], b = x[i | step];
+        x[i] = a + b;
+        x[i | step] = a - b;
       }
   if (after)
-    for (size_t i = 0; i < p; i++) out[i] *= after[i];
+    for (size_t i = 0; i < p; i++) x[i] *= after[i];
 }
 
 // All rounds on p floats, forward (signs, then transform) or back (transform, then signs, last round first).
 // s holds p signs for each round.
-static void transform(float *out, const float *x, size_t p, const float *s, int rounds, int back) {
+static void transform(float *x, size_t p, const float *s, int rounds, int back) {
   if (p < BLOCK || p > 8 * BLOCK) {
     for (int r = 0; r < rounds; r++) {
       const float *mine = s + (back ? rounds - 1 - r : r) * p;
       const float *before = back ? NULL : mine, *after = back ? mine : NULL;
-      if (p < BLOCK) small_round(out, r ? out : x, p, before, after);
-      else large_round(out, r ? out : x, p, before, after);
+      if (p < BLOCK) small_round(x, p, before, after);
+      else large_round(x, p, before, after);
     }
     return;
   }
@@ -144,8 +145,8 @@ static void transform(float *out, const float *x, size_t p, const float *s, int 
     else if (sweep == rounds) t.after = back ? s : NULL;
     if (sweep > 0 && sweep < rounds) t.between = s + (back ? rounds - sweep : sweep) * p;
     // Alternating; forward ends with blocks, and back begins with them.
-    if (((back ? sweep : rounds - sweep) & 1) == 0) blocks(out, sweep ? out : x, p, t);
-    else columns(out, sweep ? out : x, p / BLOCK, BLOCK, t);
+    if (((back ? sweep : rounds - sweep) & 1) == 0) blocks(x, p, t);
+    else columns(x, p / BLOCK, BLOCK, t);
   }
 }
 
@@ -174,33 +175,33 @@ INLINE size_t power_of_two_within(size_t n) {
 
 // Rows that are no power of two long: the first and the last p floats in turn, then the two halves.
 // s holds the signs of each round: p, and p more for the last floats if n > p; every sign is +-1 / sqrt p.
+// A row is copied first, in order: it comes from memory faster so than in the strides of a transform.
 static void rotate(float *out, const float *x, const float *s, size_t n, int rounds) {
   size_t p = power_of_two_within(n), rest = n - p;
-  for (size_t i = 0; i < n; i += LANES) __builtin_prefetch(x + n + i);  // most likely the next row
+  if (out != x) __builtin_memcpy(out, x, n * sizeof *out);
   if (rest == 0) {
-    transform(out, x, p, s, rounds, 0);
+    transform(out, p, s, rounds, 0);
     return;
   }
-  if (out != x) __builtin_memcpy(out + p, x + p, rest * sizeof *out);
   for (int r = 0; r < rounds; r++, s += 2 * p) {
-    transform(out, r ? out : x, p, s, 1, 0);
-    transform(out + rest, out + rest, p, s + p, 1, 0);
+    transform(out, p, s, 1, 0);
+    transform(out + rest, p, s + p, 1, 0);
     join_halves(out, n);
   }
 }
 
 static void rotate_back(float *out, const float *x, const float *s, size_t n, int rounds) {
   size_t p = power_of_two_within(n), rest = n - p;
+  if (out != x) __builtin_memcpy(out, x, n * sizeof *out);
   if (rest == 0) {
-    transform(out, x, p, s, rounds, 1);
+    transform(out, p, s, rounds, 1);
     return;
   }
-  if (out != x) __builtin_memcpy(out, x, n * sizeof *out);
   s += 2 * p * (size_t)rounds;
   for (int r = 0; r < rounds; r++) {
     s -= 2 * p;
     join_halves(out, n);
-    transform(out + rest, out + rest, p, s + p, 1, 1);
-    transform(out, out, p, s, 1, 1);
+    transform(out + rest, p, s + p, 1, 1);
+    transform(out, p, s, 1, 1);
   }
 }

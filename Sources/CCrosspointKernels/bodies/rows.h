@@ -18,6 +18,25 @@ static void axpy_difference(float *out, float a, const float *x, const float *c,
   for (; i < n; i++) out[i] = out[i] + a * (x[i] - c[i]);
 }
 
+// The order of additions is that of `dot`.
+static float centre(float *out, const float *x, const float *mean, size_t n) {
+  vf total = {};
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    vf v = load(x + i);
+    if (mean) v -= load(mean + i);
+    store(out + i, v);
+    total += v * v;
+  }
+  if (i < n) {
+    vf v = load_tail(x + i, n - i);
+    if (mean) v -= load_tail(mean + i, n - i);
+    for (size_t lane = 0; i + lane < n; lane++) out[i + lane] = v[lane];
+    total += v * v;
+  }
+  return sum(total);
+}
+
 static float dot(const float *x, const float *y, size_t n) {
   vf total = {};
   size_t i = 0;

@@ -4,6 +4,7 @@ const xp_kernels VARIANT_TABLE = {
     .scale = scale,
     .axpy = axpy,
     .axpy_difference = axpy_difference,
+    .centre = centre,
     .dot = dot,
     .dot_difference = dot_difference,
     .squared_distance = squared_distance,

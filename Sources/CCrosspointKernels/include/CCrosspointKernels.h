@@ -18,6 +18,7 @@ typedef struct xp_kernels {
   void (*scale)(float *out, float a, const float *x, size_t n);                            // out = a x   (out may be x)
   void (*axpy)(float *out, float a, const float *x, size_t n);                             // out += a x
   void (*axpy_difference)(float *out, float a, const float *x, const float *c, size_t n);  // out += a (x - c)
+  float (*centre)(float *out, const float *x, const float *mean, size_t n);                // out = x - mean (x for NULL); |out|^2
   float (*dot)(const float *x, const float *y, size_t n);                                  // <x, y>
   float (*dot_difference)(const float *y, const float *x, const float *c, size_t n);       // <y, x - c>
   float (*squared_distance)(const float *x, const float *c, size_t n);                     // |x - c|^2
@@ -54,10 +55,10 @@ typedef struct xp_kernels {
   void (*e4m3_decode)(float *out, const void *in, size_t n, float factor);
 
   // Rows as packed codes of 1 to 8 bits (codec_bits.h); x and factor must be finite, n codes take bits * ceil(n / 8)
-  // bytes. Lloyd-Max: code of x * factor by 512 cells of 1/64 or, up to 4 bits, by the thresholds themselves;
-  // level[code] * factor, from a table of at least 16. Uniform: round((x - low) / step).
-  void (*lloyd_max_encode)(void *out, const float *x, size_t n, int32_t bits, float factor, const uint32_t *cells,
-                           const float *thresholds);
+  // bytes. Lloyd-Max: the sign of x and, below it, the whole part of a polynomial of |x * factor|, whose cap and coefficients
+  // (of degree 1, 3, 3, 4, 4, 5, 6 for 2 to 8 bits) are the compander; level[code] * factor, from a table of at least 16
+  // whose second half negates the first. Uniform: round((x - low) / step).
+  void (*lloyd_max_encode)(void *out, const float *x, size_t n, int32_t bits, float factor, const float *compander);
   void (*lloyd_max_decode)(float *out, const void *in, size_t n, int32_t bits, float factor, const float *levels);
   void (*uniform_encode)(void *out, const float *x, size_t n, int32_t bits, float low, float step);
   void (*uniform_decode)(float *out, const void *in, size_t n, int32_t bits, float low, float step);
