@@ -36,19 +36,25 @@ public struct LinearRouter: Sendable {
   }
 
   /// Chooses experts for `[T × d]` tokens. Local, unless `reduceCounts` communicates: see
-  /// ``TopKRouter/route(logits:bias:reduceCounts:)-(UnsafeBufferPointer<Float>,_,_)``.
+  /// ``TopKRouter/route(logits:bias:traits:reduceCounts:)-(UnsafeBufferPointer<Float>,_,_,_)``.
+  /// Rows that pruning protects are those of the largest ‖x‖₁ unless `traits` says otherwise.
   /// - Throws: `invalidArgument` for tokens of another width, `nonFinite` naming the first token whose logits are not finite.
   public func route(
-    _ tokens: borrowing TokenBatch, reduceCounts: CountReduction = { _ in }
+    _ tokens: borrowing TokenBatch, traits: RowTraits = RowTraits(), reduceCounts: CountReduction = { _ in }
   ) throws(CrosspointError) -> RoutingDecision {
     try check(tokens, operation: "route", argument: "tokens")
-    return try router.route(logits: logits(tokens), bias: selectionBias, reduceCounts: reduceCounts)
+    var traits = traits
+    if case .pruning(_, let protecting) = router.trim, protecting > 0, traits.importance.isEmpty {
+      traits.importance = tokens.rowMagnitudes()
+    }
+    return try router.route(
+      logits: logits(tokens), bias: selectionBias, traits: traits, reduceCounts: reduceCounts)
   }
 
   /// The gradient of weights and auxiliary losses with respect to W and tokens; both are added to what is there.
   ///
   /// - Parameters:
-  ///   - decision: what ``route(_:reduceCounts:)`` returned for `tokens`.
+  ///   - decision: what ``route(_:traits:reduceCounts:)`` returned for `tokens`.
   ///   - topkWeightGradients: `[T × K]`, as an exchange's combineBackward gives them.
   ///   - tokens: the tokens that were routed.
   ///   - tokenGradients: `[T × d]`, ∂L/∂tokens; the gate's part is added.

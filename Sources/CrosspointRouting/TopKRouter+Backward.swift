@@ -9,7 +9,7 @@ extension TopKRouter {
   /// sigmoid scores. Choices, counts and bias are constants. Local.
   ///
   /// Under data parallelism each rank's auxiliary loss is a mean over its own T tokens. Leave `auxiliaryScale` at 1 where
-  /// gradients are averaged over ranks with equally many tokens; pass T divided by the tokens of all ranks where they are
+  /// gradients are averaged over ranks with equally many tokens; pass T divided by the tokens of all ranks (Σ ``RowTraits/tokensPerRow`` where rows are weighted) where they are
   /// summed. With counts reduced over ranks the latter gives exactly the loss of the whole batch on one rank.
   ///
   /// - Parameters:
@@ -49,7 +49,7 @@ extension TopKRouter {
       if !isRenormalised {
         for i in row..<row + experts { dLogits[i] -= scores.values[i] * mean }
       }
-      for slot in start..<start + topK {
+      for slot in start..<start + topK where decision.chosen[slot] >= 0 {
         let i = row + Int(decision.chosen[slot])
         let gradient = kept[slot] >= 0 ? gradients[slot] : 0
         let slope = scores.isSigmoid ? scale * (1 - scores.values[i]) : 1

@@ -9,12 +9,13 @@ extension TopKRouter {
     return Int(min(Double(tokens), (exact * (1 - 1e-12)).rounded(.up)))
   }
 
-  /// Takes first choices in token order, then second choices, and so on; a pair whose expert is full becomes −1.
+  /// Takes first choices in token order, then second choices, and so on; a pair whose expert is full
+  /// becomes −1.
   func fill(_ chosen: [Int32], capacity: Int) -> [Int32] {
     var kept = chosen
     var load = [Int](repeating: 0, count: experts)
     for choice in 0..<topK {
-      for slot in stride(from: choice, to: kept.count, by: topK) {
+      for slot in stride(from: choice, to: kept.count, by: topK) where kept[slot] >= 0 {
         let expert = Int(kept[slot])
         if load[expert] < capacity { load[expert] += 1 } else { kept[slot] = -1 }
       }

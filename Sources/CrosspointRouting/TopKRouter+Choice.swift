@@ -11,29 +11,48 @@ import CrosspointTokens
 extension TopKRouter {
   /// The decision without its losses.
   func choose(
-    _ logits: UnsafeBufferPointer<Float>, _ bias: SelectionBias?
+    _ logits: UnsafeBufferPointer<Float>, _ bias: SelectionBias?, _ traits: RowTraits
   ) throws(CrosspointError) -> RoutingDecision {
-    try check(logits, bias)
+    try check(logits, bias, traits)
     let tokens = logits.count / experts
     let scores = Scores(logits: logits, experts: experts, isSigmoid: isSigmoid, forZLoss: zLoss > 0)
-    let chosen = select(logits, scores, bias)
-    let kept = capacityFactor == nil ? chosen : fill(chosen, capacity: capacity(tokens: tokens))
-    let shares = share(chosen, logits, scores)
+    var chosen = select(logits, scores, bias)
+    var shares = share(chosen, logits, scores)
+    var kept = chosen
+    var trimmed = 0
+    if let trim {
+      (chosen, kept) = try apply(trim, to: chosen, shares: shares, traits: traits)
+      for expert in kept where expert < 0 { trimmed += 1 }
+      if case .pruning = trim { shares = share(chosen, logits, scores) }
+    }
+    if capacityFactor != nil { kept = fill(kept, capacity: capacity(tokens: tokens)) }
     var weights = [Float](repeating: 0, count: kept.count)
-    var overflow = 0
+    var missing = 0
     for slot in kept.indices {
-      if kept[slot] >= 0 { weights[slot] = scale * shares[slot] } else { overflow += 1 }
+      if kept[slot] >= 0 { weights[slot] = scale * shares[slot] } else { missing += 1 }
     }
     let routing = try Routing(topkIndices: kept, topkWeights: weights, topK: topK, experts: experts)
-    return RoutingDecision(routing: routing, overflow: overflow, chosen: chosen, shares: shares, scores: scores)
+    return RoutingDecision(
+      routing: routing, overflow: missing - trimmed, trimmed: trimmed, isTrimmed: trim != nil, chosen: chosen,
+      shares: shares, scores: scores, tokensPerRow: traits.tokensPerRow)
   }
 
-  private func check(_ logits: UnsafeBufferPointer<Float>, _ bias: SelectionBias?) throws(CrosspointError) {
+  private func check(
+    _ logits: UnsafeBufferPointer<Float>, _ bias: SelectionBias?, _ traits: RowTraits
+  ) throws(CrosspointError) {
     guard logits.count.isMultiple(of: experts) else {
       throw Self.invalid("route", "logits", "\(logits.count) floats do not form rows of \(experts) experts")
     }
     if let bias, bias.values.count != experts {
       throw Self.invalid("route", "bias", "it holds \(bias.values.count) values for \(experts) experts")
+    }
+    let rows = logits.count / experts
+    guard traits.tokensPerRow.isEmpty || traits.tokensPerRow.count == rows,
+      traits.tokensPerRow.allSatisfy({ $0 >= 0 })
+    else {
+      throw Self.invalid(
+        "route", "tokensPerRow",
+        "\(rows) rows need as many counts, none negative; \(traits.tokensPerRow.count) are given")
     }
     guard let base = logits.baseAddress else { return }
     let bad = kernels.first_nonfinite(base, logits.count)
@@ -60,18 +79,20 @@ extension TopKRouter {
 
   /// `[T × K]`: the k experts of the largest keys, in falling order.
   ///
-  /// Every scoring rises with the logit, so logits are the keys unless there is a bias to add.
+  /// Every scoring rises with the logit, so logits are the keys unless there is a bias to add or a group to score.
   private func select(
     _ logits: UnsafeBufferPointer<Float>, _ scores: Scores, _ bias: SelectionBias?
   ) -> [Int32] {
-    var keys = bias == nil ? [] : scoring == .topKThenSoftmax ? Array(logits) : scores.values
+    let isPlain = bias == nil && groupLimit == nil
+    var keys = isPlain ? [] : scoring == .topKThenSoftmax ? Array(logits) : scores.values
     if let bias {
       for i in keys.indices { keys[i] += bias.values[i % experts] }
     }
+    if let groupLimit { mask(&keys, groupLimit) }
     var chosen = [Int32](repeating: 0, count: logits.count / experts * topK)
     var best = [Float](repeating: 0, count: topK)
     keys.withUnsafeBufferPointer { keys in
-      let keys = bias == nil ? logits : keys
+      let keys = isPlain ? logits : keys
       chosen.withUnsafeMutableBufferPointer { chosen in
         best.withUnsafeMutableBufferPointer { best in
           for start in stride(from: 0, to: chosen.count, by: topK) {
@@ -106,7 +127,7 @@ extension TopKRouter {
     }
   }
 
-  /// `[T × K]`: the weights before scale and capacity. Renormalised softmax weights are a softmax over the chosen
+  /// `[T × K]`: the weights before scale and capacity, 0 where nothing is chosen. Renormalised softmax weights are a softmax over the chosen
   /// logits, so they stay exact where the scores themselves underflow.
   private func share(_ chosen: [Int32], _ logits: UnsafeBufferPointer<Float>, _ scores: Scores) -> [Float] {
     var shares = [Float](repeating: 0, count: chosen.count)
@@ -114,11 +135,11 @@ extension TopKRouter {
       let row = start / topK * experts
       let slots = start..<start + topK
       if !isRenormalised || isSigmoid {
-        for slot in slots { shares[slot] = scores.values[row + Int(chosen[slot])] }
+        for slot in slots where chosen[slot] >= 0 { shares[slot] = scores.values[row + Int(chosen[slot])] }
       } else {
         var largest = -Float.infinity
-        for slot in slots { largest = max(largest, logits[row + Int(chosen[slot])]) }
-        for slot in slots { shares[slot] = exp(logits[row + Int(chosen[slot])] - largest) }
+        for slot in slots where chosen[slot] >= 0 { largest = max(largest, logits[row + Int(chosen[slot])]) }
+        for slot in slots where chosen[slot] >= 0 { shares[slot] = exp(logits[row + Int(chosen[slot])] - largest) }
       }
       guard isRenormalised else { continue }
       var sum = Float.leastNormalMagnitude  // sigmoid scores may all be zero

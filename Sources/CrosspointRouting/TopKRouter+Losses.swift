@@ -3,43 +3,61 @@ extension TopKRouter {
   func measureLosses(_ decision: RoutingDecision) -> RoutingLosses {
     let tokens = decision.routing.tokens
     var losses = RoutingLosses()
-    guard tokens > 0 else { return losses }
+    let total = decision.totalWeight
+    guard total > 0 else { return losses }
     if loadBalance > 0 {
       let pull = loadBalancePull(decision)
       var sum = 0.0
-      for token in 0..<tokens { sum += Double(meanPull(pull, decision.scores, token: token).mean) }
+      for token in 0..<tokens {
+        sum += decision.weight(token) * Double(meanPull(pull, decision.scores, token: token).mean)
+      }
       losses.loadBalance = sum
     }
     if zLoss > 0 {
       var sum = 0.0
-      for value in decision.scores.logSumExp { sum += Double(value) * Double(value) }
-      losses.z = Double(zLoss) * sum / Double(tokens)
+      for (token, value) in decision.scores.logSumExp.enumerated() {
+        sum += decision.weight(token) * Double(value) * Double(value)
+      }
+      losses.z = Double(zLoss) * sum / total
     }
     return losses
   }
 
-  /// `dz_t = p_t ⊙ (g − Σ_j p_tj g_j)` with `g = c E f / T`; times `1 − s` for sigmoid scores, where `p = s / Σ s`.
+  /// Adds this rank's kept pairs per expert and its rows, weighted.
+  func addLoad(_ decision: RoutingDecision, to counts: inout [Double]) {
+    for (slot, expert) in decision.routing.topkIndices.enumerated() where expert >= 0 {
+      counts[Int(expert)] += decision.weight(slot / topK)
+    }
+    counts[experts] += decision.totalWeight
+  }
+
+  /// `dz_t = p_t ⊙ (g − Σ_j p_tj g_j)` with `g = c E f / T`; times `1 − s` for sigmoid scores, where `p = s / Σ s`, and
+  /// times the row's weight, T being their sum.
   func addLoadBalanceGradient(_ decision: RoutingDecision, scale: Float, to dLogits: inout [Float]) {
     let pull = loadBalancePull(decision)
     let scores = decision.scores
     for token in 0..<decision.routing.tokens {
       let row = token * experts
       let (mean, sum) = meanPull(pull, scores, token: token)
+      let weight = scale * Float(decision.weight(token))
       for expert in 0..<experts {
         let score = scores.values[row + expert]
         let slope: Float = scores.isSigmoid ? 1 - score : 1
         let share: Float = score / sum
-        dLogits[row + expert] += scale * share * slope * (pull[expert] - mean)
+        dLogits[row + expert] += weight * share * slope * (pull[expert] - mean)
       }
     }
   }
 
-  /// `dz_t = 2 c_z lse_t softmax(z_t) / T`.
+  /// `dz_t = 2 c_z lse_t softmax(z_t) / T`, times the row's weight, T being their sum.
   func addZGradient(_ decision: RoutingDecision, scale: Float, to dLogits: inout [Float]) {
     let tokens = decision.routing.tokens
     let softmax = decision.scores.softmax
+    let total = decision.totalWeight
+    guard total > 0 else { return }
     for token in 0..<tokens {
-      let factor = 2 * scale * zLoss * decision.scores.logSumExp[token] / Float(tokens)
+      let share = Float(decision.weight(token) / total)
+      let factor = 2 * scale * zLoss * decision.scores.logSumExp[token] * share
       for i in token * experts..<(token + 1) * experts { dLogits[i] += factor * softmax[i] }
     }
   }
@@ -48,7 +66,9 @@ extension TopKRouter {
   /// with the logits.
   private func loadBalancePull(_ decision: RoutingDecision) -> [Float] {
     let pairs = decision.load[experts] * Double(topK)
-    let factor = Double(loadBalance) * Double(experts) / (pairs * Double(decision.routing.tokens))
+    let total = decision.totalWeight
+    guard total > 0 else { return [Float](repeating: 0, count: experts) }
+    let factor = Double(loadBalance) * Double(experts) / (pairs * total)
     return (0..<experts).map { Float(factor * decision.load[$0]) }
   }
 

@@ -37,6 +37,10 @@ public struct TopKRouter: Sendable, Hashable {
   /// Capacity of each expert as a multiple of the mean load of this rank's tokens; `nil` is dropless. See
   /// ``capacity(tokens:)``.
   public let capacityFactor: Double?
+  /// What is taken away of the choice; see ``trimmed(by:)``.
+  public internal(set) var trim: RoutingTrim?
+  /// Groups that each token is held to; see ``limited(toGroups:of:)``.
+  public internal(set) var groupLimit: GroupLimit?
 
   /// - Throws: `invalidArgument` for no experts, `topK` outside `1 ... experts`, a coefficient that is negative or not
   ///   finite, a scale or capacity factor that is not above zero.
@@ -75,27 +79,28 @@ public struct TopKRouter: Sendable, Hashable {
   /// - Parameters:
   ///   - logits: `[T × E]` row-major, T ≥ 0.
   ///   - bias: added to the scores (to the logits under `topKThenSoftmax`) for the choice only; weights do not see it.
+  ///   - traits: what trims and losses need to know of the rows.
   ///   - reduceCounts: makes the load-balance loss use the counts of all ranks. It receives `[E + 2]` numbers (kept pairs
-  ///     per expert, tokens, failed ranks) and replaces each by its sum over ranks. It is called exactly once, even where
+  ///     per expert and rows, both weighted by ``RowTraits/tokensPerRow``, and failed ranks) and replaces each by its sum over ranks. It is called exactly once, even where
   ///     this rank's logits are refused, so that no rank is left waiting. Without it the counts are this rank's own.
   /// - Throws: `invalidArgument` for wrong shapes, `nonFinite` naming the first token with a NaN or infinite logit. With
   ///   `reduceCounts` every rank throws if one does.
   public func route(
-    logits: UnsafeBufferPointer<Float>, bias: SelectionBias? = nil, reduceCounts: CountReduction = { _ in }
+    logits: UnsafeBufferPointer<Float>, bias: SelectionBias? = nil, traits: RowTraits = RowTraits(),
+    reduceCounts: CountReduction = { _ in }
   ) throws(CrosspointError) -> RoutingDecision {
-    let choice = Result { () throws(CrosspointError) in try choose(logits, bias) }
+    let choice = Result { () throws(CrosspointError) in try choose(logits, bias, traits) }
     var counts = [Double](repeating: 0, count: experts + 2)
     switch choice {
     case .success(let decision):
-      for (expert, count) in decision.routing.tokensPerExpert.enumerated() { counts[expert] = Double(count) }
-      counts[experts] = Double(decision.routing.tokens)
+      addLoad(decision, to: &counts)
     case .failure:
       counts[experts + 1] = 1
     }
     try reduceCounts(&counts)
     var decision = try choice.get()
     guard counts.count == experts + 2, counts.allSatisfy({ $0.isFinite && $0 >= 0 }),
-      counts[experts] >= Double(decision.routing.tokens)
+      counts[experts] >= decision.totalWeight
     else {
       throw Self.invalid("route", "reduceCounts", "it did not return \(experts + 2) sums of counts")
     }
@@ -107,12 +112,13 @@ public struct TopKRouter: Sendable, Hashable {
     return decision
   }
 
-  /// ``route(logits:bias:reduceCounts:)-(UnsafeBufferPointer<Float>,_,_)`` for an array.
+  /// ``route(logits:bias:traits:reduceCounts:)-(UnsafeBufferPointer<Float>,_,_,_)`` for an array.
   public func route(
-    logits: [Float], bias: SelectionBias? = nil, reduceCounts: CountReduction = { _ in }
+    logits: [Float], bias: SelectionBias? = nil, traits: RowTraits = RowTraits(),
+    reduceCounts: CountReduction = { _ in }
   ) throws(CrosspointError) -> RoutingDecision {
     try logits.withUnsafeBufferPointer { buffer throws(CrosspointError) in
-      try route(logits: buffer, bias: bias, reduceCounts: reduceCounts)
+      try route(logits: buffer, bias: bias, traits: traits, reduceCounts: reduceCounts)
     }
   }
 
