@@ -7,12 +7,15 @@ struct FrameHeader {
   static let version: UInt8 = 1
   static let fixedBytes = 48
   static let packedFlag: UInt8 = 1
+  /// Rows have random signs; the body starts with their key.
+  static let signedFlag: UInt8 = 2
   /// The top bit of a group's row count: the group is centred and starts with its mean row.
   static let centredBit: UInt32 = 1 << 31
   static let maximumRows = Int(Int32.max)
 
   var format: WireFormat
   var packed: Bool
+  var signed = false
   var hidden: UInt32
   var groups: UInt32
   var rows: UInt64
@@ -27,7 +30,7 @@ struct FrameHeader {
   func write(to frame: UnsafeMutableRawPointer, checksum: (UnsafeRawPointer, Int) -> UInt64) {
     frame.put(Self.magic, at: 0)
     frame.put(Self.version, at: 4)
-    frame.put(packed ? Self.packedFlag : 0, at: 5)
+    frame.put((packed ? Self.packedFlag : 0) | (signed ? Self.signedFlag : 0), at: 5)
     frame.put(format.code, at: 6)
     frame.put(hidden, at: 8)
     frame.put(groups, at: 12)
@@ -62,8 +65,11 @@ extension FrameHeader {
     guard stored == computed else { throw .corrupt("header checksum", "\(hex(stored)); computed \(hex(computed))") }
 
     let flags: UInt8 = base.get(at: 5)
-    guard flags & ~Self.packedFlag == 0 else { throw .corrupt("flags", "0x\(hex(flags)); known: 0x1") }
+    guard flags & ~(Self.packedFlag | Self.signedFlag) == 0 else {
+      throw .corrupt("flags", "0x\(hex(flags)); known: 0x1 and 0x2")
+    }
     packed = flags & Self.packedFlag != 0
+    signed = flags & Self.signedFlag != 0
     let code: UInt16 = base.get(at: 6)
     guard let format = WireFormat(code: code) else { throw .corrupt("format", "0x\(hex(code)) names no format") }
     self.format = format

@@ -1,6 +1,6 @@
 import CrosspointCore
 
-/// How an encoder chooses between the two values of a format that enclose an element. The decoder is the same for all.
+/// How an encoder chooses between the two values of a format that enclose an element.
 public enum Rounding: String, Hashable, Sendable, CaseIterable {
   /// The nearer one: the least error, but a biased one; rotated codes come out too small, by their error's energy.
   case nearest
@@ -8,8 +8,9 @@ public enum Rounding: String, Hashable, Sendable, CaseIterable {
   /// what is cut off could not be made good. For `rotated`, `int8`, `int4` and `fp8`; other formats round to nearest.
   /// Source: Alistarh et al., "QSGD" (arXiv 1610.02132).
   case stochastic
-  /// The nearer one, with a scale that gives back the row's length along itself: unbiased over random rotations.
-  /// For `rotated`; other formats round to nearest.
+  /// The nearer one after random signs of each row's own, with a scale that gives back the row's length along itself:
+  /// unbiased (as far as signs and a Hadamard matrix make a random rotation) at an error near that of ``nearest``. Frames
+  /// carry the signs' key. For `rotated`; other formats round to nearest.
   /// Source: Vargaftik et al., "EDEN" (arXiv 2108.08842), theorem 1; with one bit "DRIVE" (arXiv 2105.08339).
   case eden
 }
@@ -33,6 +34,12 @@ public struct RowRounding: Sendable {
     return RowRounding(rounding, key: mixer.next())
   }
 
+  /// From which the keys of rows follow.
+  var key: UInt64 { rows.state }
+
+  /// The key of the next row.
+  mutating func nextKey() -> UInt64 { rows.next() }
+
   /// The key of the next row; `nil` unless it is rounded at random.
-  mutating func nextKey() -> UInt64? { rounding == .stochastic ? rows.next() : nil }
+  mutating func nextDither() -> UInt64? { rounding == .stochastic ? nextKey() : nil }
 }

@@ -54,9 +54,9 @@ extension RowCodec {
       let buffer = try pool.lease(bytes: 2 * rawBytes)
       defer { pool.release(buffer) }
       try unpack(body, into: buffer.base, rawBytes, format: header.format)
-      decodeBody(UnsafeRawPointer(buffer.base), of: base, as: header.format, into: groups) { _ in }
+      decodeBody(UnsafeRawPointer(buffer.base), of: base, as: header, into: groups) { _ in }
     } else {
-      decodeBody(start, of: base, as: header.format, into: groups) { checksum.advance(to: $0) }
+      decodeBody(start, of: base, as: header, into: groups) { checksum.advance(to: $0) }
       try Self.compare(header.bodyChecksum, checksum.finish(body.count))
     }
   }
@@ -89,6 +89,12 @@ extension RowCodec {
       raw += group.rows * header.format.rowBytes(hidden: hidden)
       if group.centred { raw += header.format.meanBytes(hidden: hidden) }
     }
+    if header.signed {
+      guard header.format.kind == .rotated, rows > 0 else {
+        throw .corrupt("flags", "\(rows) rows as \(header.format) cannot have signs of their own")
+      }
+      raw += WireFormat.signKeyBytes
+    }
     guard header.rows == rows else { throw .corrupt("rows", "\(header.rows) in all; the groups hold \(rows)") }
     guard header.rawBytes == raw else {
       throw .corrupt("raw body bytes", "\(header.rawBytes); \(rows) rows as \(header.format) take \(raw)")
@@ -103,13 +109,20 @@ extension RowCodec {
   }
 
   private func decodeBody(
-    _ body: UnsafeRawPointer, of frame: UnsafeRawPointer, as format: WireFormat, into groups: [RowTarget],
+    _ body: UnsafeRawPointer, of frame: UnsafeRawPointer, as header: FrameHeader, into groups: [RowTarget],
     _ willRead: (Int) -> Void
   ) {
+    let format = header.format
     let rowBytes = format.rowBytes(hidden: hidden)
     let hidden = hidden
     let kernels = kernels
     var offset = 0
+    var keys: RowRounding?
+    if header.signed {
+      willRead(WireFormat.signKeyBytes)
+      keys = RowRounding(.eden, key: body.get(at: 0))
+      offset = WireFormat.signKeyBytes
+    }
     for (index, group) in groups.enumerated() {
       @inline(__always)
       func forEachRow(_ decodeRow: (UnsafeMutablePointer<Float>, UnsafeRawPointer) -> Void) {
@@ -130,9 +143,10 @@ extension RowCodec {
         if FrameHeader.group(index, of: frame).centred {
           mean = decodeMean(body + offset)
           offset += format.meanBytes(hidden: hidden)
+          if keys != nil { rotation.rotateBack(mean!, count: 1, into: scratchRow(0)) }
         }
         let book = Codebook.ofBits[format.bits - 1]
-        forEachRow { row, bytes in decodeRotated(row, bytes, mean: mean, book: book) }
+        forEachRow { row, bytes in decodeRotated(row, bytes, mean: mean, book: book, signs: keys?.nextKey()) }
       }
     }
   }

@@ -48,6 +48,11 @@ extension RowCodec {
     var checksum = FrameChecksum(of: start, lanes: lanes, kernels: kernels)
     var end = 0
     var rounding = rounding
+    let signed = rounding.rounding == .eden && format.kind == .rotated && rows > 0
+    if signed {
+      start.put(rounding.key, at: 0)
+      end = WireFormat.signKeyBytes
+    }
     for (index, group) in groups.enumerated() {
       let centred = try encode(
         group, as: format, rounding: &rounding, requiringFinite: requiringFinite, body: start, end: &end,
@@ -58,7 +63,7 @@ extension RowCodec {
     let packedBytes = try pack(start, end, format: format, packing: packing)
     if let packedBytes { sum = self.checksum(start, packedBytes) }
     FrameHeader(
-      format: format, packed: packedBytes != nil, hidden: UInt32(hidden), groups: UInt32(groups.count),
+      format: format, packed: packedBytes != nil, signed: signed, hidden: UInt32(hidden), groups: UInt32(groups.count),
       rows: UInt64(rows), bodyBytes: UInt64(packedBytes ?? end), rawBytes: UInt64(end), bodyChecksum: sum
     ).write(to: base, checksum: self.checksum)
     return packedBytes ?? end
@@ -135,9 +140,9 @@ extension RowCodec {
     case .fp32: try forEachRow { out, row in memcpy(out, row, rowBytes) }
     case .bf16: try forEachRow { out, row in kernels.bf16_encode(out, row, hidden, 1) }
     case .fp16: try forEachRow { out, row in kernels.fp16_encode(out, row, hidden, 1) }
-    case .fp8: try forEachRow { out, row in encodeFP8(out, row, key: rounding.nextKey()) }
+    case .fp8: try forEachRow { out, row in encodeFP8(out, row, key: rounding.nextDither()) }
     case .int8, .int4:
-      try forEachRow { out, row in encodeUniform(out, row, bits: format.bits, key: rounding.nextKey()) }
+      try forEachRow { out, row in encodeUniform(out, row, bits: format.bits, key: rounding.nextDither()) }
     case .rotated:
       let book = Codebook.ofBits[format.bits - 1]
       let mean = encodeMean(of: group, into: body + end)

@@ -54,8 +54,9 @@ extension RowCodec {
     let rotated = scratchRow(1)
     // Centred before it is rotated: one pass then also gives the energy, which the rotation keeps.
     let energy = kernels.centre(rotated, row, mean, hidden)
+    if rounding.rounding == .eden { kernels.flip_signs(rotated, rotated, hidden, rounding.nextKey()) }
     rotation.rotate(rotated, count: 1, into: rotated)
-    let key = rounding.nextKey()
+    let key = rounding.nextDither()
     let scale =
       key == nil ? BFloat16(nearest: rootMeanSquare(rotated, energy: energy)) : coveringScale(rotated, book)
     out.put(scale.bits, at: 0)
@@ -95,13 +96,20 @@ extension RowCodec {
     out.put(BFloat16(nearest: rms * ratio).bits, at: 0)
   }
 
+  /// - Parameters:
+  ///   - mean: What was taken off: in the rotated domain; as it is where rows have signs of their own.
+  ///   - signs: The key of the row's signs, if it has any.
   func decodeRotated(
-    _ row: UnsafeMutablePointer<Float>, _ bytes: UnsafeRawPointer, mean: UnsafePointer<Float>?, book: Codebook
+    _ row: UnsafeMutablePointer<Float>, _ bytes: UnsafeRawPointer, mean: UnsafePointer<Float>?, book: Codebook,
+    signs: UInt64?
   ) {
     let scale = BFloat16(bits: bytes.get(at: 0))
     kernels.lloyd_max_decode(row, bytes + 2, hidden, Int32(book.bits), scale.value, book.levels)
-    if let mean { kernels.axpy(row, 1, mean, hidden) }
+    if let mean, signs == nil { kernels.axpy(row, 1, mean, hidden) }
     rotation.rotateBack(row, count: 1, into: row)
+    guard let signs else { return }
+    kernels.flip_signs(row, row, hidden, signs)
+    if let mean { kernels.axpy(row, 1, mean, hidden) }
   }
 
   /// √(mean x²); NaN when an element is NaN or infinite. Rows whose squares leave the range of a float are brought to one.

@@ -3,6 +3,9 @@ extension WireFormat {
   /// Elements that share one fp8 scale.
   static let fp8Block = 128
 
+  /// Bytes of the key from which the signs of a frame's rows follow.
+  static let signKeyBytes = 8
+
   /// Bytes of `n` codes packed by the bit kernels.
   static func packedBytes(_ n: Int, bits: Int) -> Int { bits * ((n + 7) / 8) }
 

@@ -74,6 +74,7 @@ import Testing
       let x = randomFloats(n, seed: UInt64(n)) + [0]
       for key in [UInt64(0), 0xDEAD_BEEF_0BAD_F00D] {
         expectFloats(n, "uniform \(n)") { $0.dither_uniform($1, x, n, 0.3, key) }
+        expectFloats(n, "signs \(n)") { $0.flip_signs($1, x, n, key) }
         expectFloats(n, "E4M3 \(n)") { $0.dither_e4m3($1, x, n, 70, key) }
         for book in Codebook.ofBits {
           expectFloats(n, "levels \(book.bits), \(n)") {

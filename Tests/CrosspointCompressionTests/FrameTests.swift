@@ -9,17 +9,24 @@ import Testing
 @Suite struct FrameTests {
   static let hidden = 12
   static let groups = [3, 0, 2]
-  static let variety: [(WireFormat, Packing)] = WireFormat.all.map { ($0, .none) } + [(.fp32, .zstd), (.bf16, .zstd)]
+  static let variety: [(WireFormat, Packing, Rounding)] =
+    WireFormat.all.map { ($0, .none, .nearest) } + [(.fp32, .zstd, .nearest), (.bf16, .zstd, .nearest)]
+    + [1, 2, 4].map { (.rotated(bits: $0), .none, .eden) }
 
   /// Rows with a common part, so that they compress and a mean pays.
   static func rows(_ groups: [Int], hidden: Int) -> [Float] {
     randomFloats(groups.reduce(0, +) * hidden, seed: 30).map { ($0 * 4).rounded() + 100 }
   }
 
-  static func codecAndFrame(_ format: WireFormat, _ packing: Packing) throws -> (RowCodec, [UInt8]) {
+  static func codecAndFrame(
+    _ format: WireFormat, _ packing: Packing, _ rounding: Rounding = .nearest
+  ) throws -> (RowCodec, [UInt8]) {
     let codec = try RowCodec(hidden: hidden, seed: 7, pool: BufferPool())
     let x = rows(groups, hidden: hidden)
-    return (codec, try encodeFrame(x, hidden: hidden, groups: groups, as: format, packing: packing, codec: codec))
+    let frame = try encodeFrame(
+      x, hidden: hidden, groups: groups, as: format, packing: packing, rounding: RowRounding(rounding, key: 11),
+      codec: codec)
+    return (codec, frame)
   }
 
   /// The error of decoding, which must be one of the two that damage may give.
@@ -85,8 +92,8 @@ import Testing
   }
 
   @Test func truncationAtEveryLengthIsFound() throws {
-    for (format, packing) in Self.variety {
-      let (codec, frame) = try Self.codecAndFrame(format, packing)
+    for (format, packing, rounding) in Self.variety {
+      let (codec, frame) = try Self.codecAndFrame(format, packing, rounding)
       for length in 0..<frame.count {
         #expect(Self.damage(Array(frame.prefix(length)), codec) == .truncatedFrame, "\(format) cut at \(length)")
       }
@@ -95,8 +102,8 @@ import Testing
   }
 
   @Test func everyFlippedBitIsFound() throws {
-    for (format, packing) in Self.variety {
-      var (codec, frame) = try Self.codecAndFrame(format, packing)
+    for (format, packing, rounding) in Self.variety {
+      var (codec, frame) = try Self.codecAndFrame(format, packing, rounding)
       for bit in 0..<8 * frame.count {
         frame[bit / 8] ^= 1 << (bit % 8)
         #expect(Self.damage(frame, codec) != nil, "\(format), bit \(bit)")
@@ -106,8 +113,8 @@ import Testing
   }
 
   @Test func otherGroupsThanExpectedAreRefused() throws {
-    for (format, packing) in Self.variety {
-      let (codec, frame) = try Self.codecAndFrame(format, packing)
+    for (format, packing, rounding) in Self.variety {
+      let (codec, frame) = try Self.codecAndFrame(format, packing, rounding)
       for groups in [[], [5], [3, 2], [3, 2, 0], [3, 0, 3], [3, 0, 1], [3, 0, 2, 0]] {
         #expect(Self.damage(frame, codec, groups: groups) == .corruptFrame, "\(format) \(groups)")
       }
@@ -118,8 +125,8 @@ import Testing
 
   /// Every field set to absurd numbers and sealed again, as a peer would that lies rather than errs.
   @Test func absurdNumbersUnderAValidChecksumAreRefusedWithoutAllocating() throws {
-    for (format, packing) in Self.variety {
-      let (codec, frame) = try Self.codecAndFrame(format, packing)
+    for (format, packing, rounding) in Self.variety {
+      let (codec, frame) = try Self.codecAndFrame(format, packing, rounding)
       let allocations = codec.pool.allocations
       for (offset, width) in [(0, 4), (4, 1), (5, 1), (6, 2), (8, 4), (12, 4), (16, 8), (24, 8), (32, 8), (40, 8)]
         + Self.groups.indices.map({ (48 + 4 * $0, 4) })
@@ -145,8 +152,8 @@ import Testing
   /// Bodies of noise whose checksums are right: decoders of codes take anything, that of zstd says no.
   @Test func noiseUnderValidChecksumsNeverCrashes() throws {
     var generator = SplitMix64(seed: 31)
-    for (format, packing) in Self.variety {
-      let (codec, frame) = try Self.codecAndFrame(format, packing)
+    for (format, packing, rounding) in Self.variety {
+      let (codec, frame) = try Self.codecAndFrame(format, packing, rounding)
       let start = FrameHeader.bytes(groups: Self.groups.count)
       for round in 0..<100 {
         var changed = frame

@@ -105,6 +105,34 @@ import Testing
     }
   }
 
+  /// Signs and a Hadamard matrix are no uniformly random rotation: what bias is left is a small part of one draw's error.
+  @Test(arguments: 1...4) func theMeanOverEdensSignsIsNearTheRow(bits: Int) throws {
+    for hidden in [64, 100, 256] {
+      var x = randomFloats(hidden, seed: 66)
+      x[3] = 4
+      let draws = 2000
+      let y = try transport(
+        (0..<draws).flatMap { _ in x }, hidden: hidden, as: .rotated(bits: bits), RowRounding(.eden, key: 2))
+      let mean = (0..<hidden).map { d in
+        Float((0..<draws).reduce(0.0) { $0 + Double(y[$1 * hidden + d]) } / Double(draws))
+      }
+      let one = relativeError(Array(y.prefix(hidden)), x)
+      #expect(relativeError(mean, x) < 0.15 * one, "\(hidden): \(relativeError(mean, x)) of \(one)")
+    }
+  }
+
+  @Test func signedRowsKeepTheirGroupsMean() throws {
+    let hidden = 96
+    let x = randomFloats(80 * hidden, seed: 67).enumerated().map { $1 * 0.1 + Float($0 % hidden % 7) }
+    for groups in [[80], [0, 50, 30, 0]] {
+      let frame = try encodeFrame(
+        x, hidden: hidden, groups: groups, as: .rotated(bits: 3), rounding: RowRounding(.eden, key: 8))
+      #expect(relativeError(try decodeFrame(frame, hidden: hidden, groups: groups), x) < 0.02)
+      let plain = try encodeFrame(x, hidden: hidden, groups: groups, as: .rotated(bits: 3))
+      #expect(frame.count == plain.count + WireFormat.signKeyBytes)
+    }
+  }
+
   @Test func awkwardRowsStayAsTheyAreUnderEveryRounding() throws {
     for hidden in [1, 8, 100, 130] {
       for value in [Float(0), 1, -3.5, 0x1p-126, 0x1p-149, 1e30, -1e36, .nan, .infinity] {

@@ -138,10 +138,10 @@ import Testing
       #expect(before.contains { $0 != 0 })
       let rows = try randomBatch(rows: handle.rows.rows, hidden: Self.hidden, seed: 5)
       if fabric.rank == 1 { rows.elements[3] = .infinity }
-      #expect(throws: CrosspointError.self) { try exchange.dispatchBackward(rows, handle) }
+      #expect(throws: CrosspointError.self) { _ = try exchange.dispatchBackward(rows, handle) }
       let again = try exchange.dispatch(tokens, routing)
       _ = try exchange.combine(again.rows, again)
-      #expect(throws: CrosspointError.self) { try exchange.combineBackward(bad, again) }
+      #expect(throws: CrosspointError.self) { _ = try exchange.combineBackward(bad, again) }
       #expect(Array(exchange.feedback!.errors) == before)
       exchange.feedback!.reset()
       #expect(exchange.feedback!.errors.allSatisfy { $0 == 0 })

@@ -68,6 +68,7 @@ private let equalityOptions: [ExchangeOptions] = [
   ExchangeOptions(compression: .crossPolytope(.init(functions: 2, width: 8)), compensation: .scaled),
   ExchangeOptions(compression: .lshMoE, compensation: .none, wire: .init(.rotated(bits: 4))),
   ExchangeOptions(wire: .init(.rotated(bits: 2)), gradientRounding: .stochastic, errorFeedback: true),
+  ExchangeOptions(wire: .init(.rotated(bits: 1)), gradientRounding: .eden),
 ]
 
 private func equalityStep(

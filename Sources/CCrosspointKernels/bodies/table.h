@@ -32,6 +32,7 @@ const xp_kernels VARIANT_TABLE = {
     .dither_uniform = dither_uniform,
     .dither_levels = dither_levels,
     .dither_e4m3 = dither_e4m3,
+    .flip_signs = flip_signs,
     .plane_split = plane_split,
     .plane_merge = plane_merge,
 };

@@ -71,6 +71,7 @@ typedef struct xp_kernels {
   void (*dither_levels)(float *out, const float *x, size_t n, float factor, const float *positive, size_t levels,
                         uint64_t key);
   void (*dither_e4m3)(float *out, const float *x, size_t n, float factor, uint64_t key);
+  void (*flip_signs)(float *out, const float *x, size_t n, uint64_t key);  // random signs by the row's key; out may be x
 
   // Byte planes of n elements of width bytes (codec_planes.h).
   void (*plane_split)(void *out, const void *in, size_t n, size_t width, size_t plane);
