@@ -17,7 +17,8 @@ public struct ClusterOptions: Hashable, Sendable {
   public var width: Int?
   /// Rounds of the pseudo-rotation, 1…8.
   public var rounds: Int
-  /// Whether the mean of an expert's tokens on this rank is subtracted before hashing. Without it, tokens with a strong
+  /// Whether the mean of an expert's tokens on this rank (of at most 256 evenly spaced ones) is subtracted before hashing.
+  /// Without it, tokens with a strong
   /// common mean collapse into few buckets with a large residual.
   public var centred: Bool
 
@@ -75,5 +76,5 @@ public struct ClusterOptions: Hashable, Sendable {
   }
 
   /// Whether distances are needed beside hashes.
-  var keepsRotatedRows: Bool { centred || rate != nil || refinements > 0 }
+  var needsDistances: Bool { rate != nil || refinements > 0 }
 }

@@ -11,29 +11,25 @@ import CrosspointTokens
 ///
 /// The rotation makes the elements of any row nearly Gaussian (central limit), which is what the codebook is made for.
 extension RowCodec {
-  /// Rows that are read for a mean at most.
-  private static let rowsOfAMean = 256
-
   /// Writes the group's mean row (rotated, as bfloat16) when it pays; returns it as the receiver will see it, rotated back.
   ///
   /// Without its mean a group has the part ρ = 1 − n·|mean|² / Σ|row|² of its energy left, which at the same error is
   /// worth ½ log₂(1/ρ) bits per element; the mean costs 16 / n. So it pays when n · log₂(1/ρ) > 32.
-  /// Large groups take the mean of evenly spaced rows: that of m rows leaves 1/m more energy than that of all.
+  /// Large groups take the mean of a sample of rows.
   func encodeMean(of group: RowSource, into out: UnsafeMutableRawPointer) -> UnsafePointer<Float>? {
     guard group.rows > 1 else { return nil }
     let mean = scratchRow(0)
     let sum = scratchRow(1)
     sum.update(repeating: 0, count: hidden)
     var energy = 0.0
-    let spacing = (group.rows + Self.rowsOfAMean - 1) / Self.rowsOfAMean
-    let sampled = (group.rows + spacing - 1) / spacing
-    for index in stride(from: 0, to: group.rows, by: spacing) {
+    let sample = MeanSample(of: group.rows)
+    for index in sample.indices {
       let row = group.row(index, hidden: hidden)
       kernels.axpy(sum, 1, row, hidden)
       energy += Double(kernels.dot(row, row, hidden))
     }
-    kernels.scale(sum, 1 / Float(sampled), sum, hidden)
-    let remaining = 1 - Double(sampled) * Double(kernels.dot(sum, sum, hidden)) / energy
+    kernels.scale(sum, 1 / Float(sample.count), sum, hidden)
+    let remaining = 1 - Double(sample.count) * Double(kernels.dot(sum, sum, hidden)) / energy
     // Not a number for groups of zeros alone or with infinities: they go without.
     guard remaining.isFinite, Double(group.rows) * -log2(max(remaining, 1e-12)) > 32 else { return nil }
     rotation.rotate(sum, count: 1, into: mean)

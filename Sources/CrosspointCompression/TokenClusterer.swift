@@ -4,7 +4,7 @@ import CrosspointTokens
 /// Groups the tokens of one expert that are alike, and averages each group.
 ///
 /// ```swift
-/// try clusterer.prepare(tokens)                                        // once per batch
+/// try clusterer.prepare(tokens, choices: 2)                            // once per batch
 /// let clusters = try clusterer.cluster(members, clusterOf: clusterOf)  // once per expert
 /// clusterer.centroids(tokens.base, members, clusterOf: clusterOf, clusters: clusters, into: rows, counts: counts)
 /// ```
@@ -15,9 +15,14 @@ public final class TokenClusterer {
   public let options: ClusterOptions
   public let hidden: Int
   let hash: CrossPolytopeHash
+  // The batch, borrowed from its owner.
+  private var tokens: UnsafePointer<Float>?
   private var preparedRows = 0
-  // The rotated rows of the batch and, behind them, one for the mean; uncentred and unrefined, one rotated row at a time.
+  // The rotated rows of the batch, where they are kept.
   let rotated: Scratch<Float>
+  private var keepsRotatedRows = false
+  // One rotated row and the mean.
+  private let work: Scratch<Float>
   // Of the clusters under refinement.
   let means: Scratch<Float>
   let halfNorms: Scratch<Float>
@@ -33,6 +38,7 @@ public final class TokenClusterer {
     self.options = options
     self.hidden = hidden
     rotated = Scratch(pool)
+    work = Scratch(pool)
     means = Scratch(pool)
     halfNorms = Scratch(pool)
     counts = Scratch(pool)
@@ -41,29 +47,38 @@ public final class TokenClusterer {
     table = Scratch(pool)
   }
 
-  /// Rotates all rows of a batch; the result is kept until the next call.
+  /// Takes note of a batch, which must stay as it is until its rows are grouped; uncentred, hashes it.
+  ///
+  /// Rotated rows are kept only where they are used often enough: writing one and reading it twice takes as long as rotating
+  /// the row twice.
+  /// - Parameter choices: Experts that a row may belong to.
   /// - Throws: `invalidArgument` for rows of another size, `outOfMemory`.
-  public func prepare(_ tokens: borrowing TokenBatch) throws(CrosspointError) {
+  public func prepare(_ tokens: borrowing TokenBatch, choices: Int = 1) throws(CrosspointError) {
     guard tokens.hidden == hidden else {
       throw CrosspointError(
         .invalidArgument, operation: "prepare", argument: "tokens", "rows of \(tokens.hidden) floats, not \(hidden)")
     }
     preparedRows = 0
-    if options.keepsRotatedRows {
-      let rows = try rotated.reserve((tokens.rows + 1) * hidden)
-      hash.rotation.rotate(tokens.base, count: tokens.rows, into: rows)
-    }
-    if !options.centred {
-      let ids = try ids.reserve(tokens.rows * options.functions)
-      if options.keepsRotatedRows {
-        for row in 0..<tokens.rows {
-          hash.ids(ofRotated: rotated.base + row * hidden, mean: nil, into: ids + row * options.functions)
-        }
-      } else {
-        hash.ids(of: tokens.base, count: tokens.rows, into: ids, scratch: try rotated.reserve(hidden))
-      }
+    self.tokens = UnsafePointer(tokens.base)
+    keepsRotatedRows = options.needsDistances || (options.centred && choices > 2)
+    _ = try work.reserve(2 * hidden)
+    if keepsRotatedRows {
+      hash.rotation.rotate(tokens.base, count: tokens.rows, into: try rotated.reserve(tokens.rows * hidden))
     }
     preparedRows = tokens.rows
+    if !options.centred {
+      let ids = try ids.reserve(tokens.rows * options.functions)
+      for row in 0..<tokens.rows {
+        hash.ids(ofRotated: rotatedRow(row), mean: nil, into: ids + row * options.functions)
+      }
+    }
+  }
+
+  /// A rotated row of the batch; the next call may overwrite it.
+  private func rotatedRow(_ row: Int) -> UnsafePointer<Float> {
+    if keepsRotatedRows { return UnsafePointer(rotated.base + row * hidden) }
+    hash.rotation.rotate(tokens! + row * hidden, count: 1, into: work.base)
+    return UnsafePointer(work.base)
   }
 
   /// Groups `members` (rows of the prepared batch); clusters are numbered in order of first appearance.
@@ -92,14 +107,22 @@ public final class TokenClusterer {
       return kernels.group(clusterOf, ids.base, functions, members.baseAddress, members.count, table, slots)
     }
     let ids = try ids.reserve(members.count * functions)
-    let mean = rotated.base + preparedRows * hidden
-    var size: Int32 = 0
-    clusterOf.update(repeating: 0, count: members.count)  // the mean of all is the centroid of one cluster
-    kernels.centroids(mean, &size, 1, rotated.base, hidden, members.baseAddress, clusterOf, members.count)
+    let mean = rotatedMean(members)
     for (index, member) in members.enumerated() {
-      hash.ids(ofRotated: rotated.base + Int(member) * hidden, mean: mean, into: ids + index * functions)
+      hash.ids(ofRotated: rotatedRow(Int(member)), mean: mean, into: ids + index * functions)
     }
     return kernels.group(clusterOf, ids, functions, nil, members.count, table, slots)
+  }
+
+  /// The mean of a sample of `members`, rotated.
+  private func rotatedMean(_ members: UnsafeBufferPointer<Int32>) -> UnsafePointer<Float> {
+    let mean = work.base + hidden
+    mean.update(repeating: 0, count: hidden)
+    let sample = MeanSample(of: members.count)
+    for index in sample.indices { kernels.axpy(mean, 1, tokens! + Int(members[index]) * hidden, hidden) }
+    kernels.scale(mean, 1 / Float(sample.count), mean, hidden)
+    hash.rotation.rotate(mean, count: 1, into: mean)
+    return UnsafePointer(mean)
   }
 
   /// Writes the mean row of each bucket (`clusters × hidden`) and how many members it has.

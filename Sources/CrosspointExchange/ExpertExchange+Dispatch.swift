@@ -76,7 +76,7 @@ extension ExpertExchange {
       return
     }
     var watch = Stopwatch()
-    try clusterer.prepare(tokens)
+    try clusterer.prepare(tokens, choices: routing.topK)
     try handle.plan.assignClusters(clusterer)
     statistics.seconds.hash += watch.lap()
     handle.centroids = try centroids(handle, tokens, clusterer)

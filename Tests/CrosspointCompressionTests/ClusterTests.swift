@@ -23,18 +23,22 @@ func `buckets are numbered by first appearance and join equal tuples only`(funct
   }
 }
 
-@Test(arguments: [false, true], [24, 100])
-func `clusters are the tokens whose ids agree`(centred: Bool, hidden: Int) throws {
+@Test(arguments: [false, true], [(24, 200), (100, 200), (24, 800)])
+func `clusters are the tokens whose ids agree`(centred: Bool, shape: (hidden: Int, rows: Int)) throws {
+  let hidden = shape.hidden
   let options = ClusterOptions(functions: 2, width: 6, centred: centred)
-  let tokens = try clouds(rows: 200, hidden: hidden, centres: 12, noise: 0.3, offset: 1, seed: 2)
-  let members = (0..<200 as Range<Int32>).filter { !$0.isMultiple(of: 3) }.reversed() + []
+  let tokens = try clouds(rows: shape.rows, hidden: hidden, centres: 12, noise: 0.3, offset: 1, seed: 2)
+  let members = (0..<Int32(shape.rows)).filter { !$0.isMultiple(of: 3) }.reversed() + []
   let result = try clusters(options, tokens, members)
+  #expect(try clusters(options, tokens, members, choices: 3).clusterOf == result.clusterOf, "rotated rows are kept")
 
   let rotation = try PseudoRotation(hidden: hidden, seed: 9)
   let rotated = rotation.rotated(tokens.array)
+  // Of at most 256 evenly spaced members.
+  let sample = stride(from: 0, to: members.count, by: (members.count + 255) / 256).map { Int(members[$0]) }
   var mean = [Float](repeating: 0, count: hidden)
-  for member in members { for c in 0..<hidden { mean[c] += rotated[Int(member) * hidden + c] } }
-  for c in 0..<hidden { mean[c] *= 1 / Float(members.count) }
+  for member in sample { for c in 0..<hidden { mean[c] += tokens.row(member)[c] } }
+  mean = rotation.rotated(mean.map { $0 * (1 / Float(sample.count)) })
   let ids = members.map { member in
     (0..<2).map { function in
       let block = (0..<6).map { i in
@@ -138,7 +142,7 @@ func `a warm clusterer allocates nothing`(centred: Bool) throws {
   let tokens = try randomBatch(rows: 64, hidden: 32, seed: 8)
   var clusterOf = [Int32](repeating: 0, count: 64)
   func step() throws {
-    try clusterer.prepare(tokens)
+    try clusterer.prepare(tokens, choices: 3)
     for count in [0, 1, 20, 64, 5] {
       let members = Array(0..<Int32(count))
       try members.withUnsafeBufferPointer { _ = try clusterer.cluster($0, clusterOf: &clusterOf) }
@@ -163,7 +167,7 @@ func `no tokens and no members make no clusters`(centred: Bool) throws {
   let misfit = #expect(throws: CrosspointError.self) { try clusterer.prepare(wrong) }
   #expect(misfit?.argument == "tokens")
   let large = try TokenBatch(rows: 100, hidden: 64)
-  let full = #expect(throws: CrosspointError.self) { try clusterer.prepare(large) }
+  let full = #expect(throws: CrosspointError.self) { try clusterer.prepare(large, choices: 3) }
   #expect(full?.code == .outOfMemory)
 }
 
@@ -185,10 +189,10 @@ private struct Clusters {
 }
 
 private func clusters(
-  _ options: ClusterOptions, _ tokens: borrowing TokenBatch, _ members: [Int32]
+  _ options: ClusterOptions, _ tokens: borrowing TokenBatch, _ members: [Int32], choices: Int = 1
 ) throws -> Clusters {
   let clusterer = try TokenClusterer(options: options, hidden: tokens.hidden, seed: 9, pool: BufferPool())
-  try clusterer.prepare(tokens)
+  try clusterer.prepare(tokens, choices: choices)
   var clusterOf = [Int32](repeating: -1, count: members.count)
   let rows = tokens.base
   return try members.withUnsafeBufferPointer { members in
