@@ -11,6 +11,8 @@ final class LanguageModel {
   let experts: ParameterSet
   private let embedding: Embedding
   private let blocks: [Block]
+  /// The deletion gate in its attention form.
+  let keyGate: KeyGate?
   private let norm: LayerNorm
   private let prediction: Prediction
 
@@ -19,17 +21,12 @@ final class LanguageModel {
   private let final = FloatBuffer()
   private let slope = FloatBuffer()
 
-  /// The losses of a forward pass over this rank's tokens.
-  struct Losses {
-    /// Σ −ln p(byte wanted), in nats.
-    var surprise = 0.0
-    /// Sum over layers of the load-balance losses, each a mean over this rank's tokens.
-    var loadBalance = 0.0
-  }
-
-  static func sharedSpecifications(_ shape: ModelShape, _ options: ExchangeOptions) -> [ParameterSpecification] {
-    Embedding.parameters("embedding", shape)
-      + (0..<shape.blocks).flatMap { Block.sharedParameters($0, shape, options) }
+  static func sharedSpecifications(_ shape: ModelShape, _ options: ExchangeOptions) throws(CrosspointError)
+    -> [ParameterSpecification]
+  {
+    var blocks: [ParameterSpecification] = []
+    for block in 0..<shape.blocks { blocks += try Block.sharedParameters(block, shape, options) }
+    return Embedding.parameters("embedding", shape) + blocks + (try KeyGate.parameters("keygate", shape))
       + LayerNorm.parameters("norm", width: shape.width) + Prediction.parameters("prediction", shape)
   }
 
@@ -45,7 +42,7 @@ final class LanguageModel {
   init(fabric: any Fabric, shape: ModelShape, options: ExchangeOptions, seed: UInt64) throws(CrosspointError) {
     try shape.validate()
     self.shape = shape
-    shared = ParameterSet(Self.sharedSpecifications(shape, options), seed: seed)
+    shared = ParameterSet(try Self.sharedSpecifications(shape, options), seed: seed)
     experts = ParameterSet(
       try Self.expertSpecifications(shape, rank: fabric.rank, of: fabric.rankCount), seed: seed)
     embedding = Embedding("embedding", in: shared)
@@ -56,43 +53,87 @@ final class LanguageModel {
           block, shape, shared: shared, experts: experts, fabric: fabric, options: options, pool: pool))
     }
     self.blocks = blocks
+    keyGate = try shape.stages.weighsAttention ? KeyGate("keygate", shape, in: shared, fabric: fabric) : nil
     norm = LayerNorm("norm", width: shape.width, in: shared)
     prediction = Prediction("prediction", in: shared)
   }
 
   /// One per MoE layer.
-  var exchanges: [ExpertExchange] { blocks.compactMap(\.exchange) }
+  var layers: [StagedExperts] { blocks.compactMap(\.experts) }
 
   /// Reads a batch (whole sequences, possibly none) and measures how well it is predicted. Collective.
-  func forward(_ batch: Batch) throws(CrosspointError) -> Losses {
+  func forward(_ batch: Batch, _ pass: Pass) throws(CrosspointError) -> Losses {
     precondition(batch.rows.isMultiple(of: shape.context), "whole sequences")
     let x = stream.matrix(batch.rows, shape.width)
     embedding.forward(batch, into: x)
     var losses = Losses()
-    for block in blocks { losses.loadBalance += try block.forward(x) }
+    for (place, block) in blocks.enumerated() {
+      if let keyGate, place == shape.stages.deletionBlock { losses.stages += try keyGate.forward(x, pass) }
+      let gate = place >= shape.stages.deletionBlock ? keyGate : nil
+      block.experts?.stages.keep = gate?.keep
+      losses += try block.forward(x, keyBias: gate?.bias, pass)
+    }
     let y = final.matrix(batch.rows, shape.width)
     norm.forward(x, into: y)
     losses.surprise = prediction.forward(y, batch)
     return losses
   }
 
-  /// Adds the gradients of the mean loss over all predictions of `sequences`, the sequences of all ranks. Collective;
-  /// follows `forward`.
-  func backward(_ batch: Batch, sequences: Int) throws(CrosspointError) {
+  /// Adds the gradients of the pass's loss. Collective; follows `forward`.
+  /// - Parameter predictions: all that this pass's surprise is a mean over, those of all ranks.
+  func backward(_ batch: Batch, predictions: Int, _ pass: Pass) throws(CrosspointError) {
     let y = final.matrix(batch.rows, shape.width)
     let slope = slope.matrix(batch.rows, shape.width)
-    prediction.backward(y, batch, scale: 1 / Float(sequences * shape.predictionsPerSequence), into: slope)
+    prediction.backward(y, batch, scale: pass.weight / Float(predictions), into: slope)
     let dx = try TokenBatch(uninitializedRows: batch.rows, hidden: shape.width, pool: pool)
     dx.elements.update(repeating: 0)
     norm.backward(slope, addingTo: Matrix(dx))
-    let share = Float(batch.rows) / Float(sequences * shape.context)
-    for block in blocks.reversed() { try block.backward(dx, share: share) }
+    for (place, block) in blocks.enumerated().reversed() {
+      let gate = place >= shape.stages.deletionBlock ? keyGate : nil
+      try block.backward(dx, addingTo: gate?.biasGradients, pass)
+      if place == shape.stages.deletionBlock { keyGate?.backward(addingTo: dx, pass) }
+    }
     embedding.backward(batch, Matrix(dx))
   }
 
   /// After a forward pass that no backward pass follows.
   func forget() {
     for block in blocks { block.forget() }
+  }
+
+  /// Lets the stages' controllers move, once per optimiser step. Collective.
+  func stepStages() throws(CrosspointError) {
+    try keyGate?.step()
+    for layer in layers {
+      try layer.stages.step()
+      try layer.layer.step()
+    }
+  }
+
+  /// Share of the tokens that learned gates would have deleted in the last step, a mean over them; `nil` without one.
+  var deletionRate: Double? {
+    let controllers = keyGate.map { [$0.controller] } ?? layers.compactMap(\.stages.deletion?.controller)
+    return controllers.isEmpty ? nil : controllers.reduce(0) { $0 + $1.rate } / Double(controllers.count)
+  }
+
+  /// What a checkpoint must hold besides tensors: the state of the gate of the attention form, then of every layer's
+  /// stages and of its trim.
+  var stageState: [[UInt64]] {
+    [keyGate?.controller.state ?? []] + layers.flatMap { [$0.stages.pipeline.state, $0.layer.state] }
+  }
+
+  /// Continues from a ``stageState``.
+  /// - Throws: `checkpointMismatch` naming the first stage that is another one there.
+  func restoreStages(_ state: [[UInt64]]) throws(CrosspointError) {
+    guard state.count == 1 + 2 * layers.count, state[0].count == stageState[0].count else {
+      throw CrosspointError(
+        .checkpointMismatch, operation: "resume", argument: "stages", "the checkpoint's stages are of another model")
+    }
+    keyGate?.controller.restore(state[0])
+    for (place, layer) in layers.enumerated() {
+      try layer.stages.pipeline.restore(state[1 + 2 * place])
+      layer.layer.restore(state[2 + 2 * place])
+    }
   }
 
   func zeroGradients() {

@@ -29,6 +29,8 @@ public struct ModelShape: Sendable, Hashable {
   public var maskFraction: Float = 0.15
   /// Whether attention may look at nothing: `p = eˢ / (1 + Σ eˢ)`.
   public var softmax1 = false
+  /// What happens to tokens in front of the experts.
+  public var stages = StageOptions()
 
   public init() {}
 
@@ -55,6 +57,7 @@ public struct ModelShape: Sendable, Hashable {
     try require(
       maskFraction > 0 && maskFraction <= 1, "mask-fraction", "\(maskFraction); it must be above 0 and at most 1")
     try require(loadBalance >= 0 && loadBalance.isFinite, "load-balance", "\(loadBalance); it must not be negative")
+    try stages.validate(self)
   }
 }
 

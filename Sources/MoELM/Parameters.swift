@@ -14,6 +14,8 @@ struct ParameterSpecification {
   let rows: Int
   let columns: Int
   let start: Start
+  /// What the learning rate is multiplied by.
+  var rate: Float = 1
   var count: Int { rows * columns }
   /// Weight decay applies to matrices, not to gains, biases and compensation.
   var decays: Bool { if case .normal = start { true } else { false } }

@@ -12,6 +12,9 @@ struct MoELMCommand: ParsableCommand {
         mpirun -n 4 moe-lm train --steps 1000 --metrics run.jsonl --summary run.json
         mpirun -n 4 moe-lm train --compression lsh --wire bf16 --checkpoint run.ckpt --resume
         moe-lm eval --checkpoint run.ckpt
+        mpirun -n 4 moe-lm train --deletion-rate 0.5 --prune auto
+        mpirun -n 4 moe-lm train --objective masked --granularities 1,2,4
+        moe-lm eval --checkpoint run.ckpt --granularity 4
         moe-lm train --ranks-simulated 4 --steps 100 --data book.txt
 
       Without --data the text is the King James Bible of Debian's package bible-kjv.

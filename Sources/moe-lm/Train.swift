@@ -9,6 +9,7 @@ struct Train: ParsableCommand {
 
   @OptionGroup(title: "Job") var job: JobArguments
   @OptionGroup(title: "Model") var model: ModelArguments
+  @OptionGroup(title: "Stages") var stages: StageArguments
   @OptionGroup(title: "Exchange") var exchange: ExchangeArguments
 
   @Option(help: "Steps of training.")
@@ -44,6 +45,7 @@ struct Train: ParsableCommand {
   func run() throws {
     var options = TrainingOptions()
     options.shape = model.shape
+    options.shape.stages = stages.options
     options.exchange = exchange.exchangeOptions
     options.seed = exchange.seed
     options.batch = job.batch
@@ -74,11 +76,12 @@ struct Evaluate: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "eval", abstract: "Measures a checkpoint on held-out text.",
     discussion: """
-      The model's sizes come from the checkpoint; the exchange is as the options say, so that a model trained with \
+      The model and its stages come from the checkpoint; the exchange is as the options say, so that a model trained with \
       compression can be measured without, and the other way round.
       """)
 
   @OptionGroup(title: "Job") var job: JobArguments
+  @OptionGroup(title: "Stages") var stages: StageEvaluationArguments
   @OptionGroup(title: "Exchange") var exchange: ExchangeArguments
 
   @Option(help: ArgumentHelp("The checkpoint to measure.", valueName: "file"))
@@ -89,6 +92,8 @@ struct Evaluate: ParsableCommand {
     options.exchange = exchange.exchangeOptions
     options.batch = job.batch
     options.evalWindows = job.evalWindows
+    options.shape.stages.deletionThreshold = stages.deletionThreshold
+    options.shape.stages.evaluatedGranularity = stages.granularity
     try job.onEveryRank { [options, checkpoint, job = (data: job.data, summary: job.summary)] fabric in
       let summary = try Evaluation.run(
         fabric: fabric, data: job.data, options: options, checkpoint: checkpoint, summary: job.summary)
@@ -104,6 +109,14 @@ private func report(_ summary: RunSummary) {
       format: "%d steps, held-out %.4f bits/byte, %.1f %% of the rows and %.1f %% of the fp32 bytes sent, %.3f s/step",
       summary.steps, summary.valBitsPerByte, 100 * summary.rowsSentFraction, 100 * summary.wireFraction,
       summary.stepSeconds))
+  for stage in summary.evaluatedStages {
+    print(String(format: "%@: %.1f %% let through in evaluation", stage.name, 100 * stage.fraction))
+  }
+  if summary.granularities.count > 1 {
+    let losses = summary.granularities.map { String(format: "%d: %.4f", $0.granularity, $0.valBitsPerByte) }
+    let alike = summary.jaccard.map { String(format: ", experts chosen alike %.3f (Jaccard)", $0) } ?? ""
+    print("held-out bits/byte by granularity " + losses.joined(separator: "  ") + alike)
+  }
 }
 
 /// One line on stderr.

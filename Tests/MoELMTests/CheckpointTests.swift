@@ -9,7 +9,7 @@ import Testing
   /// Everything that a rank holds after its steps.
   struct State: Equatable, Sendable {
     let floats: [UInt32]
-    let traffic: Traffic
+    let moved: Movement
   }
 
   private func train(
@@ -22,7 +22,7 @@ import Testing
       while trainer.progress.step < last { _ = try trainer.step() }
       if let to { try trainer.saveCheckpoint(to) }
       let floats = Array(trainer.model.shared.all) + Array(trainer.model.experts.all)
-      return State(floats: floats.map(\.bitPattern), traffic: trainer.progress.traffic)
+      return State(floats: floats.map(\.bitPattern), moved: trainer.progress.moved)
     }
   }
 

@@ -33,12 +33,41 @@ import Testing
     try check(options, ranks: 2) { ["block1.compensation", "norm.gain", "prediction"].contains($0) }
   }
 
+  @Test(arguments: [0.0, 1.0], StageOptions.DeletionForm.allCases)
+  func deletionGatesHaveTheirGradient(hard: Double, form: StageOptions.DeletionForm) throws {
+    let options = gatedOptions(form: form, hard: hard)
+    let gate = form == .experts ? ["block1.stages"] : hard == 0 ? ["keygate"] : []  // a hard choice of keys jumps
+    let names = gate + ["embedding", "block1.gate", "block1.expert0.up", "block1.expert2.down", "prediction"]
+    try check(options, ranks: 2, weight: 0.05) { names.contains($0) }
+  }
+
+  @Test(arguments: [1, 4]) func everyGranularityHasItsGradient(ranks: Int) throws {
+    for separateRouters in [false, true] {
+      var options = pooledOptions(separateRouters: separateRouters)
+      options.shape.topK = 3  // all experts: no choice that jumps
+      try check(options, ranks: ranks) {
+        $0.hasPrefix("block1.gate") || ["embedding", "block1.expert1.down"].contains($0)
+      }
+    }
+  }
+
+  @Test func prunedExpertsAndMergedTokensHaveTheirGradient() throws {
+    var options = tinyOptions()
+    options.shape.stages.prune = .threshold(0.7)
+    options.shape.stages.merge = .threshold(0.5)
+    options.shape.stages.mergeWindow = 4
+    // Tensors behind the choices: moving them changes none.
+    let names = ["block1.expert0.up", "block1.expert1.down", "norm.gain", "prediction"]
+    try check(options, ranks: 2) { names.contains($0) }
+  }
+
+  /// - Parameter weight: α of every regulariser, which a controller would start at nothing.
   private func check(
-    _ options: TrainingOptions, ranks: Int, _ includes: @escaping @Sendable (String) -> Bool
+    _ options: TrainingOptions, ranks: Int, weight: Double = 0, _ includes: @escaping @Sendable (String) -> Bool
   ) throws {
     let corpus = try tinyCorpus(options)
     let slopes = try SimulatedCluster(ranks: ranks).run { fabric in
-      try Self.slopes(fabric, corpus, options, includes)
+      try Self.slopes(fabric, corpus, options, weight, includes)
     }
     #expect(slopes[0].count >= 6)
     for slope in slopes[0] {
@@ -46,19 +75,31 @@ import Testing
     }
   }
 
+  /// The state of stages with another α, the last number of each that has one.
+  private static func pulling(_ state: [[UInt64]], _ weight: Double) -> [[UInt64]] {
+    state.enumerated().map { place, numbers in
+      numbers.count < (place == 0 ? 3 : 6) ? numbers : numbers.dropLast() + [weight.bitPattern]
+    }
+  }
+
   private static func slopes(
-    _ fabric: any Fabric, _ corpus: Corpus, _ options: TrainingOptions, _ includes: (String) -> Bool
+    _ fabric: any Fabric, _ corpus: Corpus, _ options: TrainingOptions, _ weight: Double,
+    _ includes: (String) -> Bool
   ) throws -> [Slope] {
     let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
+    try trainer.model.restoreStages(Self.pulling(trainer.model.stageState, weight))
     trainer.readBatch()
     _ = try trainer.propagate()
     try fabric.allreduce(trainer.model.shared.gradients, operation: "gradients")
     func globalLoss() throws -> Double {
-      let losses = try trainer.model.forward(trainer.batch)
-      trainer.model.forget()
-      let share = Double(trainer.batch.rows) / Double(options.batch * options.shape.context)
+      var losses = Losses()
+      for pass in trainer.passes() {
+        losses += try trainer.model.forward(trainer.batch, pass) * pass.weight
+        trainer.model.forget()
+      }
       let predictions = options.batch * options.shape.predictionsPerSequence
-      return try fabric.sum([losses.surprise / Double(predictions) + losses.loadBalance * share], operation: "loss")[0]
+      return try fabric.sum(
+        [losses.surprise / Double(predictions) + losses.loadBalance + losses.stages], operation: "loss")[0]
     }
 
     let shared = trainer.model.shared.specifications.map(\.name)

@@ -56,11 +56,15 @@ public final class DeletionGate: TokenStage {
       try expectShare(learning.hardProbability, "hardProbability")
       switch learning.regulariser {
       case .constant(let alpha): try expectGain(alpha, "alpha")
-      case .controlled(let target, let proportional, let integral):
+      case .controlled(let target, let proportional, let integral, let leastWeight):
         try expectShare(target, "target")
         try expectGain(proportional, "proportional")
         try expectGain(integral, "integral")
-        controller = RateController(target: target, proportionalGain: proportional, integralGain: integral)
+        guard leastWeight <= 0, leastWeight.isFinite else {
+          throw invalid("leastWeight", "\(leastWeight); it must be finite and not above zero")
+        }
+        controller = RateController(
+          target: target, proportionalGain: proportional, integralGain: integral, leastWeight: leastWeight)
       }
       gate = RowGate(hidden: hidden, seed: options.seed)
     }

@@ -19,7 +19,7 @@ public struct DeletionOptions: Sendable, Hashable {
     public enum Regulariser: Sendable, Hashable {
       case constant(Double)
       /// A PI controller moves α until a `target` share of the rows is deleted; see ``RateController``.
-      case controlled(target: Double, proportional: Double = 0.5, integral: Double = 1e-5)
+      case controlled(target: Double, proportional: Double = 0.5, integral: Double = 1e-5, leastWeight: Double = 0)
     }
 
     public var regulariser: Regulariser
@@ -62,7 +62,8 @@ extension DeletionOptions.Learning: CustomStringConvertible {
     let weight =
       switch regulariser {
       case .constant(let value): "alpha=\(value)"
-      case .controlled(let target, let proportional, let integral): "target=\(target),kp=\(proportional),ki=\(integral)"
+      case .controlled(let target, let proportional, let integral, let least):
+        "target=\(target),kp=\(proportional),ki=\(integral),least=\(least)"
       }
     return "\(weight),hard=\(hardProbability),evaluation=\(isHardInEvaluation ? "hard" : "soft")"
   }

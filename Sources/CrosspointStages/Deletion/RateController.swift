@@ -1,6 +1,6 @@
 /// Moves the weight α of a regulariser until a target share of rows is deleted.
 ///
-///     e = δ − δ̂;  p ← 0.9 p + 0.1 k_p e;  i ← i + k_i e;  α ← max(0, p + i)
+///     e = δ − δ̂;  p ← 0.9 p + 0.1 k_p e;  i ← i + k_i e;  α ← max(α₀, p + i)
 ///
 /// Source: MrT5 (arXiv 2410.20771), as in the authors' code; there δ̂ is one rank's own, here it is that of all ranks.
 public struct RateController: Sendable, Hashable {
@@ -10,30 +10,39 @@ public struct RateController: Sendable, Hashable {
   public let proportionalGain: Double
   /// k_i.
   public let integralGain: Double
+  /// The least α: 0 in the paper, where nothing but the model's loss ever pulls tokens back. Below 0 [ours] the regulariser
+  /// itself keeps tokens once too many are deleted.
+  public let leastWeight: Double
   /// p, smoothed.
   public private(set) var proportional = 0.0
   /// i.
   public private(set) var integral = 0.0
-  /// α, never negative: what the next step uses.
+  /// δ̂ of the last step.
+  public private(set) var rate = 0.0
+  /// α: what the next step uses.
   public private(set) var weight = 0.0
 
-  init(target: Double, proportionalGain: Double, integralGain: Double) {
+  public init(target: Double, proportionalGain: Double = 0.5, integralGain: Double = 1e-5, leastWeight: Double = 0) {
     self.target = target
     self.proportionalGain = proportionalGain
     self.integralGain = integralGain
+    self.leastWeight = leastWeight
   }
 
   /// One optimiser step at which a share `rate` of all rows was deleted.
-  mutating func observe(rate: Double) {
+  public mutating func observe(rate: Double) {
+    self.rate = rate
     let error = target - rate
     proportional = 0.9 * proportional + 0.1 * proportionalGain * error
     integral += integralGain * error
-    weight = max(0, proportional + integral)
+    weight = max(leastWeight, proportional + integral)
   }
 
-  var state: [UInt64] { [proportional.bitPattern, integral.bitPattern, weight.bitPattern] }
+  /// p, i and α as bit patterns.
+  public var state: [UInt64] { [proportional.bitPattern, integral.bitPattern, weight.bitPattern] }
 
-  mutating func restore(_ state: ArraySlice<UInt64>) {
+  /// Continues from a ``state``.
+  public mutating func restore(_ state: some Collection<UInt64>) {
     let values = state.map(Double.init(bitPattern:))
     (proportional, integral, weight) = (values[0], values[1], values[2])
   }

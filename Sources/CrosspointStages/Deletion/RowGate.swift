@@ -3,14 +3,17 @@ import CrosspointTokens
 
 /// The learned score of a row: `z = w · n + b` with `n = γ ⊙ x / sqrt(mean(x²) + 1e-6)`; a row is kept if z > 0.
 ///
+/// ``DeletionGate`` weighs the experts' branch by it; a model that masks attention by it holds one of its own.
 /// Parameters are `[γ (d) | w (d) | b]`. At the start γ = 1, w is Xavier-uniform and b = 1, which deletes about a quarter.
 /// Source: MrT5 (arXiv 2410.20771), as in the authors' code.
-struct RowGate: Sendable {
-  let hidden: Int
-  var parameters: [Float]
-  var gradients: [Float]
+public struct RowGate: Sendable {
+  public let hidden: Int
+  /// Learned numbers, the same on every rank.
+  public var parameters: [Float]
+  /// ∂L/∂``parameters``, accumulated.
+  public var gradients: [Float]
   /// `[T]`: z of each row.
-  private(set) var logits: [Float] = []
+  public private(set) var logits: [Float] = []
   /// `[T]`: 1 / root mean square of each row.
   private var inverseNorms: [Float] = []
   /// `[d]`: w ⊙ γ.
@@ -18,7 +21,7 @@ struct RowGate: Sendable {
   /// `[d]`: Σ dz x / rms.
   private var sum: [Float]
 
-  init(hidden: Int, seed: UInt64) {
+  public init(hidden: Int, seed: UInt64) {
     self.hidden = hidden
     let bound = (6 / Float(hidden + 1)).squareRoot()
     var generator = SplitMix64(seed: seed ^ 0x6D72_7435_6761_7465)
@@ -33,7 +36,7 @@ struct RowGate: Sendable {
 
   /// Fills ``logits``.
   /// - Returns: the first row that is no padding and whose score is not finite.
-  mutating func score(_ tokens: borrowing TokenBatch, _ layout: RowLayout) -> Int? {
+  public mutating func score(_ tokens: borrowing TokenBatch, _ layout: RowLayout) -> Int? {
     let (rows, hidden, x) = (tokens.rows, hidden, tokens.base)
     for d in 0..<hidden { slope[d] = parameters[d] * parameters[hidden + d] }
     logits.removeAll(keepingCapacity: true)
@@ -50,12 +53,12 @@ struct RowGate: Sendable {
   }
 
   /// σ(z) of a row.
-  func share(_ row: Int) -> Float { sigmoid(logits[row]) }
+  public func share(_ row: Int) -> Float { sigmoid(logits[row]) }
 
   /// Adds what `dz` means for the parameters and for the rows: with u = x / rms and v = w ⊙ γ,
   /// `dw += Σ dz γ ⊙ u`, `dγ += Σ dz w ⊙ u`, `db += Σ dz`, `dx += dz (v − u mean(v ⊙ u)) / rms`.
   /// - Parameter dLogit: ∂L/∂z of a row.
-  mutating func differentiate(
+  public mutating func differentiate(
     _ tokens: borrowing TokenBatch, into dTokens: borrowing TokenBatch, dLogit: (_ row: Int) -> Float
   ) {
     let (hidden, x, dx) = (hidden, tokens.base, dTokens.base)

@@ -3,7 +3,7 @@ import Foundation
 
 /// A training run between two steps: everything that the next step depends on. The same for any rank count.
 ///
-/// On disk, little-endian: "MoELM\0\0\2" · length of the header, UInt64 · header, JSON, padded with spaces to a multiple
+/// On disk, little-endian: "MoELM\0\0\3" · length of the header, UInt64 · header, JSON, padded with spaces to a multiple
 /// of 8 · tensors in the header's order, each as values, first and second moments, Float32 · states in the header's order,
 /// Float32 · checksum of all before, UInt64. A file is written whole or not at all, and one that is cut or changed is refused.
 struct Checkpoint {
@@ -16,12 +16,14 @@ struct Checkpoint {
     /// Options by name, in an order fit for reporting the first that differs.
     let configuration: [[String]]
     let progress: Progress
+    /// See ``LanguageModel/stageState``.
+    let stages: [[UInt64]]
     let tensors: [Tensor]
     /// What belongs to a rank rather than to the model.
     let states: [Tensor]
   }
 
-  static let magic: [UInt8] = Array("MoELM".utf8) + [0, 0, 2]
+  static let magic: [UInt8] = Array("MoELM".utf8) + [0, 0, 3]
 
   let header: Header
   private let bytes: [UInt8]

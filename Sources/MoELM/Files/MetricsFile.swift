@@ -7,6 +7,8 @@ struct Metrics: Codable {
   var bitsPerByte: Double
   var valBitsPerByte: Double?
   var loadBalance: Double
+  /// The stages' own losses.
+  var stageLoss: Double
   var gradientNorm: Double
   var learningRate: Double
   var tokensPerSecond: Double
@@ -15,8 +17,18 @@ struct Metrics: Codable {
   var uncompressedBytes: Double
   var rowsSent: Double
   var rowsTotal: Double
-  /// Of this step alone.
+  /// Of this step alone, like all that follows.
   var residualEnergy: Double
+  /// What every stage let through.
+  var stages: [StageCount]
+  /// Share of the tokens that deletions left out or, in a soft step, would.
+  var deletionRate: Double?
+  /// Share of the experts after the first that trims left.
+  var keptSecondExperts: Double?
+  /// How alike the granularities choose, a mean over layers.
+  var jaccard: Double?
+  /// Seconds in stages, the mean over ranks.
+  var stageSeconds: Double
 }
 
 /// Appends metrics, a line at a time.

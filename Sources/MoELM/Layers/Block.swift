@@ -9,7 +9,8 @@ final class Block {
   private let secondNorm: LayerNorm
   /// The feed-forward of a dense block, or the shared experts beside the routed ones.
   private let dense: FeedForward?
-  private let experts: MoELayer?
+  /// The mixture of experts, where the block has one.
+  let experts: StagedExperts?
   private let pool: BufferPool
   /// What the two halves read, kept for the backward pass.
   private let attended = FloatBuffer()
@@ -19,12 +20,14 @@ final class Block {
   private let slope = FloatBuffer()
 
   static func sharedParameters(_ block: Int, _ shape: ModelShape, _ options: ExchangeOptions)
-    -> [ParameterSpecification]
+    throws(CrosspointError) -> [ParameterSpecification]
   {
     let name = "block\(block)"
+    let experts =
+      shape.hasExperts(block: block) ? try StagedExperts.sharedParameters(name, shape, options) : []
     return LayerNorm.parameters(name + ".norm1", width: shape.width)
       + Attention.parameters(name + ".attention", shape) + LayerNorm.parameters(name + ".norm2", width: shape.width)
-      + (shape.hasExperts(block: block) ? MoELayer.sharedParameters(name, shape, options) : [])
+      + experts
       + (shape.denseExperts(block: block) > 0
         ? FeedForward.parameters(name, shape, experts: shape.denseExperts(block: block)) : [])
   }
@@ -48,19 +51,17 @@ final class Block {
     dense = shape.denseExperts(block: block) > 0 ? FeedForward(name, in: shared) : nil
     self.experts =
       shape.hasExperts(block: block)
-      ? try MoELayer(
+      ? try StagedExperts(
         name, shape, shared: shared, experts: experts, fabric: fabric, options: options, layer: block) : nil
   }
 
-  /// The exchange, where the block has experts.
-  var exchange: ExpertExchange? { experts?.exchange }
-
   /// Changes x in place. Collective where the block has experts.
-  /// - Returns: the load-balance loss, a mean over this rank's tokens.
-  func forward(_ x: Matrix) throws(CrosspointError) -> Double {
+  /// - Parameter keyBias: see ``Attention``.
+  /// - Returns: the losses of experts and stages.
+  func forward(_ x: Matrix, keyBias: UnsafePointer<Float>? = nil, _ pass: Pass) throws(CrosspointError) -> Losses {
     let attended = attended.matrix(x.rows, width)
     firstNorm.forward(x, into: attended)
-    attention.forward(attended, addingTo: x)
+    attention.forward(attended, keyBias: keyBias, addingTo: x)
 
     if fed.rows != x.rows { fed = try TokenBatch(uninitializedRows: x.rows, hidden: width, pool: pool) }
     secondNorm.forward(x, into: Matrix(fed))
@@ -69,21 +70,24 @@ final class Block {
         Matrix(fed), hidden: hidden.matrix(x.rows, dense.hidden), active: active.matrix(x.rows, dense.hidden),
         into: x, accumulate: true)
     }
-    return try experts?.forward(fed, addingTo: x) ?? 0
+    return try experts?.forward(fed, addingTo: x, pass) ?? Losses()
   }
 
   /// Changes `dx` from the gradient of what left the block to that of what entered it. Collective like `forward`.
-  func backward(_ dx: borrowing TokenBatch, share: Float) throws(CrosspointError) {
+  /// - Parameter keyBiasGradients: see ``Attention``.
+  func backward(
+    _ dx: borrowing TokenBatch, addingTo keyBiasGradients: UnsafeMutablePointer<Float>? = nil, _ pass: Pass
+  ) throws(CrosspointError) {
     let stream = Matrix(dx)
     let slope = slope.matrix(dx.rows, width)
-    try experts?.backward(fed, dy: dx, share: share, into: slope)
+    try experts?.backward(fed, dy: dx, pass, into: slope)
     if let dense {
       dense.backward(
         Matrix(fed), hidden: hidden.matrix(dx.rows, dense.hidden), active: active.matrix(dx.rows, dense.hidden),
         dy: stream, into: slope, accumulate: experts != nil)
     }
     secondNorm.backward(slope, addingTo: stream)
-    attention.backward(attended.matrix(dx.rows, width), dy: stream, into: slope)
+    attention.backward(attended.matrix(dx.rows, width), dy: stream, into: slope, addingTo: keyBiasGradients)
     firstNorm.backward(slope, addingTo: stream)
   }
 

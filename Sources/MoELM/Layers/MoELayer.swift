@@ -1,11 +1,16 @@
 import Crosspoint
 
-/// A mixture of experts behind one ``ExpertExchange``: this rank routes its own tokens and runs its own experts.
+/// A mixture of experts behind one ``ExpertExchange``: this rank routes its own rows and runs its own experts.
 final class MoELayer {
   let exchange: ExpertExchange
   private let fabric: any Fabric
   private let router: TopKRouter
-  private let gate: Parameter
+  private let stages: StageOptions
+  private let seed: UInt64
+  /// The threshold of pruning where it moves.
+  private(set) var prune: PruneThreshold?
+  /// One for all granularities, or one for each.
+  private let gates: [Int: Parameter]
   /// What the exchange's compensation learns, if anything.
   private let compensation: Parameter?
   private let experts: [FeedForward]
@@ -15,21 +20,31 @@ final class MoELayer {
   private let dLogits = FloatBuffer()
   private let hidden = FloatBuffer()
   private let active = FloatBuffer()
-  private var decision: RoutingDecision?
+  /// The routing of the last batch.
+  private(set) var decision: RoutingDecision?
   private var handle: DispatchHandle?
+  /// This rank's part of all rows that were routed: what its load-balance loss, a mean over its own, counts.
+  private var share: Float = 0
 
   /// What every rank holds.
   static func sharedParameters(_ name: String, _ shape: ModelShape, _ options: ExchangeOptions)
     -> [ParameterSpecification]
   {
-    let gate = ParameterSpecification(
-      name: name + ".gate", rows: shape.width, columns: shape.experts, start: .fanIn(shape.width))
+    let gates = (shape.stages.separateRouters ? shape.stages.routers : [nil]).map {
+      ParameterSpecification(
+        name: gateName(name, $0), rows: shape.width, columns: shape.experts, start: .fanIn(shape.width))
+    }
     let start = Compensator.initialParameters(
       options.activeCompensation, experts: shape.experts, hidden: shape.width, seed: options.seed)
-    guard !start.isEmpty else { return [gate] }
+    guard !start.isEmpty else { return gates }
     let compensation = ParameterSpecification(
       name: name + ".compensation", rows: shape.experts, columns: start.count / shape.experts, start: .values(start))
-    return [gate, compensation]
+    return gates + [compensation]
+  }
+
+  /// The tensor of a router; the first one's name says nothing of granularities.
+  private static func gateName(_ name: String, _ granularity: Int?) -> String {
+    granularity.map { "\(name).gate\($0)" } ?? name + ".gate"
   }
 
   /// What the rank of these experts holds. An expert's name does not depend on its rank.
@@ -46,25 +61,39 @@ final class MoELayer {
     exchange = try ExpertExchange(
       fabric: fabric, layout: ExpertLayout(experts: shape.experts, hidden: shape.width), options: options,
       layer: layer)
-    router = try TopKRouter(
-      experts: shape.experts, topK: shape.topK, scoring: .softmaxThenTopK(renormalised: true),
-      loadBalance: shape.loadBalance)
-    gate = shared[name + ".gate"]
+    stages = shape.stages
+    seed = stages.seed(of: name)
+    router = try stages.router(shape)
+    prune = stages.prune == .auto ? PruneThreshold(share: stages.pruneShare) : nil
+    gates = Dictionary(
+      uniqueKeysWithValues: zip(stages.granularities, stages.routers).map { ($0, shared[Self.gateName(name, $1)]) })
     compensation = exchange.compensator.parameters.isEmpty ? nil : shared[name + ".compensation"]
     experts = exchange.localExperts.map { FeedForward("\(name).expert\($0)", in: set) }
   }
 
-  /// Adds the experts' weighted outputs to `y`. Collective.
-  /// - Returns: the load-balance loss, a mean over this rank's tokens.
-  func forward(_ x: borrowing TokenBatch, addingTo y: Matrix) throws(CrosspointError) -> Double {
+  /// The experts' weighted outputs, one for each row. Collective.
+  /// - Parameter tokensPerRow: what each row counts in the load-balance loss; empty: one.
+  /// - Returns: the outputs, and the load-balance loss: this rank's part of the mean over the tokens of all ranks.
+  func forward(_ x: borrowing TokenBatch, tokensPerRow: [Int32] = [], _ pass: Pass) throws(CrosspointError) -> Mixture {
+    let gate = gate(pass)
     let logits = logits.matrix(x.rows, router.experts)
     multiply(Matrix(x), gate.value, into: logits)
-    let decision = try router.route(logits: UnsafeBufferPointer(start: logits.base, count: logits.count)) {
-      [fabric] counts throws(CrosspointError) in
-      try counts.withUnsafeMutableBufferPointer { counts throws(CrosspointError) in
-        try fabric.allreduce(counts, operation: "route")
-      }
+    var traits = RowTraits(tokensPerRow: tokensPerRow)
+    if stages.prune != .off, stages.pruneProtect > 0 { traits.importance = x.rowMagnitudes() }
+    if stages.secondExpert == .random {
+      var generator = pass.context.batchGenerator(seed: seed)
+      traits.seed = generator.next()
     }
+    var tokensOfAll = 0.0
+    let decision = try router(of: pass).route(
+      logits: UnsafeBufferPointer(start: logits.base, count: logits.count), traits: traits
+    ) { [fabric, router] counts throws(CrosspointError) in
+      try fabric.sum(&counts, operation: "route")
+      tokensOfAll = counts[router.experts]
+    }
+    if pass.context.isTraining { prune?.count(decision) }
+    let tokens = tokensPerRow.isEmpty ? Float(x.rows) : tokensPerRow.reduce(0) { $0 + Float($1) }
+    share = tokensOfAll == 0 ? 0 : tokens / Float(tokensOfAll)
     if let compensation {
       exchange.compensator.parameters.withUnsafeMutableBufferPointer {
         _ = $0.update(fromContentsOf: compensation.value.floats)
@@ -80,17 +109,15 @@ final class MoELayer {
         into: Matrix(output)[rows: range], accumulate: false)
     }
     let combined = try exchange.combine(output, handle)
-    map(y.base, combined.base, into: y.base, count: y.count) { $0 + $1 }
     self.decision = decision
     self.handle = handle
-    return decision.losses.loadBalance
+    return Mixture(outputs: combined, loadBalance: decision.losses.loadBalance * Double(share))
   }
 
-  /// Fills `dx` with `∂L/∂x`. Collective.
-  /// - Parameter share: this rank's part of all tokens, which scales its load-balance loss.
+  /// ∂L/∂x of each row. Collective.
   func backward(
-    _ x: borrowing TokenBatch, dy: borrowing TokenBatch, share: Float, into dx: Matrix
-  ) throws(CrosspointError) {
+    _ x: borrowing TokenBatch, dy: borrowing TokenBatch, _ pass: Pass
+  ) throws(CrosspointError) -> TokenBatch {
     guard let handle, let decision else { preconditionFailure("backward without forward") }
     let dOutput = try exchange.combineBackward(dy, handle)
     let rows = handle.rows.rows
@@ -101,27 +128,48 @@ final class MoELayer {
         Matrix(handle.rows)[rows: range], hidden: hidden[rows: range], active: active[rows: range],
         dy: Matrix(dOutput)[rows: range], into: Matrix(dRows)[rows: range])
     }
-    let dTokens = try exchange.dispatchBackward(dRows, handle)
-    dx.base.update(from: dTokens.base, count: dx.count)
+    let dx = try exchange.dispatchBackward(dRows, handle)
 
-    let gradients = try router.backward(
-      decision, topkWeightGradients: handle.topkWeightGradients, auxiliaryScale: share)
+    let gradients = try router(of: pass).backward(
+      decision, topkWeightGradients: handle.topkWeightGradients, auxiliaryScale: pass.weight * share)
+    let gate = gate(pass)
     let dLogits = dLogits.matrix(x.rows, router.experts)
     gradients.withUnsafeBufferPointer {
       _ = UnsafeMutableBufferPointer(start: dLogits.base, count: $0.count).update(from: $0)
     }
     multiply(Matrix(x).transposed, dLogits, into: gate.gradient, accumulate: true)
-    multiply(dLogits, gate.value.transposed, into: dx, accumulate: true)
+    multiply(dLogits, gate.value.transposed, into: Matrix(dx), accumulate: true)
     if let compensation {
       for (i, gradient) in exchange.compensator.gradients.enumerated() { compensation.gradient.base[i] += gradient }
       exchange.compensator.resetGradients()
     }
+    return dx
   }
+
+  /// Lets the pruning threshold move, once per optimiser step. Collective.
+  func step() throws(CrosspointError) { try prune?.step(fabric) }
+
+  /// For a checkpoint.
+  var state: [UInt64] { prune?.state ?? [] }
+
+  func restore(_ state: [UInt64]) { prune?.restore(state) }
 
   /// Gives back what forward kept.
   func forget() {
     handle = nil
     decision = nil
+  }
+
+  private func gate(_ pass: Pass) -> Parameter {
+    guard let gate = gates[pass.granularity] else { preconditionFailure("no router for \(pass.granularity)") }
+    return gate
+  }
+
+  /// The router with the trim of this pass: its threshold as it stands, and nothing at random in evaluation.
+  private func router(of pass: Pass) throws(CrosspointError) -> TopKRouter {
+    if let prune { return try router.trimmed(by: stages.pruning(prune.value)) }
+    if stages.secondExpert == .random, !pass.context.isTraining { return try router.trimmed(by: nil) }
+    return router
   }
 
   private func forEachExpert(_ handle: DispatchHandle, _ body: (FeedForward, Range<Int>) -> Void) {
@@ -131,6 +179,14 @@ final class MoELayer {
       start += rows
     }
   }
+}
+
+/// What a mixture of experts made of its rows.
+struct Mixture: ~Copyable {
+  let outputs: TokenBatch
+  let loadBalance: Double
+
+  consuming func takeOutputs() -> TokenBatch { outputs }
 }
 
 extension [FeedForward] {

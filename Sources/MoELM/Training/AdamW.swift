@@ -24,9 +24,10 @@ struct AdamW {
     }
     let gradientScale2 = gradientScale * gradientScale * (1 - beta2)
     map(secondMoments, gradients, into: secondMoments, count: set.count) { $0 * beta2 + $1 * $1 * gradientScale2 }
-    let (rate, root) = (learningRate / correction1, 1 / correction2)
+    let root = 1 / correction2
     for specification in set.specifications {
       let range = set.ranges[specification.name]!
+      let rate = specification.rate * learningRate / correction1
       let keep = specification.decays ? 1 - learningRate * weightDecay : 1
       let start = range.lowerBound
       MoELM.update(set.values + start, firstMoments + start, secondMoments + start, count: range.count) { w, m, v in

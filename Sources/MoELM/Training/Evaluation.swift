@@ -11,12 +11,12 @@ public enum Evaluation {
   ) throws(CrosspointError) -> RunSummary {
     let checkpoint = try Checkpoint.load(path, fabric: fabric)
     var options = options
-    try options.shape.adopt(checkpoint.header.configuration, path: path)
+    try options.adopt(checkpoint.header.configuration, path: path)
     let corpus = try Corpus.load(path: data, context: options.shape.context, batch: options.batch, fabric: fabric)
     let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
     try trainer.restore(checkpoint)
     trainer.progress = checkpoint.header.progress
-    let summary = trainer.summary(heldOut: try trainer.evaluate())
+    let summary = trainer.summary(heldOut: try trainer.measure(all: true))
     try fabric.onRoot(operation: "summary") { () throws(CrosspointError) in
       if let file { try writeJSON(summary, to: file, argument: "summary") }
     }
@@ -24,12 +24,13 @@ public enum Evaluation {
   }
 }
 
-extension ModelShape {
-  /// Takes over the sizes that a checkpoint was written with.
+extension TrainingOptions {
+  /// Takes over the model and the stages that a checkpoint was written with.
   fileprivate mutating func adopt(_ configuration: [[String]], path: String) throws(CrosspointError) {
-    let sizes: [String: WritableKeyPath<ModelShape, Int>] = [
-      "context": \.context, "width": \.width, "blocks": \.blocks, "heads": \.heads, "experts": \.experts,
-      "expert-width": \.expertWidth, "top-k": \.topK, "shared-experts": \.sharedExperts,
+    let sizes: [String: WritableKeyPath<TrainingOptions, Int>] = [
+      "context": \.shape.context, "width": \.shape.width, "blocks": \.shape.blocks, "heads": \.shape.heads,
+      "experts": \.shape.experts, "expert-width": \.shape.expertWidth, "top-k": \.shape.topK,
+      "shared-experts": \.shape.sharedExperts,
     ]
     func read<T>(_ key: String, _ parse: (String) -> T?) throws(CrosspointError) -> T {
       guard let value = configuration.first(where: { $0.first == key })?.last.flatMap(parse) else {
@@ -38,8 +39,10 @@ extension ModelShape {
       return value
     }
     for (key, size) in sizes { self[keyPath: size] = try read(key, Int.init) }
-    objective = try read("objective", Objective.init)
-    maskFraction = try read("mask-fraction", Float.init)
-    softmax1 = try read("softmax1", Bool.init)
+    shape.objective = try read("objective", Objective.init)
+    shape.maskFraction = try read("mask-fraction", Float.init)
+    shape.softmax1 = try read("softmax1", Bool.init)
+    seed = try read("seed", UInt64.init)
+    try shape.stages.adopt { key throws(CrosspointError) in try read(key) { $0 } }
   }
 }

@@ -34,13 +34,31 @@ public struct RunSummary: Codable, Sendable {
   /// Over all steps, and over the last quarter of them.
   public var rowsSentFraction: Double
   public var rowsSentFractionLastQuarter: Double
-  /// Bytes on the wire per byte of fp32, likewise.
+  /// Bytes on the wire per byte that fp32 would have taken without stages, likewise.
   public var wireFraction: Double
   public var wireFractionLastQuarter: Double
   public var wireBytes: Double
   public var uncompressedBytes: Double
   /// Mean over all steps.
   public var stepSeconds: Double
+  /// Of them in stages, the mean over ranks, waiting not included.
+  public var stageSeconds: Double
+  /// What every stage let through in training, and over the last quarter of the steps.
+  public var stages: [StageCount]
+  public var stagesLastQuarter: [StageCount]
+  /// What every stage let through in the evaluation that `valBitsPerByte` is of.
+  public var evaluatedStages: [StageCount]
+  /// Share of the tokens that the deletion left out in that evaluation.
+  public var deletionRate: Double?
+  /// Share of the experts after the first that trims left, over the last quarter of the steps.
+  public var keptSecondExperts: Double?
+  /// The held-out loss at every granularity.
+  public var granularities: [GranularityLoss]
+  /// How alike the granularities choose on the held-out text (Jaccard index), a mean over layers, and of each layer;
+  /// likewise in training, where every step takes all granularities.
+  public var jaccard: Double?
+  public var overlaps: [Overlap]
+  public var trainingOverlapsLastQuarter: [Overlap]
   public var ranks: Int
   /// Whether a signal ended the run before its last step.
   public var interrupted: Bool

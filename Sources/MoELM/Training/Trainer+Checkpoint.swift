@@ -25,8 +25,8 @@ extension Trainer {
         tensors += Self.tensors(specifications, block.storage)
       }
       let header = Checkpoint.Header(
-        configuration: configuration, progress: progress, tensors: tensors.map(\.tensor),
-        states: states.map(\.tensor))
+        configuration: configuration, progress: progress, stages: model.stageState,
+        tensors: tensors.map(\.tensor), states: states.map(\.tensor))
       let floats = tensors.flatMap(\.floats) + states.map { UnsafeRawBufferPointer($0.floats.storage) }
       try Checkpoint.write(header, floats, to: path)
     }
@@ -45,7 +45,7 @@ extension Trainer {
     }
     try restore(checkpoint)
     progress = checkpoint.header.progress
-    for exchange in model.exchanges { exchange.gradientSteps = UInt64(progress.step) }
+    for layer in model.layers { layer.layer.exchange.gradientSteps = UInt64(progress.step) }
     // Errors belong to a rank's groups of rows: on another number of ranks there are none to go on with.
     for (index, feedback) in feedbacks {
       let isKnown = checkpoint.restore(state: stateName(index, rank: fabric.rank), into: feedback.errors)
@@ -55,17 +55,18 @@ extension Trainer {
 
   /// The layers' gradient feedbacks, where they have any.
   private var feedbacks: [(index: Int, feedback: GradientFeedback)] {
-    model.exchanges.enumerated().compactMap { index, exchange in exchange.feedback.map { (index, $0) } }
+    model.layers.enumerated().compactMap { index, layer in layer.layer.exchange.feedback.map { (index, $0) } }
   }
 
   private func stateName(_ index: Int, rank: Int) -> String {
     "exchange\(index).feedback.rank\(rank)of\(fabric.rankCount)"
   }
 
-  /// Takes a checkpoint's tensors and nothing else of it.
+  /// Takes a checkpoint's tensors and the state of its stages and nothing else of it.
   func restore(_ checkpoint: Checkpoint) throws(CrosspointError) {
     try checkpoint.restore(model.shared)
     try checkpoint.restore(model.experts)
+    try model.restoreStages(checkpoint.header.stages)
   }
 
   /// On rank 0 every rank's floats, `count` of each rank; nothing elsewhere. Collective.

@@ -13,10 +13,22 @@ public final class Trainer {
     /// Mean training loss of the step's batch, without the load-balance loss.
     public var bitsPerByte: Double
     public var loadBalance: Double
+    /// The stages' own losses.
+    public var stageLoss: Double
     /// Of all gradients together, before clipping.
     public var gradientNorm: Double
     public var learningRate: Float
     public var traffic: Traffic
+    /// Of every stage, over all layers.
+    public var stages: [StageCount]
+    /// Share of the tokens that the deletions leave out or, in a soft step, would; a mean over layers.
+    public var deletionRate: Double?
+    /// Share of the experts after the first that trims left.
+    public var keptSecondExperts: Double?
+    /// How alike the granularities choose, a mean over layers.
+    public var jaccard: Double?
+    /// Seconds in stages, the mean over ranks, waiting not included.
+    public var stageSeconds: Double
     /// Whether any rank was asked to stop.
     public var shouldStop: Bool
   }
@@ -37,7 +49,9 @@ public final class Trainer {
     self.fabric = fabric
     self.corpus = corpus
     self.options = options
-    model = try LanguageModel(fabric: fabric, shape: options.shape, options: options.exchange, seed: options.seed)
+    var shape = options.shape
+    shape.stages.seed = options.seed
+    model = try LanguageModel(fabric: fabric, shape: shape, options: options.exchange, seed: options.seed)
     optimiser = AdamW(weightDecay: options.weightDecay)
   }
 
@@ -51,13 +65,12 @@ public final class Trainer {
     let losses = try propagate()
     try fabric.allreduce(model.shared.gradients, operation: "gradients")
 
-    let share = Double(batch.rows) / Double(options.batch * options.shape.context)
-    var mine = [
-      losses.surprise, losses.loadBalance * share, squaredNorm(model.experts.gradients), stopRequested ? 1 : 0,
-    ]
-    mine += takeTraffic().values
+    let moved = takeMovement()
+    let mine =
+      [losses.surprise, losses.loadBalance, losses.stages, squaredNorm(model.experts.gradients), stopRequested ? 1 : 0]
+      + moved.values
     let sums = try fabric.sum(mine, operation: "totals")
-    let norm = (sums[2] + squaredNorm(model.shared.gradients)).squareRoot()
+    let norm = (sums[3] + squaredNorm(model.shared.gradients)).squareRoot()
     let nats = sums[0] / Double(options.batch * options.shape.predictionsPerSequence)
     guard nats.isFinite, norm.isFinite else {
       throw CrosspointError(
@@ -69,49 +82,64 @@ public final class Trainer {
     for set in [model.shared, model.experts] {
       optimiser.update(set, learningRate: rate, gradientScale: scale, step: progress.step)
     }
-    let traffic = Traffic(sums[4...])
-    advance(by: traffic)
+    try model.stepStages()
+    let all = moved.with(sums[5...])
+    advance(by: all)
     return StepReport(
-      bitsPerByte: nats * bitsPerNat, loadBalance: sums[1], gradientNorm: norm, learningRate: rate, traffic: traffic,
-      shouldStop: sums[3] > 0)
-  }
-
-  /// Mean bits per predicted byte over the held-out windows, the same windows and masks every time. Collective.
-  public func evaluate() throws(CrosspointError) -> Double {
-    let available = corpus.heldOutWindows
-    let windows = options.evalWindows == 0 ? available : min(options.evalWindows, available)
-    var nats = 0.0
-    for start in stride(from: 0, to: windows, by: options.batch) {
-      readHeldOut(start, count: min(options.batch, windows - start), of: windows)
-      nats += try model.forward(batch).surprise
-      model.forget()
-    }
-    _ = takeTraffic()  // not training's
-    let total = try fabric.sum([nats], operation: "evaluate")[0]
-    return total / Double(windows * options.shape.predictionsPerSequence) * bitsPerNat
+      bitsPerByte: nats * bitsPerNat, loadBalance: sums[1], stageLoss: sums[2], gradientNorm: norm, learningRate: rate,
+      traffic: all.traffic, stages: all.stages, deletionRate: model.deletionRate ?? all.stages.deletionRate,
+      keptSecondExperts: all.stages.keptFurtherExperts, jaccard: all.overlaps.mean,
+      stageSeconds: all.stageSeconds / Double(fabric.rankCount), shouldStop: sums[4] > 0)
   }
 
   /// Forward and backward over this rank's sequences.
-  func propagate() throws(CrosspointError) -> LanguageModel.Losses {
-    let losses = try model.forward(batch)
-    try model.backward(batch, sequences: options.batch)
+  func propagate() throws(CrosspointError) -> Losses {
+    var losses = Losses()
+    for pass in passes() {
+      losses += try model.forward(batch, pass) * pass.weight
+      try model.backward(batch, predictions: options.batch * options.shape.predictionsPerSequence, pass)
+    }
     return losses
   }
 
-  /// This rank's traffic since the last call, over all layers.
-  private func takeTraffic() -> Traffic {
-    var traffic = Traffic()
-    for exchange in model.exchanges {
-      traffic = traffic + Traffic(exchange.statistics)
-      exchange.statistics.reset()
+  /// The passes of a training step: every granularity, or one that all ranks draw alike.
+  func passes() -> [Pass] {
+    let stages = options.shape.stages
+    var granularities = stages.granularities
+    if stages.granularitySchedule == .sampled {
+      var generator = context(isTraining: true).sharedGenerator(seed: options.seed)
+      granularities = [granularities[Int(generator.next() % UInt64(granularities.count))]]
     }
-    return traffic
+    return granularities.map { granularity in
+      pass(
+        isTraining: true, granularity: granularity, isFirst: granularity == granularities[0],
+        weight: 1 / Float(granularities.count))
+    }
   }
 
-  private func advance(by traffic: Traffic) {
-    if progress.step == options.steps - options.steps / 4 { progress.trafficBeforeLastQuarter = progress.traffic }
+  /// What the model must know of the batch that was read.
+  func pass(isTraining: Bool, granularity: Int, isFirst: Bool = true, weight: Float = 1) -> Pass {
+    Pass(
+      context: context(isTraining: isTraining),
+      share: Float(batch.rows) / Float(options.batch * options.shape.context), granularity: granularity,
+      isFirstOfBatch: isFirst, weight: weight)
+  }
+
+  private func context(isTraining: Bool) -> StageContext {
+    StageContext(step: progress.step, isTraining: isTraining, batch: fabric.rank)
+  }
+
+  /// What this rank moved since the last call, over all layers.
+  func takeMovement() -> Movement {
+    var moved = Movement()
+    for layer in model.layers { moved.add(layer: layer.takeMovement()) }
+    return moved
+  }
+
+  private func advance(by moved: Movement) {
+    if progress.step == options.steps - options.steps / 4 { progress.beforeLastQuarter = progress.moved }
     progress.step += 1
-    progress.traffic = progress.traffic + traffic
+    progress.moved = progress.moved + moved
   }
 }
 
@@ -122,9 +150,14 @@ extension Fabric {
   /// Sums of a few numbers over ranks. Collective.
   func sum(_ values: [Double], operation: StaticString) throws(CrosspointError) -> [Double] {
     var values = values
+    try sum(&values, operation: operation)
+    return values
+  }
+
+  /// Replaces each number by its sum over ranks. Collective.
+  func sum(_ values: inout [Double], operation: StaticString) throws(CrosspointError) {
     try values.withUnsafeMutableBufferPointer { values throws(CrosspointError) in
       try allreduce(values, operation: operation)
     }
-    return values
   }
 }

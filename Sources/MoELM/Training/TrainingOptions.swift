@@ -32,7 +32,9 @@ public struct TrainingOptions: Sendable {
       ("mask-fraction", "\(shape.maskFraction)"), ("softmax1", "\(shape.softmax1)"), ("batch", "\(batch)"),
       ("steps", "\(steps)"), ("learning-rate", "\(learningRate)"), ("warmup", "\(warmup)"),
       ("weight-decay", "\(weightDecay)"), ("clip", "\(clip)"), ("eval-windows", "\(evalWindows)"),
-    ] + exchange.pairs.filter { $0.key != "seed" } + [("seed", "\(seed)"), ("exchange-seed", "\(exchange.seed)")]
+    ] + shape.stages.pairs + exchange.pairs.filter { $0.key != "seed" } + [
+      ("seed", "\(seed)"), ("exchange-seed", "\(exchange.seed)"),
+    ]
   }
 
   /// - Throws: `invalidArgument` naming the first option that makes no training.

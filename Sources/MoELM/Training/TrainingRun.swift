@@ -44,7 +44,7 @@ public final class TrainingRun {
     say(
       "\(parameters) parameters, \(options.batch * options.shape.context) tokens per step, "
         + "\(trainer.fabric.rankCount) ranks, \(options.exchange)")
-    var held: Double?
+    var held: HeldOut?
     var stopped = false
     while trainer.progress.step < options.steps, !stopped {
       let report = try timedStep()
@@ -52,8 +52,8 @@ public final class TrainingRun {
       stopped = report.shouldStop
       let isLast = step == options.steps || stopped
       let evaluates = isLast || (run.evalEvery > 0 && step.isMultiple(of: run.evalEvery))
-      held = evaluates && !stopped ? try trainer.evaluate() : nil
-      try record(report, held: held, isLast: isLast)
+      held = evaluates && !stopped ? try trainer.measure(all: step == options.steps) : nil
+      try record(report, held: held?.bitsPerByte, isLast: isLast)
       if run.checkpointEvery > 0, step.isMultiple(of: run.checkpointEvery) { try saveCheckpoint() }
     }
     try saveCheckpoint()
@@ -62,7 +62,7 @@ public final class TrainingRun {
     } else if stopped {
       say("stopped after step \(trainer.progress.step) of \(options.steps); nothing is kept without --checkpoint")
     }
-    let final = if let held { held } else { try trainer.evaluate() }
+    let final = if let held { held } else { try trainer.measure(all: true) }
     let summary = trainer.summary(heldOut: final, interrupted: trainer.progress.step < options.steps)
     try trainer.fabric.onRoot(operation: "summary") { () throws(CrosspointError) in
       if let path = run.summary { try writeJSON(summary, to: path, argument: "summary") }
@@ -81,15 +81,17 @@ public final class TrainingRun {
 
   private func record(_ report: Trainer.StepReport, held: Double?, isLast: Bool) throws(CrosspointError) {
     guard trainer.fabric.rank == 0 else { return }
-    let (options, progress) = (trainer.options, trainer.progress)
+    let (options, progress, traffic) = (trainer.options, trainer.progress, trainer.progress.moved.traffic)
     let seconds = stepSeconds ?? 0
     let rate = Double(options.batch * options.shape.context) / max(seconds, 1e-9)
     let entry = Metrics(
       step: progress.step, bitsPerByte: report.bitsPerByte, valBitsPerByte: held, loadBalance: report.loadBalance,
-      gradientNorm: report.gradientNorm, learningRate: Double(report.learningRate), tokensPerSecond: rate,
-      seconds: progress.seconds, wireBytes: progress.traffic.wireBytes,
-      uncompressedBytes: progress.traffic.uncompressedBytes, rowsSent: progress.traffic.rowsSent,
-      rowsTotal: progress.traffic.rowsRouted, residualEnergy: report.traffic.residualEnergy)
+      stageLoss: report.stageLoss, gradientNorm: report.gradientNorm, learningRate: Double(report.learningRate),
+      tokensPerSecond: rate,
+      seconds: progress.seconds, wireBytes: traffic.wireBytes, uncompressedBytes: traffic.uncompressedBytes,
+      rowsSent: traffic.rowsSent, rowsTotal: traffic.rowsOffered, residualEnergy: report.traffic.residualEnergy,
+      stages: report.stages, deletionRate: report.deletionRate,
+      keptSecondExperts: report.keptSecondExperts, jaccard: report.jaccard, stageSeconds: report.stageSeconds)
     try metrics?.append(entry)
     if speaks {
       line.show(
@@ -111,14 +113,19 @@ public final class TrainingRun {
 
 extension Trainer {
   /// What the run came to so far.
-  public func summary(heldOut: Double, interrupted: Bool = false) -> RunSummary {
-    let last = progress.traffic - progress.trafficBeforeLastQuarter
+  public func summary(heldOut: HeldOut, interrupted: Bool = false) -> RunSummary {
+    let (all, last) = (progress.moved, progress.moved - progress.beforeLastQuarter)
+    let steps = Double(max(1, progress.step))
     return RunSummary(
-      valBitsPerByte: heldOut, steps: progress.step, rowsSentFraction: progress.traffic.rowsSentFraction,
-      rowsSentFractionLastQuarter: last.rowsSentFraction, wireFraction: progress.traffic.wireFraction,
-      wireFractionLastQuarter: last.wireFraction, wireBytes: progress.traffic.wireBytes,
-      uncompressedBytes: progress.traffic.uncompressedBytes,
-      stepSeconds: progress.step == 0 ? 0 : progress.seconds / Double(progress.step), ranks: fabric.rankCount,
+      valBitsPerByte: heldOut.bitsPerByte, steps: progress.step, rowsSentFraction: all.traffic.rowsSentFraction,
+      rowsSentFractionLastQuarter: last.traffic.rowsSentFraction, wireFraction: all.traffic.wireFraction,
+      wireFractionLastQuarter: last.traffic.wireFraction, wireBytes: all.traffic.wireBytes,
+      uncompressedBytes: all.traffic.uncompressedBytes,
+      stepSeconds: progress.seconds / steps, stageSeconds: all.stageSeconds / Double(fabric.rankCount) / steps,
+      stages: all.stages, stagesLastQuarter: last.stages, evaluatedStages: heldOut.stages,
+      deletionRate: heldOut.stages.deletionRate, keptSecondExperts: last.stages.keptFurtherExperts,
+      granularities: heldOut.granularities, jaccard: heldOut.overlaps.mean, overlaps: heldOut.overlaps,
+      trainingOverlapsLastQuarter: last.overlaps, ranks: fabric.rankCount,
       interrupted: interrupted, options: Dictionary(options.pairs.map { ($0.key, $0.value) }, uniquingKeysWith: { $1 }))
   }
 

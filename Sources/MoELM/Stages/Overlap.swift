@@ -1,0 +1,45 @@
+import Crosspoint
+
+/// How alike one layer's router chooses at two granularities: the Jaccard index of the experts of each token.
+public struct Overlap: Codable, Sendable, Equatable {
+  /// The block that the layer is in.
+  public var block: Int
+  /// The granularity that is held against the first one.
+  public var granularity: Int
+  /// Tokens compared, and the sum of the index over them.
+  public var tokens = 0.0
+  public var sum = 0.0
+
+  /// The mean; 1 where nothing was compared.
+  public var mean: Double { tokens == 0 ? 1 : sum / tokens }
+
+  init(block: Int, granularity: Int) {
+    self.block = block
+    self.granularity = granularity
+  }
+
+  mutating func add(_ overlap: SelectionOverlap) {
+    tokens += Double(overlap.tokens)
+    sum += overlap.sum
+  }
+
+  mutating func reset() { (tokens, sum) = (0, 0) }
+
+  /// As numbers, for a sum over ranks.
+  var values: [Double] { [tokens, sum] }
+
+  /// The same layer and granularity with other numbers.
+  func with(_ values: [Double]) -> Overlap {
+    var overlap = self
+    (overlap.tokens, overlap.sum) = (values[0], values[1])
+    return overlap
+  }
+}
+
+extension [Overlap] {
+  /// The mean over all layers and granularities; `nil` where nothing was compared.
+  var mean: Double? {
+    let tokens = reduce(0) { $0 + $1.tokens }
+    return tokens == 0 ? nil : reduce(0) { $0 + $1.sum } / tokens
+  }
+}

@@ -1,0 +1,107 @@
+import Crosspoint
+
+/// What happens to tokens between the model and its experts; nothing by default.
+public struct StageOptions: Sendable, Hashable {
+  /// Which tokens a deletion leaves out.
+  public enum Deletion: String, Sendable, Hashable, CaseIterable {
+    /// Those that a learned gate finds dispensable.
+    case gate
+    /// Any, drawn anew for every batch: a baseline.
+    case random
+    /// Those at fixed places: a baseline.
+    case fixed
+  }
+
+  /// What a deletion gate weighs while it learns.
+  public enum DeletionForm: String, Sendable, Hashable, CaseIterable {
+    /// Each layer's gate weighs the output of its experts.
+    case experts
+    /// One gate for the model weighs keys of attention, as MrT5's does.
+    case attention
+  }
+
+  /// Which granularities a training step takes.
+  public enum GranularitySchedule: String, Sendable, Hashable, CaseIterable {
+    /// Every one in each step; the loss is their mean.
+    case all
+    /// One, drawn for each step.
+    case sampled
+  }
+
+  /// Which experts after the first a token keeps in training.
+  public enum SecondExpert: String, Sendable, Hashable, CaseIterable {
+    case all
+    /// Each with probability `min(1, w / 0.2)`.
+    case random
+  }
+
+  /// Share of the tokens that a deletion leaves out; 0 is no deletion.
+  public var deletionRate = 0.0
+  public var deletion = Deletion.gate
+  public var deletionForm = DeletionForm.experts
+  /// Probability that a training step deletes; the other steps weigh only.
+  public var deletionHardProbability = 0.5
+  /// What the learning rate of a deletion gate is, in units of the model's.
+  public var deletionLearningRate: Float = 0.2
+  /// k_p and k_i of the gate's controller, per optimiser step.
+  public var deletionProportional = 0.02
+  public var deletionIntegral = 2e-4
+  /// The least weight that the controller gives the regulariser; below 0 it also keeps tokens.
+  public var deletionLeastWeight = -0.01
+  /// The block at whose input the gate of the attention form sits.
+  public var deletionBlock = 1
+  /// Share above which a token is kept in evaluation, instead of ½.
+  public var deletionThreshold: Double?
+
+  /// Tokens per row at which the experts see the text, the first one first; 1 is no pooling.
+  public var granularities = [1]
+  public var granularitySchedule = GranularitySchedule.all
+  /// Whether a window's output goes to the next window, so that a causal model may pool.
+  public var granularityShift = false
+  /// Whether each granularity has a router of its own: a baseline for how alike they choose.
+  public var separateRouters = false
+  /// The granularity that an evaluation is about; the first unless set.
+  public var evaluatedGranularity: Int?
+
+  /// Which similar tokens go to the experts as one.
+  public var merge = Merge.off
+  /// Tokens that each looks back over for one alike.
+  public var mergeWindow = 16
+
+  /// Which second and further experts a token goes without.
+  public var prune = Prune.off
+  /// Share of the experts after the first that `auto` drops.
+  public var pruneShare = 0.5
+  /// Share of the tokens, those of the largest ‖x‖₁, that keep all.
+  public var pruneProtect = 0.02
+  public var secondExpert = SecondExpert.all
+
+  /// Groups of consecutive experts, and how many of them a token may use; 1 and 1 are no limit.
+  public var routerGroups = 1
+  public var routerGroupLimit = 1
+
+  /// Seeds what stages begin with and draw.
+  public var seed: UInt64 = 0
+
+  public init() {}
+
+  /// Whether there is a deletion at all.
+  var deletes: Bool { deletionRate > 0 }
+
+  /// Whether its gate weighs attention's keys.
+  var weighsAttention: Bool { deletes && deletion == .gate && deletionForm == .attention }
+
+  /// Whether rows are pooled at any granularity.
+  var pools: Bool { granularities != [1] }
+
+  /// One for each granularity: `nil` the shared router, which is the first one's, else the router of its own.
+  var routers: [Int?] {
+    granularities.indices.map { separateRouters && $0 > 0 ? granularities[$0] : nil }
+  }
+
+  /// Whether rows of all granularities stand for the same tokens, so that their choices can be compared.
+  var comparesChoices: Bool { granularities.count > 1 && !deletes && merge == .off }
+
+  /// Whether choices are taken away after routing.
+  var trims: Bool { prune != .off || secondExpert != .all }
+}

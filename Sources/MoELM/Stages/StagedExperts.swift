@@ -1,0 +1,116 @@
+import Crosspoint
+
+/// A mixture of experts behind the token stages of its layer: `y += expand(MoE(reduce(x)))`.
+final class StagedExperts {
+  let layer: MoELayer
+  let stages: LayerStages
+  /// What was routed, kept for the backward pass; `nil` without stages, where the tokens themselves are.
+  private var rows: TokenRows?
+  /// Pairs of a token and an expert since the last ``takeMovement()``, before any stage.
+  private var offered = 0
+  private let topK: Int
+  /// What trims left of the experts after the first; empty without trims.
+  private var furtherExperts: [StageCount]
+  /// How alike the granularities choose; empty for a single one.
+  private var overlaps: [Overlap]
+  /// What the first granularity chose for the batch under way.
+  private var firstChoice: (routing: Routing, rowOfToken: [Int32])?
+
+  static func sharedParameters(_ name: String, _ shape: ModelShape, _ options: ExchangeOptions)
+    throws(CrosspointError) -> [ParameterSpecification]
+  {
+    try MoELayer.sharedParameters(name, shape, options) + LayerStages.parameters(name, shape)
+  }
+
+  /// Collective: makes the exchange.
+  init(
+    _ name: String, _ shape: ModelShape, shared: ParameterSet, experts: ParameterSet, fabric: any Fabric,
+    options: ExchangeOptions, layer place: Int
+  ) throws(CrosspointError) {
+    topK = shape.topK
+    furtherExperts = shape.stages.trims ? [StageCount(name: StageCount.furtherExperts)] : []
+    overlaps =
+      shape.stages.comparesChoices
+      ? shape.stages.granularities.dropFirst().map { Overlap(block: place, granularity: $0) } : []
+    layer = try MoELayer(name, shape, shared: shared, experts: experts, fabric: fabric, options: options, layer: place)
+    stages = try LayerStages(name, shape, in: shared, fabric: fabric)
+  }
+
+  /// Adds the experts' weighted outputs to `y`. Collective.
+  func forward(_ x: borrowing TokenBatch, addingTo y: Matrix, _ pass: Pass) throws(CrosspointError) -> Losses {
+    offered += x.rows * topK
+    guard !stages.isEmpty else {
+      let mixture = try layer.forward(x, pass)
+      countChoices()
+      add(mixture.outputs, to: y)
+      return Losses(loadBalance: mixture.loadBalance)
+    }
+    let rows = try stages.reduce(x, pass)
+    let mixture = try layer.forward(rows.tokens, tokensPerRow: rows.layout.tokensPerRow, pass)
+    countChoices()
+    compareChoices(pass)
+    self.rows = consume rows
+    let loadBalance = mixture.loadBalance
+    add(try stages.expand(mixture.takeOutputs()), to: y)
+    return Losses(loadBalance: loadBalance, stages: stages.loss * Double(pass.share))
+  }
+
+  /// Fills `dx` with `∂L/∂x`. Collective.
+  func backward(_ x: borrowing TokenBatch, dy: borrowing TokenBatch, _ pass: Pass, into dx: Matrix)
+    throws(CrosspointError)
+  {
+    guard let rows = rows.take() else {
+      replace(dx, with: try layer.backward(x, dy: dy, pass))
+      return
+    }
+    let dOutputs = try stages.expandBackward(dy)
+    let dRows = try layer.backward(rows.tokens, dy: dOutputs, pass)
+    replace(dx, with: try stages.reduceBackward(dRows, tokens: x, pass))
+  }
+
+  /// What this rank moved since the last call.
+  func takeMovement() -> Movement {
+    let moved = Movement(
+      traffic: Traffic(layer.exchange.statistics, offered: offered), stages: stages.takeCounts() + furtherExperts,
+      stageSeconds: stages.takeSeconds(), overlaps: overlaps)
+    layer.exchange.statistics.reset()
+    offered = 0
+    for place in furtherExperts.indices { furtherExperts[place] = StageCount(name: furtherExperts[place].name) }
+    for place in overlaps.indices { overlaps[place].reset() }
+    return moved
+  }
+
+  /// Gives back what forward kept.
+  func forget() {
+    rows = nil
+    layer.forget()
+  }
+
+  private func countChoices() {
+    guard !furtherExperts.isEmpty, let routing = layer.decision?.routing else { return }
+    let rows = Double(routing.tokens)
+    furtherExperts[0].tokensIn += rows
+    furtherExperts[0].rowsIn += rows * Double(topK - 1)
+    furtherExperts[0].rowsOut += Double(routing.tokensPerExpert.reduce(0, +)) - rows
+  }
+
+  /// Holds what this granularity chooses against what the first one chose for the same batch.
+  private func compareChoices(_ pass: Pass) {
+    guard !overlaps.isEmpty, let pooling = stages.pooling, let routing = layer.decision?.routing else { return }
+    if pass.isFirstOfBatch { firstChoice = (routing, pooling.rowOfToken) }
+    guard let place = overlaps.firstIndex(where: { $0.granularity == pass.granularity }), let firstChoice,
+      !pass.isFirstOfBatch
+    else { return }
+    var overlap = SelectionOverlap()
+    overlap.add(firstChoice.routing, firstChoice.rowOfToken, routing, pooling.rowOfToken)
+    overlaps[place].add(overlap)
+  }
+
+  private func add(_ batch: borrowing TokenBatch, to y: Matrix) {
+    map(y.base, batch.base, into: y.base, count: y.count) { $0 + $1 }
+  }
+
+  private func replace(_ y: Matrix, with batch: borrowing TokenBatch) {
+    y.base.update(from: batch.base, count: y.count)
+  }
+}
