@@ -80,8 +80,9 @@ let package = Package(
     .executableTarget(
       name: "RankProgram",
       dependencies: [
-        "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointCompression",
-        "CrosspointExchange", "CrosspointMPI", "MPI", "CrosspointTestSupport", "CAllocationCounter",
+        "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointStages",
+        "CrosspointCompression", "CrosspointExchange", "CrosspointMPI", "MPI", "CrosspointTestSupport",
+        "CAllocationCounter",
       ],
       path: "Tests/RankProgram"),
     .testTarget(

@@ -6,7 +6,7 @@ public struct RowLayout: Sendable, Hashable {
   /// Rows of each sequence, in the order of the batch; a sequence may have lost all of them.
   public internal(set) var rowsPerSequence: [Int]
   /// Tokens of each sequence before any stage, padding included.
-  public let tokensPerSequence: [Int]
+  public internal(set) var tokensPerSequence: [Int]
   /// `[R]`: tokens that each row stands for, 1 before any stage; 0 marks padding. A router weighs its load by it. Later
   /// tokens may be among them: what a causal stage sends may depend on whether this is 0, and on no more of it.
   public internal(set) var tokensPerRow: [Int32]
@@ -40,6 +40,22 @@ public struct RowLayout: Sendable, Hashable {
     rowsPerSequence = tokensPerSequence
     self.tokensPerSequence = tokensPerSequence
     tokensPerRow = isPadding?.map { $0 ? 0 : 1 } ?? Array(repeating: 1, count: tokens)
+  }
+}
+
+extension RowLayout {
+  /// Becomes that of the rows which a stage makes of others, as yet none; memory is kept.
+  mutating func begin(from input: RowLayout) {
+    if tokensPerSequence != input.tokensPerSequence { tokensPerSequence = input.tokensPerSequence }
+    rowsPerSequence.removeAll(keepingCapacity: true)
+    for _ in input.rowsPerSequence { rowsPerSequence.append(0) }
+    tokensPerRow.removeAll(keepingCapacity: true)
+  }
+
+  /// One more row of a sequence, the last so far.
+  mutating func append(sequence: Int, tokens: Int32) {
+    rowsPerSequence[sequence] += 1
+    tokensPerRow.append(tokens)
   }
 }
 

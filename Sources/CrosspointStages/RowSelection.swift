@@ -20,19 +20,16 @@ public struct RowSelection {
   ) {
     rows = layout.rows
     kept.removeAll(keepingCapacity: true)
-    self.layout = layout
-    self.layout.tokensPerRow.removeAll(keepingCapacity: true)
+    self.layout.begin(from: layout)
     var row = 0
     for (sequence, count) in layout.rowsPerSequence.enumerated() {
-      let before = kept.count
       for place in 0..<count {
         if layout.tokensPerRow[row] > 0, keep(row, sequence, place) {
           kept.append(Int32(row))
-          self.layout.tokensPerRow.append(layout.tokensPerRow[row])
+          self.layout.append(sequence: sequence, tokens: layout.tokensPerRow[row])
         }
         row += 1
       }
-      self.layout.rowsPerSequence[sequence] = kept.count - before
     }
   }
 

@@ -4,7 +4,8 @@ import CrosspointRouting
 /// One rank's failure becomes everybody's, over a closure that only sums.
 extension TokenPipeline {
   func failTogether(_ failure: CrosspointError?, reduceCounts: CountReduction) throws(CrosspointError) {
-    var failed: [Double] = [failure == nil ? 0 : 1]
+    failed.removeAll(keepingCapacity: true)
+    failed.append(failure == nil ? 0 : 1)
     try reduceCounts(&failed)
     guard failed.count == 1, failed[0].isFinite, failed[0] >= (failure == nil ? 0 : 1) else {
       throw CrosspointError(

@@ -20,7 +20,9 @@ public final class TokenPipeline {
   public var statistics: [StageStatistics]
   /// What each stage but the last handed to the next, kept for the backward pass.
   private let between: [RowsBox]
-  /// Rows that the experts' outputs must have; `nil` before the first batch.
+  /// Failed ranks of the last batch; kept for its memory.
+  var failed: [Double] = [0]
+  /// Shapes of the batch under way; `nil` before the first.
   private var reduced: (tokens: Int, rows: Int, hidden: Int)?
 
   /// - Parameter causal: whether a stage that looks at later tokens is refused.
@@ -52,6 +54,7 @@ public final class TokenPipeline {
     reduceCounts: CountReduction = { _ in }
   ) throws(CrosspointError) -> TokenRows {
     reduced = nil
+    for box in between { box.rows = nil }
     var result: TokenRows?
     var failure: CrosspointError?
     do throws(CrosspointError) {
@@ -68,7 +71,7 @@ public final class TokenPipeline {
   /// `[R × d]` outputs of the experts → `[T × d]` to be added to the tokens. Takes the outputs over.
   /// - Throws: `handleMisuse` without ``reduce(_:_:_:reduceCounts:)``, `invalidArgument` for another shape.
   public func expand(_ outputs: consuming TokenBatch) throws(CrosspointError) -> TokenBatch {
-    try expect(outputs, \.rows, operation: "expand", argument: "outputs")
+    try expect(outputs, rows: reduced?.rows, operation: "expand", argument: "outputs")
     var rows = outputs
     for stage in stages.reversed() { rows = try stage.expand(rows) }
     return rows
@@ -77,7 +80,7 @@ public final class TokenPipeline {
   /// `[T × d]` ∂L/∂y → `[R × d]` ∂L/∂outputs.
   /// - Throws: as ``expand(_:)``.
   public func expandBackward(_ dy: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
-    try expect(dy, \.tokens, operation: "expandBackward", argument: "dy")
+    try expect(dy, rows: reduced?.tokens, operation: "expandBackward", argument: "dy")
     guard let first = stages.first else { return try copy(dy) }
     var gradient = try first.expandBackward(dy)
     for stage in stages.dropFirst() { gradient = try stage.expandBackward(gradient) }
@@ -92,8 +95,8 @@ public final class TokenPipeline {
   public func reduceBackward(
     _ dRows: borrowing TokenBatch, tokens: borrowing TokenBatch, auxiliaryScale: Float = 1
   ) throws(CrosspointError) -> TokenBatch {
-    try expect(dRows, \.rows, operation: "reduceBackward", argument: "dRows")
-    try expect(tokens, \.tokens, operation: "reduceBackward", argument: "tokens")
+    try expect(dRows, rows: reduced?.rows, operation: "reduceBackward", argument: "dRows")
+    try expect(tokens, rows: reduced?.tokens, operation: "reduceBackward", argument: "tokens")
     guard let last = stages.last else { return try copy(dRows) }
     guard let box = between.last else {
       return try last.reduceBackward(dRows, tokens: tokens, auxiliaryScale: auxiliaryScale)
@@ -142,17 +145,16 @@ public final class TokenPipeline {
   }
 
   private func expect(
-    _ batch: borrowing TokenBatch, _ rows: KeyPath<(tokens: Int, rows: Int, hidden: Int), Int>, operation: String,
-    argument: String
+    _ batch: borrowing TokenBatch, rows: Int?, operation: String, argument: String
   ) throws(CrosspointError) {
-    guard let reduced else {
+    guard let rows, let hidden = reduced?.hidden else {
       throw CrosspointError(
         .handleMisuse, operation: operation, argument: argument, "no batch is under way: call reduce first")
     }
-    guard batch.rows == reduced[keyPath: rows], batch.hidden == reduced.hidden else {
+    guard batch.rows == rows, batch.hidden == hidden else {
       throw CrosspointError(
         .invalidArgument, operation: operation, argument: argument,
-        "\(batch.rows) × \(batch.hidden) where \(reduced[keyPath: rows]) × \(reduced.hidden) is expected")
+        "\(batch.rows) × \(batch.hidden) where \(rows) × \(hidden) is expected")
     }
   }
 }

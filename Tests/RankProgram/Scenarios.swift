@@ -23,4 +23,5 @@ private let namedScenarios: [Scenario] = [
   Scenario("exchange-in-place", ranks: "2,4", exchangeInPlace),
   Scenario("exchange-bad-input", ranks: "1,2,3,4", exchangeBadInput),
   Scenario("exchange-allocations", ranks: "1,2,4", needsReleaseBuild: true, exchangeAllocations),
+  Scenario("stage-allocations", ranks: "1", needsReleaseBuild: true, stageAllocations),
 ]

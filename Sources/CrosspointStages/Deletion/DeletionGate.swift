@@ -32,7 +32,8 @@ public final class DeletionGate: TokenStage {
   /// Rows scored in training since the last step, and those of them to be deleted, soft steps included.
   var (scored, deleted) = (0, 0)
   private var selection = RowSelection()
-  private var layout = RowLayout(sequences: 0, length: 0)
+  /// T, padding included.
+  private var rows = 0
   private var evaluationLogit: Float = 0
   /// Rows of the last batch that are no padding.
   private var live = 0
@@ -95,12 +96,12 @@ public final class DeletionGate: TokenStage {
   public func reduce(
     _ tokens: borrowing TokenBatch, _ layout: RowLayout, _ context: StageContext
   ) throws(CrosspointError) -> TokenRows {
-    self.layout = layout
+    rows = layout.rows
     try expectShape(tokens)
     dShares.removeAll(keepingCapacity: true)
     isHard = true
     switch options.rule {
-    case .learned(let learning): try chooseByGate(tokens, context, learning)
+    case .learned(let learning): try chooseByGate(tokens, layout, context, learning)
     case .random(let rate):
       var generator = context.batchGenerator(seed: options.seed)
       selection.choose(of: layout) { _, _, _ in Double(generator.nextUnit()) >= rate }
@@ -132,7 +133,7 @@ public final class DeletionGate: TokenStage {
     guard let outputs = outputs.take() else {
       throw CrosspointError(.handleMisuse, operation: name, argument: "dy", "expand was not called for this batch")
     }
-    dShares.append(contentsOf: repeatElement(0, count: layout.rows))
+    dShares.append(contentsOf: repeatElement(0, count: rows))
     for (place, row) in selection.kept.enumerated() {
       dShares[Int(row)] = kernels.dot(dy.base + Int(row) * hidden, outputs.base + place * hidden, hidden)
     }
@@ -146,13 +147,12 @@ public final class DeletionGate: TokenStage {
     guard var gate = gate.take() else { return dTokens }
     defer { self.gate = gate }
     try expectShape(tokens)
-    guard dShares.count == layout.rows else {
+    guard dShares.count == rows else {
       throw CrosspointError(.handleMisuse, operation: name, argument: "dRows", "expandBackward comes first")
     }
     let pull = live == 0 ? 0 : Float(Self.depth * regulariserWeight) * auxiliaryScale / Float(live)
     let logits = gate.logits
     gate.differentiate(tokens, into: dTokens) { row in
-      guard layout.tokensPerRow[row] > 0 else { return 0 }
       let share = sigmoid(logits[row])
       return share * (1 - share) * (dShares[row] - pull)
     }
@@ -161,7 +161,8 @@ public final class DeletionGate: TokenStage {
 
   /// Scores every row, counts, and chooses: all rows in a soft batch, those with z above the threshold in a hard one.
   private func chooseByGate(
-    _ tokens: borrowing TokenBatch, _ context: StageContext, _ learning: DeletionOptions.Learning
+    _ tokens: borrowing TokenBatch, _ layout: RowLayout, _ context: StageContext,
+    _ learning: DeletionOptions.Learning
   ) throws(CrosspointError) {
     if let bad = gate!.score(tokens, layout) {
       throw CrosspointError(
@@ -191,8 +192,8 @@ public final class DeletionGate: TokenStage {
   }
 
   private func expectShape(_ tokens: borrowing TokenBatch) throws(CrosspointError) {
-    guard tokens.hidden == hidden, tokens.rows == layout.rows else {
-      throw invalid("tokens", "\(tokens.rows) × \(tokens.hidden) where \(layout.rows) × \(hidden) is expected")
+    guard tokens.hidden == hidden, tokens.rows == rows else {
+      throw invalid("tokens", "\(tokens.rows) × \(tokens.hidden) where \(rows) × \(hidden) is expected")
     }
   }
 

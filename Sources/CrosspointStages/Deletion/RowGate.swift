@@ -14,7 +14,7 @@ public struct RowGate: Sendable {
   public var gradients: [Float]
   /// `[T]`: z of each row.
   public private(set) var logits: [Float] = []
-  /// `[T]`: 1 / root mean square of each row.
+  /// `[T]`: 1 / root mean square of each row; 0 for padding.
   private var inverseNorms: [Float] = []
   /// `[d]`: w ⊙ γ.
   private var slope: [Float]
@@ -46,7 +46,7 @@ public struct RowGate: Sendable {
       let inverse = 1 / (kernels.dot(values, values, hidden) / Float(hidden) + 1e-6).squareRoot()
       let logit = inverse * kernels.dot(slope, values, hidden) + bias
       guard logit.isFinite || layout.tokensPerRow[row] == 0 else { return row }
-      inverseNorms.append(inverse)
+      inverseNorms.append(layout.tokensPerRow[row] > 0 ? inverse : 0)
       logits.append(logit)
     }
     return nil
@@ -57,7 +57,7 @@ public struct RowGate: Sendable {
 
   /// Adds what `dz` means for the parameters and for the rows: with u = x / rms and v = w ⊙ γ,
   /// `dw += Σ dz γ ⊙ u`, `dγ += Σ dz w ⊙ u`, `db += Σ dz`, `dx += dz (v − u mean(v ⊙ u)) / rms`.
-  /// - Parameter dLogit: ∂L/∂z of a row.
+  /// - Parameter dLogit: ∂L/∂z of a row that is no padding.
   public mutating func differentiate(
     _ tokens: borrowing TokenBatch, into dTokens: borrowing TokenBatch, dLogit: (_ row: Int) -> Float
   ) {
@@ -65,9 +65,9 @@ public struct RowGate: Sendable {
     for d in 0..<hidden { sum[d] = 0 }
     var total: Float = 0
     for row in logits.indices {
-      let dz = dLogit(row)
-      guard dz != 0 else { continue }
       let inverse = inverseNorms[row]
+      guard inverse > 0 else { continue }
+      let dz = dLogit(row)
       let mean = (logits[row] - bias) / Float(hidden)
       total += dz
       kernels.axpy(&sum, dz * inverse, x + row * hidden, hidden)

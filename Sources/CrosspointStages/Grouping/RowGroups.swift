@@ -1,41 +1,40 @@
 import CrosspointCore
 import CrosspointTokens
 
-/// Rows that stand for several others: what pooling and merging share.
+/// Rows that stand for several others: what pooling and merging share. Memory is pooled and reused from batch to batch.
 ///
 ///     reduce   x̄_j = Σ_t a_t x_t over the members of row j
 ///     expand   y_t = o_s(t), the output of the row that token t reads; −0 if it reads none
-struct RowGroups {
+public struct RowGroups {
   /// `[T]`: the row that token t is part of; −1 for padding.
-  private(set) var rowOf: [Int32] = []
+  public private(set) var rowOf: [Int32] = []
   /// `[T]`: the row whose output token t reads; −1 for none.
-  private(set) var sourceOf: [Int32] = []
+  public private(set) var sourceOf: [Int32] = []
   /// `[T]`: a_t.
-  private(set) var shares: [Float] = []
-  private(set) var layout = RowLayout(sequences: 0, length: 0)
+  public private(set) var shares: [Float] = []
+  public private(set) var layout = RowLayout(sequences: 0, length: 0)
   /// `[R]`: Σ weights of the members.
   private var totals: [Int32] = []
   private let pool = BufferPool()
 
+  public init() {}
+
   /// Starts over for rows of this layout.
-  mutating func begin(_ input: RowLayout) {
+  public mutating func begin(_ input: RowLayout) {
     rowOf.removeAll(keepingCapacity: true)
     sourceOf.removeAll(keepingCapacity: true)
     shares.removeAll(keepingCapacity: true)
-    layout = input
-    layout.tokensPerRow.removeAll(keepingCapacity: true)
-    for sequence in layout.rowsPerSequence.indices { layout.rowsPerSequence[sequence] = 0 }
+    layout.begin(from: input)
   }
 
   /// A new row of a sequence, as yet without tokens.
-  mutating func addRow(sequence: Int) -> Int32 {
-    layout.tokensPerRow.append(0)
-    layout.rowsPerSequence[sequence] += 1
+  public mutating func addRow(sequence: Int) -> Int32 {
+    layout.append(sequence: sequence, tokens: 0)
     return Int32(layout.rows - 1)
   }
 
   /// The next row of the input: one for `tokens` tokens, part of `row`, reading `source`.
-  mutating func addMember(of row: Int32, tokens: Int32, source: Int32) {
+  public mutating func addMember(of row: Int32, tokens: Int32, source: Int32) {
     rowOf.append(row)
     sourceOf.append(source)
     shares.append(0)
@@ -44,7 +43,7 @@ struct RowGroups {
 
   /// Every row is the mean of its members.
   /// - Parameter weights: `[T]`, how much each counts; `nil`: all the same.
-  mutating func finishMeans(weights: [Int32]? = nil) {
+  public mutating func finishMeans(weights: [Int32]? = nil) {
     totals.removeAll(keepingCapacity: true)
     totals.append(contentsOf: repeatElement(0, count: layout.rows))
     for (token, row) in rowOf.enumerated() where row >= 0 { totals[Int(row)] += weights?[token] ?? 1 }
@@ -54,7 +53,7 @@ struct RowGroups {
   }
 
   /// The first member of a row alone gives its value.
-  mutating func finishFirsts() {
+  public mutating func finishFirsts() {
     var next: Int32 = 0
     for token in shares.indices where rowOf[token] >= 0 {
       let isFirst = rowOf[token] == next
@@ -63,19 +62,24 @@ struct RowGroups {
     }
   }
 
-  func reduce(_ tokens: borrowing TokenBatch) throws(CrosspointError) -> TokenRows {
+  /// `[T × d]` → `[R × d]`.
+  /// - Throws: `invalidArgument` if the batch has another number of rows than members were added; so do the other three.
+  public func reduce(_ tokens: borrowing TokenBatch) throws(CrosspointError) -> TokenRows {
     try TokenRows(tokens: sum(tokens, by: rowOf, shares), layout: layout)
   }
 
-  func expand(_ outputs: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
+  /// `[R × d]` → `[T × d]`: to each the output it reads, −0 where it reads none.
+  public func expand(_ outputs: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
     try spread(outputs, by: sourceOf, shares: nil)
   }
 
-  func expandBackward(_ dy: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
+  /// The adjoint of ``expand(_:)``.
+  public func expandBackward(_ dy: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
     try sum(dy, by: sourceOf, nil)
   }
 
-  func reduceBackward(_ dRows: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
+  /// The adjoint of ``reduce(_:)``.
+  public func reduceBackward(_ dRows: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
     try spread(dRows, by: rowOf, shares: shares)
   }
 

@@ -17,12 +17,12 @@ import CrosspointTokens
 /// The idea of a threshold learned from data, so that each input keeps as many tokens as it needs, is DyMU's (arXiv
 /// 2504.17040), which merges along a bipartite matching; the greedy order, the causal form and the running quantile are
 /// ours. Which rows merge is a constant of the backward pass.
-public final class TokenMerging: TokenStage {
+public final class TokenMerging: GroupingStage {
   public let name: String
   public let options: MergingOptions
   /// τ: cosines from here on merge.
   public private(set) var threshold: Double
-  private var groups = RowGroups()
+  public private(set) var groups = RowGroups()
   /// Rows seen in training since the last step, and those of them merged away.
   private var (seen, merged) = (0, 0)
   /// `[T]`: 1/‖x‖, 0 for a row of zeros.
@@ -58,9 +58,6 @@ public final class TokenMerging: TokenStage {
   public var isCausal: Bool { options.isCausal }
   public var configuration: String { "\(name):\(options)" }
 
-  /// `[T]`: the row that each token of the last batch was merged into; −1 for padding.
-  public var rowOfToken: [Int32] { groups.rowOf }
-
   public func reduce(
     _ tokens: borrowing TokenBatch, _ layout: RowLayout, _ context: StageContext
   ) throws(CrosspointError) -> TokenRows {
@@ -88,20 +85,6 @@ public final class TokenMerging: TokenStage {
       merged += live - groups.layout.rows
     }
     return try groups.reduce(tokens)
-  }
-
-  public func expand(_ outputs: consuming TokenBatch) throws(CrosspointError) -> TokenBatch {
-    try groups.expand(outputs)
-  }
-
-  public func expandBackward(_ dy: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
-    try groups.expandBackward(dy)
-  }
-
-  public func reduceBackward(
-    _ dRows: borrowing TokenBatch, tokens: borrowing TokenBatch, auxiliaryScale: Float
-  ) throws(CrosspointError) -> TokenBatch {
-    try groups.reduceBackward(dRows)
   }
 
   /// Moves τ by what all ranks merged since the last step; a given threshold stays.

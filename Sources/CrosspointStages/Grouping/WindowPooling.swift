@@ -12,7 +12,7 @@ import CrosspointTokens
 ///
 /// A mean shows each token its successors in the window, so the stage is not causal, unless the outputs are shifted: then
 /// the tokens of a window get the output of the window before, and those of the first one none.
-public final class WindowPooling: TokenStage {
+public final class WindowPooling: GroupingStage {
   /// Which granularity a batch gets.
   public enum Choice: Sendable, Hashable {
     case fixed(Int)
@@ -22,29 +22,28 @@ public final class WindowPooling: TokenStage {
 
   public let name: String
   public let choice: Choice
+  /// All windows that this stage may use.
+  public let granularities: [Int]
   /// Whether outputs go to the next window. It changes the model, and makes the stage causal.
   public let isShifted: Bool
   /// Window size of the last batch.
   public private(set) var granularity = 1
   private var wanted: Int?
-  private var groups = RowGroups()
+  public private(set) var groups = RowGroups()
 
   /// - Throws: `invalidArgument` for a window below one, or none at all.
   public init(_ choice: Choice, isShifted: Bool = false, name: String = "pooling") throws(CrosspointError) {
     self.name = name
     self.choice = choice
     self.isShifted = isShifted
+    granularities =
+      switch choice {
+      case .fixed(let window): [window]
+      case .sampled(let windows, _): windows
+      }
     guard !granularities.isEmpty else { throw invalid("granularities", "none are given") }
     for window in granularities where window < 1 {
       throw invalid("granularities", "a window of \(window) rows; it must be at least one")
-    }
-  }
-
-  /// All windows that this stage may use.
-  public var granularities: [Int] {
-    switch choice {
-    case .fixed(let window): [window]
-    case .sampled(let windows, _): windows
     }
   }
 
@@ -55,9 +54,6 @@ public final class WindowPooling: TokenStage {
     let draw = if case .sampled(_, let seed) = choice { ",seed=\(seed)" } else { "" }
     return "\(name):windows=\(windows)\(draw)\(isShifted ? ",shifted" : "")"
   }
-
-  /// `[T]`: the row that each token of the last batch was pooled into; −1 for padding.
-  public var rowOfToken: [Int32] { groups.rowOf }
 
   /// Uses one of ``granularities`` for all batches that follow, in training and evaluation: for every scale in each step,
   /// or to evaluate at each. `nil` goes back to ``choice``.
@@ -98,20 +94,6 @@ public final class WindowPooling: TokenStage {
     // What a row stands for may include later tokens: a causal mean must not see it.
     groups.finishMeans(weights: isShifted ? nil : layout.tokensPerRow)
     return try groups.reduce(tokens)
-  }
-
-  public func expand(_ outputs: consuming TokenBatch) throws(CrosspointError) -> TokenBatch {
-    try groups.expand(outputs)
-  }
-
-  public func expandBackward(_ dy: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
-    try groups.expandBackward(dy)
-  }
-
-  public func reduceBackward(
-    _ dRows: borrowing TokenBatch, tokens: borrowing TokenBatch, auxiliaryScale: Float
-  ) throws(CrosspointError) -> TokenBatch {
-    try groups.reduceBackward(dRows)
   }
 
   private func draw(_ context: StageContext) -> Int {
