@@ -87,7 +87,8 @@ extension RowCodec {
       }
       rows += group.rows
       raw += group.rows * header.format.rowBytes(hidden: hidden)
-      if group.centred { raw += header.format.meanBytes(hidden: hidden) }
+      let hasChannels = header.format.kind == .zipCache && group.rows > 0
+      if group.centred || hasChannels { raw += header.format.meanBytes(hidden: hidden) }
     }
     if header.signed {
       guard header.format.kind == .rotated, rows > 0 else {
@@ -138,6 +139,11 @@ extension RowCodec {
       case .fp16: forEachRow { row, bytes in kernels.fp16_decode(row, bytes, hidden, 1) }
       case .fp8: forEachRow(decodeFP8)
       case .int8, .int4: forEachRow { row, bytes in decodeUniform(row, bytes, bits: format.bits) }
+      case .zipCache:
+        guard group.rows > 0 else { break }
+        let channels = decodeChannels(body + offset)
+        offset += format.meanBytes(hidden: hidden)
+        forEachRow { row, bytes in decodeSeparated(row, bytes, channels: channels, bits: format.bits) }
       case .rotated:
         var mean: UnsafePointer<Float>?
         if FrameHeader.group(index, of: frame).centred {

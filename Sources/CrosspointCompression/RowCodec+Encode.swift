@@ -143,6 +143,13 @@ extension RowCodec {
     case .fp8: try forEachRow { out, row in encodeFP8(out, row, key: rounding.nextDither()) }
     case .int8, .int4:
       try forEachRow { out, row in encodeUniform(out, row, bits: format.bits, key: rounding.nextDither()) }
+    case .zipCache:
+      guard group.rows > 0 else { break }
+      let channels = encodeChannels(of: group, into: body + end)
+      end += format.meanBytes(hidden: hidden)
+      try forEachRow { out, row in
+        encodeSeparated(out, row, channels: channels, bits: format.bits, key: rounding.nextDither())
+      }
     case .rotated:
       let book = Codebook.ofBits[format.bits - 1]
       let mean = encodeMean(of: group, into: body + end)

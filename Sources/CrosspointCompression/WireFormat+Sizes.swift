@@ -15,13 +15,13 @@ extension WireFormat {
     case .fp32: 4 * hidden
     case .bf16, .fp16: 2 * hidden
     case .fp8: hidden + 2 * ((hidden + Self.fp8Block - 1) / Self.fp8Block)
-    case .int8, .int4: 4 + Self.packedBytes(hidden, bits: bits)
+    case .int8, .int4, .zipCache: 4 + Self.packedBytes(hidden, bits: bits)
     case .rotated: 2 + Self.packedBytes(hidden, bits: bits)
     }
   }
 
-  /// Bytes of a group's mean row.
-  func meanBytes(hidden: Int) -> Int { kind == .rotated ? 2 * hidden : 0 }
+  /// Bytes of a group's mean row, or of its channels' scales.
+  func meanBytes(hidden: Int) -> Int { kind == .rotated || kind == .zipCache ? 2 * hidden : 0 }
 
   /// Width of the elements whose bytes are worth sorting into planes.
   var planes: Int {

@@ -1,11 +1,13 @@
 /// How a row becomes bytes on the wire.
 ///
-/// Its text is that of `--wire`: `fp32`, `bf16`, `fp16`, `fp8`, `int8`, `int4`, `rotated:1` … `rotated:8`.
+/// Its text is that of `--wire`: `fp32`, `bf16`, `fp16`, `fp8`, `int8`, `int4`, `rotated:1` … `rotated:8`,
+/// `zipcache:8`, `zipcache:4`.
 /// What each costs and gives is in docs/wire-format.md.
 public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
   enum Kind: UInt8, Sendable {
     case fp32 = 1
     case bf16, fp16, fp8, int8, int4, rotated
+    case zipCache = 9
   }
 
   let kind: Kind
@@ -35,13 +37,27 @@ public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
     return WireFormat(.rotated, bits: bits)
   }
 
+  /// Channel-separable tokenwise: elements over √(largest magnitude of their channel in the group), then `bits` (8 or 4)
+  /// bits of even steps between a row's smallest and largest. Source: ZipCache (arXiv 2405.14256), section 4.2.
+  public static func zipCache(bits: Int) -> WireFormat {
+    precondition(bits == 4 || bits == 8, "zipcache:\(bits): 4 or 8 bits")
+    return WireFormat(.zipCache, bits: bits)
+  }
+
   /// Every format there is.
-  public static let all: [WireFormat] = [.fp32, .bf16, .fp16, .fp8, .int8, .int4] + (1...8).map { .rotated(bits: $0) }
+  public static let all: [WireFormat] =
+    [.fp32, .bf16, .fp16, .fp8, .int8, .int4] + (1...8).map { .rotated(bits: $0) } + [8, 4].map { .zipCache(bits: $0) }
 
   /// Whether decoding gives back every bit.
   public var isLossless: Bool { self == .fp32 }
 
-  public var description: String { kind == .rotated ? "rotated:\(bits)" : "\(kind)" }
+  public var description: String {
+    switch kind {
+    case .rotated: "rotated:\(bits)"
+    case .zipCache: "zipcache:\(bits)"
+    default: "\(kind)"
+    }
+  }
 
   /// `nil` for a text that names no format.
   public init?(_ description: String) {

@@ -24,8 +24,8 @@ public final class DispatchHandle {
   /// The exchange that made it.
   let owner: ObjectIdentifier
   var stage = Stage.finished
-  /// What ``ExpertExchange/gradientSteps`` was at its combineBackward.
-  var gradientStep: UInt64 = 0
+  /// What ``ExpertExchange/gradientSteps`` was at its dispatch and, from then on, at its combineBackward.
+  var roundingStep: UInt64 = 0
   /// The routing that was carried out.
   var routing: Routing?
   /// Which row each routed pair became.

@@ -45,7 +45,9 @@ public struct ExchangeOptions: Hashable, Sendable {
   public var compression: Compression
   public var compensation: ResidualCompensation
   public var wire: Wire
-  /// How the two gradient transfers round. Only the senders act upon it.
+  /// How dispatch and combine round.
+  public var forwardRounding: Rounding
+  /// How the two gradient transfers round.
   public var gradientRounding: Rounding
   /// Whether what rounding took from the gradients of a step is added to those of the next, see ``GradientFeedback``.
   public var errorFeedback: Bool
@@ -58,12 +60,13 @@ public struct ExchangeOptions: Hashable, Sendable {
 
   public init(
     compression: Compression = .off, compensation: ResidualCompensation = .identity, wire: Wire = .init(.fp32),
-    gradientRounding: Rounding = .nearest, errorFeedback: Bool = false, packing: Packing = .none,
-    nonFinite: NonFinitePolicy = .error, capacityBytes: Int = .max, seed: UInt64 = 0
+    forwardRounding: Rounding = .nearest, gradientRounding: Rounding = .nearest, errorFeedback: Bool = false,
+    packing: Packing = .none, nonFinite: NonFinitePolicy = .error, capacityBytes: Int = .max, seed: UInt64 = 0
   ) {
     self.compression = compression
     self.compensation = compensation
     self.wire = wire
+    self.forwardRounding = forwardRounding
     self.gradientRounding = gradientRounding
     self.errorFeedback = errorFeedback
     self.packing = packing
@@ -84,6 +87,7 @@ public struct ExchangeOptions: Hashable, Sendable {
       ("compression", "\(compression)"), ("compensation", "\(compensation)"),
       ("wire-dispatch", "\(wire.dispatch)"), ("wire-combine", "\(wire.combine)"),
       ("wire-combine-backward", "\(wire.combineBackward)"), ("wire-dispatch-backward", "\(wire.dispatchBackward)"),
+      ("rounding-forward", forwardRounding.rawValue),
       ("rounding-gradient", gradientRounding.rawValue), ("error-feedback", "\(errorFeedback)"),
       ("packing", "\(packing)"), ("non-finite", nonFinite.rawValue), ("seed", "\(seed)"),
     ]

@@ -42,11 +42,11 @@ extension ExpertExchange {
     }
     statistics.seconds.cluster += watch.lap()
     let base = received?.base
-    if failure == nil { handle.gradientStep = gradientSteps }
+    if failure == nil { handle.roundingStep = gradientSteps }
     gradientSteps += 1
     try transfer.run(
       .combineBackward, format: options.wire.combineBackward, failure: failure,
-      gradients: coding(.combineBackward, handle),
+      coding: coding(.combineBackward, handle),
       sources: { peer, groups in sourceSideSources(peer, handle, handle.rowGradients.base, &groups) },
       targets: { peer, groups in expertSideTargets(peer, handle, base!, &groups) })
     feedback?.commit(.combineBackward)
@@ -80,7 +80,7 @@ extension ExpertExchange {
     let returnedBase = returned?.base
     try transfer.run(
       .dispatchBackward, format: options.wire.dispatchBackward, failure: failure,
-      checked: checked("rowGradient", rowGradient), gradients: coding(.dispatchBackward, handle),
+      checked: checked("rowGradient", rowGradient), coding: coding(.dispatchBackward, handle),
       sources: { peer, groups in expertSideSources(peer, handle, base, &groups) },
       targets: { peer, groups in sourceSideTargets(peer, handle, returnedBase!, &groups) })
     feedback?.commit(.dispatchBackward)

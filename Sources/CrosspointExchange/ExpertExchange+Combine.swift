@@ -30,6 +30,7 @@ extension ExpertExchange {
     let base = output.base
     try transfer.run(
       .combine, format: options.wire.combine, failure: failure, checked: checked("output", output),
+      coding: coding(.combine, handle),
       sources: { peer, groups in expertSideSources(peer, handle, base, &groups) },
       targets: { peer, groups in sourceSideTargets(peer, handle, handle.outputs.base, &groups) })
     handle.stage = .combined

@@ -16,6 +16,7 @@ extension ExpertExchange {
   /// - Source: LSH-MoE, Algorithm 1, steps 1 to 4 (arXiv 2411.08446).
   public func dispatch(_ tokens: borrowing TokenBatch, _ routing: Routing) throws(CrosspointError) -> DispatchHandle {
     let handle = vacantHandle()
+    handle.roundingStep = gradientSteps
     var failure = problem(tokens: tokens, routing: routing)
     if failure == nil {
       do throws(CrosspointError) { try plan(handle, tokens, routing) } catch { failure = error }
@@ -23,7 +24,7 @@ extension ExpertExchange {
     let base = tokens.base
     try transfer.run(
       .dispatch, format: options.wire.dispatch, failure: failure,
-      checked: clusterer == nil ? checked("tokens", tokens) : nil,
+      checked: clusterer == nil ? checked("tokens", tokens) : nil, coding: coding(.dispatch, handle),
       sources: { peer, groups in
         for expert in expertsOf(peer) { groups.append(dispatchSource(expert, handle, base)) }
       },

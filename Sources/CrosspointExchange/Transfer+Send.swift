@@ -7,7 +7,7 @@ extension Transfer {
   /// Encodes one frame per other rank that gets rows: headers into the announcements, bodies side by side in one buffer,
   /// except those that can be sent from where their rows lie.
   func encode(
-    _ kind: LayerStatistics.TransferKind, _ format: WireFormat, _ gradients: GradientCoding?, _ requiringFinite: Bool,
+    _ kind: LayerStatistics.TransferKind, _ format: WireFormat, _ coding: TransferCoding, _ requiringFinite: Bool,
     _ collectSources: (Int, inout [RowSource]) -> Void
   ) throws(CrosspointError) -> BufferPool.Buffer {
     clearOutgoing()
@@ -34,7 +34,7 @@ extension Transfer {
         } else {
           let room = UnsafeMutableRawBufferPointer(start: bodies.base + offset, count: capacity - offset)
           let size = try encode(
-            kind, format, gradients, requiringFinite, peer: peer, header: header,
+            kind, format, coding, requiringFinite, peer: peer, header: header,
             body: room)
           bodyBytes[peer] = size
           outgoing[blocks] = UnsafeRawBufferPointer(start: room.baseAddress, count: size)
@@ -58,11 +58,11 @@ extension Transfer {
 
   /// Encodes the gathered sources for a peer; returns the size of the body.
   private func encode(
-    _ kind: LayerStatistics.TransferKind, _ format: WireFormat, _ gradients: GradientCoding?, _ requiringFinite: Bool,
+    _ kind: LayerStatistics.TransferKind, _ format: WireFormat, _ coding: TransferCoding, _ requiringFinite: Bool,
     peer: Int, header: UnsafeMutableRawBufferPointer, body: UnsafeMutableRawBufferPointer
   ) throws(CrosspointError) -> Int {
-    let rounding = gradients?.rounding.keyed(by: UInt64(peer)) ?? .nearest
-    guard let feedback = gradients?.feedback, !format.isLossless else {
+    let rounding = coding.rounding.keyed(by: UInt64(peer))
+    guard let feedback = coding.feedback, !format.isLossless else {
       return try codec.encode(
         sources, as: format, packing: packing, rounding: rounding, requiringFinite: requiringFinite, header: header,
         body: body)

@@ -5,7 +5,7 @@ import CrosspointTokens
 
 /// Moves groups of rows between all ranks: announce, agree, move, agree.
 ///
-/// Every transfer of a training step is one ``run(_:format:failure:checked:gradients:sources:sized:targets:)``:
+/// Every transfer of a training step is one ``run(_:format:failure:checked:coding:sources:sized:targets:)``:
 /// 1. encode one frame per other rank;
 /// 2. announce step, sizes, row counts and the frame's header to every rank;
 /// 3. check the announcements, allocate, copy the rows that stay on this rank (never coded), and agree that every rank is
@@ -96,13 +96,13 @@ final class Transfer {
   ///   - failure: what already went wrong on this rank; it is thrown on every rank.
   ///   - checked: the batch that the rows come from, if they must be finite; each row is looked at just before it is read
   ///     for the transfer.
-  ///   - gradients: how gradients are rounded, and what coding took from earlier ones.
+  ///   - coding: how rows are rounded, and what coding took from earlier ones.
   ///   - sources: appends the groups of rows for a peer.
   ///   - sized: called once every peer's row counts are known (`rows(source, group)`), before ``targets`` is asked.
   ///   - targets: appends where a peer's groups of rows go.
   func run(
     _ kind: LayerStatistics.TransferKind, format: WireFormat, failure: CrosspointError?, checked: CheckedBatch? = nil,
-    gradients: GradientCoding? = nil,
+    coding: TransferCoding,
     sources collectSources: (_ peer: Int, _ groups: inout [RowSource]) -> Void,
     sized: (_ rows: (_ source: Int, _ group: Int) -> Int) throws(CrosspointError) -> Void = {
       _ throws(CrosspointError) in
@@ -118,7 +118,7 @@ final class Transfer {
     defer { if let frames { pool.release(frames) } }
     if failure == nil {
       do throws(CrosspointError) {
-        frames = try encode(kind, format, gradients, checked != nil, collectSources)
+        frames = try encode(kind, format, coding, checked != nil, collectSources)
       } catch {
         failure = checked?.named(error, kind, rank: fabric.rank) ?? error
       }

@@ -7,7 +7,7 @@ import CrosspointExchange
 /// ```
 /// --compression off | lsh[:functions=Q,width=W,rounds=R,centred=true|false] | lsh-moe
 /// --compensation none|identity|scaled     --wire fp32|bf16|…     --wire-dispatch, --wire-combine, --wire-gradient
-/// --rounding-gradient nearest|stochastic|eden     --error-feedback
+/// --rounding-gradient, --rounding-forward nearest|stochastic|eden     --error-feedback
 /// ```
 public struct ExchangeArguments: ParsableArguments {
   @Option(
@@ -21,7 +21,9 @@ public struct ExchangeArguments: ParsableArguments {
   public var compensation = ResidualCompensation.identity
 
   @Option(
-    help: ArgumentHelp("Wire format of all four transfers.", valueName: "fp32|bf16|fp16|fp8|int8|int4|rotated:BITS"))
+    help: ArgumentHelp(
+      "Wire format of all four transfers.",
+      valueName: "fp32|bf16|fp16|fp8|int8|int4|rotated:BITS|zipcache:BITS"))
   public var wire = WireFormat.fp32
 
   @Option(help: ArgumentHelp("Wire format of dispatch, instead of --wire.", valueName: "format"))
@@ -41,6 +43,9 @@ public struct ExchangeArguments: ParsableArguments {
 
   @Option(help: ArgumentHelp("Rounding of both gradient transfers.", valueName: "nearest|stochastic|eden"))
   public var roundingGradient = Rounding.nearest
+
+  @Option(help: ArgumentHelp("Rounding of dispatch and combine.", valueName: "nearest|stochastic|eden"))
+  public var roundingForward = Rounding.nearest
 
   @Flag(help: "Add what coding took from a step's gradients to the next step's.")
   public var errorFeedback = false
@@ -65,7 +70,7 @@ public struct ExchangeArguments: ParsableArguments {
     if let wireCombineBackward { formats.combineBackward = wireCombineBackward }
     if let wireDispatchBackward { formats.dispatchBackward = wireDispatchBackward }
     return ExchangeOptions(
-      compression: compression, compensation: compensation, wire: formats, gradientRounding: roundingGradient,
-      errorFeedback: errorFeedback, packing: packing, seed: seed)
+      compression: compression, compensation: compensation, wire: formats, forwardRounding: roundingForward,
+      gradientRounding: roundingGradient, errorFeedback: errorFeedback, packing: packing, seed: seed)
   }
 }

@@ -85,6 +85,23 @@ import Testing
     }
   }
 
+  @Test func channels() {
+    for n in Self.lengths {
+      let (x, y) = (randomPatterns(n, seed: UInt64(n)) + [0], randomFloats(n, seed: 3) + [0])
+      let most = randomFloats(n, seed: 4).map { abs($0) } + [0]
+      expectFloats(n, "multiply \(n)") { $0.multiply($1, y, most, n) }
+      expectFloats(n, "magnitudes \(n)") { kernels, out in
+        out.update(from: most, count: n)
+        kernels.fold_magnitudes(out, x, n)
+      }
+      for variant in Self.variants {
+        var folded = most
+        variant.fold_magnitudes(&folded, x, n)
+        for i in 0..<n { #expect(x[i].isNaN ? folded[i].isNaN : folded[i] == max(most[i], abs(x[i]))) }
+      }
+    }
+  }
+
   @Test func extremes() {
     for n in Self.lengths where n > 0 {
       let x = randomFloats(n, seed: UInt64(n))

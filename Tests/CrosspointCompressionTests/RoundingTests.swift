@@ -6,7 +6,8 @@ import Testing
 @testable import CrosspointCompression
 
 @Suite struct RoundingTests {
-  static let stochastic: [WireFormat] = [.fp8, .int8, .int4] + [1, 2, 3, 4, 5, 8].map { .rotated(bits: $0) }
+  static let stochastic: [WireFormat] =
+    [.fp8, .int8, .int4, .zipCache(bits: 4)] + [1, 2, 3, 4, 5, 8].map { .rotated(bits: $0) }
 
   /// Rows of one group each, so that no mean is taken off them.
   private func transport(

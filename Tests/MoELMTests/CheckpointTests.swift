@@ -39,7 +39,7 @@ import Testing
     let folder = try TemporaryFolder()
     var options = tinyOptions()
     options.exchange = ExchangeOptions(
-      wire: .init(.rotated(bits: 2)), gradientRounding: .stochastic, errorFeedback: true)
+      wire: .init(.rotated(bits: 2)), forwardRounding: .eden, gradientRounding: .stochastic, errorFeedback: true)
     let straight = try train(options, ranks: 2, until: 6)
     _ = try train(options, ranks: 2, until: 3, to: folder.file("c"))
     #expect(try train(options, ranks: 2, from: folder.file("c"), until: 6) == straight)

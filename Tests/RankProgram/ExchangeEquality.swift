@@ -68,7 +68,8 @@ private let equalityOptions: [ExchangeOptions] = [
   ExchangeOptions(compression: .crossPolytope(.init(functions: 2, width: 8)), compensation: .scaled),
   ExchangeOptions(compression: .lshMoE, compensation: .none, wire: .init(.rotated(bits: 4))),
   ExchangeOptions(wire: .init(.rotated(bits: 2)), gradientRounding: .stochastic, errorFeedback: true),
-  ExchangeOptions(wire: .init(.rotated(bits: 1)), gradientRounding: .eden),
+  ExchangeOptions(wire: .init(.zipCache(bits: 4)), forwardRounding: .stochastic),
+  ExchangeOptions(wire: .init(.rotated(bits: 1)), forwardRounding: .eden, gradientRounding: .eden),
 ]
 
 private func equalityStep(

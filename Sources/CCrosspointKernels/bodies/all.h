@@ -8,5 +8,6 @@
 #include "codec_floats.h"
 #include "codec_bits.h"
 #include "codec_dither.h"
+#include "codec_channels.h"
 #include "codec_planes.h"
 #include "table.h"

@@ -33,6 +33,8 @@ const xp_kernels VARIANT_TABLE = {
     .dither_levels = dither_levels,
     .dither_e4m3 = dither_e4m3,
     .flip_signs = flip_signs,
+    .fold_magnitudes = fold_magnitudes,
+    .multiply = multiply_rows,
     .plane_split = plane_split,
     .plane_merge = plane_merge,
 };

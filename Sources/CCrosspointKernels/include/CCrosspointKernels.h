@@ -73,6 +73,10 @@ typedef struct xp_kernels {
   void (*dither_e4m3)(float *out, const float *x, size_t n, float factor, uint64_t key);
   void (*flip_signs)(float *out, const float *x, size_t n, uint64_t key);  // random signs by the row's key; out may be x
 
+  // Scales per channel (codec_channels.h): most = max(most, |x|), NaN where any is NaN; out = x y, element by element.
+  void (*fold_magnitudes)(float *most, const float *x, size_t n);
+  void (*multiply)(float *out, const float *x, const float *y, size_t n);  // out may be x or y
+
   // Byte planes of n elements of width bytes (codec_planes.h).
   void (*plane_split)(void *out, const void *in, size_t n, size_t width, size_t plane);
   void (*plane_merge)(void *out, const void *in, size_t n, size_t width, size_t plane);
