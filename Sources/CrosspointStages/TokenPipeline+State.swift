@@ -43,8 +43,7 @@ extension TokenPipeline {
       }
   }
 
-  /// Continues from a ``state``, bit for bit. A state that is refused changes nothing in the stages before the one named,
-  /// unless those took theirs: start from a fresh pipeline then.
+  /// Continues from a ``state``, bit for bit. All of it is checked against the stages before any takes its part.
   /// - Throws: `checkpointMismatch` naming the first stage that is another one there.
   public func restore(_ state: [UInt64]) throws(CrosspointError) {
     func mismatch(_ argument: String, _ message: String) -> CrosspointError {
