@@ -35,10 +35,6 @@ static void centroids(float *out, int32_t *counts, size_t buckets, const float *
   for (size_t i = 0; i < count; i++) {
     const float *row = x + (size_t)rows[i] * n;
     float *mean = out + (size_t)bucket_of[i] * n;
-    if (i + 1 < count) {
-      const float *next = x + (size_t)rows[i + 1] * n;
-      for (size_t k = 0; k < n; k += LANES) __builtin_prefetch(next + k);
-    }
     if (counts[bucket_of[i]]++ == 0) __builtin_memcpy(mean, row, n * sizeof *row);
     else axpy(mean, 1, row, n);
   }
