@@ -4,10 +4,12 @@ order, and reports the mean difference in held-out bits per byte with its 95 % i
 
   benchmarks/training_study.py                          # the whole table: 5 seeds, 4 ranks (half an hour on 2 cores)
   benchmarks/training_study.py --seeds 2 --steps 200    # a quick look
+  benchmarks/training_study.py --study stages           # deletion, pruning, and everything together
   benchmarks/training_study.py --scheme 'bf16=--wire bf16' --scheme 'lsh=--compression lsh --wire bf16'
 
-Runs that are already in the results folder are not repeated: an interrupted study goes on where it stopped.
-Writes study.json, study.md (the table) and study.svg (both loss curves against steps and against bytes).
+A study is a list of schemes, a scheme a name and options of moe-lm. Runs that are already in the results folder are not
+repeated: an interrupted study goes on where it stopped. Writes study.json, study.md (the tables) and study.svg (both loss
+curves against steps and against bytes).
 Needs: a release build (launch/setup, swift build -c release), python3; matplotlib for the picture.
 """
 import argparse
@@ -22,11 +24,27 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BASELINE = ("off", "--compression off --wire fp32")
-DEFAULT_SCHEMES = [
-    ("lsh-moe", "--compression lsh-moe --compensation identity --wire bf16"),
-    ("crosspoint", "--compression lsh:rate=0.145,refinements=2 --compensation lowrank:16 --wire bf16"),
-    ("codes", "--wire rotated:4"),
-]
+STUDIES = {
+    "compression": {
+        "schemes": [
+            ("lsh-moe", "--compression lsh-moe --compensation identity --wire bf16"),
+            ("crosspoint", "--compression lsh:rate=0.145,refinements=2 --compensation lowrank:16 --wire bf16"),
+            ("codes", "--wire rotated:4"),
+        ],
+    },
+    "stages": {
+        "schemes": [
+            ("gate", "--deletion-rate 0.5"),
+            ("random", "--deletion-rate 0.5 --deletion random"),
+            ("fixed", "--deletion-rate 0.5 --deletion fixed"),
+            ("pruning", "--prune auto --prune-share 0.52"),
+            ("together", "--deletion-rate 0.5 --prune auto --compression lsh:rate=0.25,refinements=2 "
+                         "--compensation lowrank:16 --wire rotated:4"),
+        ],
+        # Schemes held against each other beside off: how they differ, and how much of the second's loss the first saves.
+        "comparisons": [("gate", "random"), ("gate", "fixed")],
+    },
+}
 MODEL = "--width 64 --expert-width 256 --heads 2"
 
 
@@ -57,10 +75,18 @@ def interval(values):
 
 
 def train(folder, name, scheme, seed, arguments):
-    """One run, or its summary if it is already there."""
+    """One run, or its summary if it is already there and of the same options."""
     summary = folder / f"{name}-seed{seed}.summary.json"
     metrics = folder / f"{name}-seed{seed}.metrics.jsonl"
+    options = folder / f"{name}-seed{seed}.options"
+    wanted = f"{arguments.steps} steps, {arguments.ranks} ranks, {arguments.model} {scheme} {arguments.data or ''}\n"
+    if summary.exists():
+        if json.loads(summary.read_text())["interrupted"]:
+            summary.unlink()
+        elif not options.exists() or options.read_text() != wanted:
+            sys.exit(f"{summary} is of other options than {wanted.strip()!r}: remove it or use another --out")
     if not summary.exists():
+        options.write_text(wanted)
         metrics.unlink(missing_ok=True)
         command = [
             str(ROOT / "launch" / "mpirun"), "-n", str(arguments.ranks), str(arguments.binary), "train",
@@ -79,8 +105,8 @@ def train(folder, name, scheme, seed, arguments):
         print(f"  {json.loads(summary.read_text())['valBitsPerByte']:.4f} bits per byte, "
               f"{time.monotonic() - started:.0f} s", flush=True)
     result = json.loads(summary.read_text())
-    if result["steps"] != arguments.steps:
-        sys.exit(f"{summary} is of {result['steps']} steps, not {arguments.steps}: remove it or use --out")
+    if result["interrupted"]:
+        sys.exit(f"{name} seed {seed} was interrupted after {result['steps']} steps; run the study again")
     return result, metrics
 
 
@@ -100,18 +126,43 @@ def row(name, results, baseline):
         "rowsSentFraction": statistics.mean(r["rowsSentFractionLastQuarter"] for r in last),
         "wireFraction": statistics.mean(r["wireFractionLastQuarter"] for r in last),
         "stepSeconds": statistics.mean(r["stepSeconds"] for r in last),
+        "stageShare": statistics.mean(r["stageSeconds"] / r["stepSeconds"] for r in last),
     }
 
 
+def comparison(name, other, results):
+    """How one scheme does against another that is not the baseline, paired by seed."""
+    bits = {key: {seed: r["valBitsPerByte"] for seed, r in results[key].items()} for key in (name, other, BASELINE[0])}
+    mean, half = interval([100 * (bits[name][s] / bits[other][s] - 1) for s in bits[name]])
+    lost = [statistics.mean(bits[key].values()) - statistics.mean(bits[BASELINE[0]].values()) for key in (name, other)]
+    return {
+        "scheme": name,
+        "against": other,
+        "differencePercent": mean,
+        "intervalPercent": [mean - half, mean + half],
+        # Of what the other loses against the baseline; nothing to save where it loses nothing.
+        "gapClosed": 1 - lost[0] / lost[1] if lost[1] > 0 else None,
+    }
+
+
+def comparison_markdown(comparisons):
+    lines = ["| scheme | against | difference | 95 % interval | of the other's loss saved |", "|---|---|---|---|---|"]
+    for c in comparisons:
+        low, high = c["intervalPercent"]
+        saved = "–" if c["gapClosed"] is None else f"{100 * c['gapClosed']:.0f} %"
+        lines.append(f"| {c['scheme']} | {c['against']} | {c['differencePercent']:+.2f} % | {low:+.2f} … {high:+.2f} % | {saved} |")
+    return "\n".join(lines)
+
+
 def markdown(rows):
-    lines = ["| scheme | bits per byte | spread of seeds | difference | 95 % interval | rows sent | bytes / fp32 |",
-             "|---|---|---|---|---|---|---|"]
+    lines = ["| scheme | bits per byte | spread of seeds | difference | 95 % interval | rows sent | bytes / fp32 | time in stages |",
+             "|---|---|---|---|---|---|---|---|"]
     for r in rows:
         low, high = r["intervalPercent"]
         difference = "–" if r["scheme"] == BASELINE[0] else f"{r['differencePercent']:+.2f} %"
         bounds = "–" if r["scheme"] == BASELINE[0] else f"{low:+.2f} … {high:+.2f} %"
         lines.append(f"| {r['scheme']} | {r['valBitsPerByte']:.4f} | {r['spreadPercent']:.2f} % | {difference} | {bounds} "
-                     f"| {100 * r['rowsSentFraction']:.1f} % | {100 * r['wireFraction']:.2f} % |")
+                     f"| {100 * r['rowsSentFraction']:.1f} % | {100 * r['wireFraction']:.2f} % | {100 * r['stageShare']:.1f} % |")
     return "\n".join(lines)
 
 
@@ -121,17 +172,22 @@ def main():
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--ranks", type=int, default=4)
-    parser.add_argument("--scheme", action="append", metavar="NAME=OPTIONS", help="a scheme to hold against off; repeatable")
+    parser.add_argument("--study", choices=sorted(STUDIES), default="compression")
+    parser.add_argument("--scheme", action="append", metavar="NAME=OPTIONS",
+                        help="a scheme to hold against off instead of the study's; repeatable")
     parser.add_argument("--model", default=MODEL, help=f"options of moe-lm train, the same for every run (default: {MODEL})")
     parser.add_argument("--data", help="text to train on (default: the King James Bible)")
     parser.add_argument("--binary", default=ROOT / ".build" / "release" / "moe-lm", type=pathlib.Path)
-    parser.add_argument("--out", default=ROOT / "results" / "study", type=pathlib.Path)
+    parser.add_argument("--out", type=pathlib.Path, help="results folder (default: results/ and the study's name)")
     arguments = parser.parse_args()
     if not arguments.binary.exists():
         sys.exit(f"{arguments.binary} is missing: run `swift build -c release` first")
+    arguments.out = arguments.out or ROOT / "results" / ("schemes" if arguments.scheme else arguments.study)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    schemes = [tuple(s.split("=", 1)) for s in arguments.scheme] if arguments.scheme else DEFAULT_SCHEMES
-    schemes = [BASELINE] + schemes
+    study = STUDIES[arguments.study]
+    if arguments.scheme:
+        study = {"schemes": [tuple(s.split("=", 1)) for s in arguments.scheme]}
+    schemes = [BASELINE] + study["schemes"]
 
     results = {name: {} for name, _ in schemes}
     curves = []
@@ -140,10 +196,12 @@ def main():
             results[name][seed], metrics = train(arguments.out, name, options, seed, arguments)
             curves.append(f"{name}={metrics}")
     rows = [row(name, results[name], results[BASELINE[0]]) for name, _ in schemes]
-    (arguments.out / "study.json").write_text(json.dumps({"steps": arguments.steps, "ranks": arguments.ranks, "rows": rows},
-                                                        indent=2) + "\n")
-    (arguments.out / "study.md").write_text(markdown(rows) + "\n")
-    print(markdown(rows))
+    comparisons = [comparison(name, other, results) for name, other in study.get("comparisons", [])]
+    record = {"steps": arguments.steps, "ranks": arguments.ranks, "rows": rows, "comparisons": comparisons}
+    (arguments.out / "study.json").write_text(json.dumps(record, indent=2) + "\n")
+    tables = markdown(rows) + ("\n\n" + comparison_markdown(comparisons) if comparisons else "")
+    (arguments.out / "study.md").write_text(tables + "\n")
+    print(tables)
     subprocess.run([sys.executable, str(ROOT / "benchmarks" / "plot_training.py"), "--output",
                     str(arguments.out / "study.svg"), *curves], check=True)
 
