@@ -49,7 +49,10 @@ extension RowCodec {
     // Without rows there may be no memory.
     let start = body.baseAddress ?? base
     var checksum = FrameChecksum(of: start, lanes: lanes, kernels: kernels)
-    if header.packed {
+    if !header.format.hasFixedRows {
+      try Self.compare(header.bodyChecksum, checksum.finish(body.count))
+      try decodeEntropy(body, of: base, into: groups)
+    } else if header.packed {
       try Self.compare(header.bodyChecksum, checksum.finish(body.count))
       let buffer = try pool.lease(bytes: 2 * rawBytes)
       defer { pool.release(buffer) }
@@ -82,7 +85,7 @@ extension RowCodec {
       guard group.rows == target.rows else {
         throw .corrupt("rows", "group \(index) has \(group.rows); expected \(target.rows)")
       }
-      guard !group.centred || (header.format.kind == .rotated && group.rows > 0) else {
+      guard !group.centred || (header.format.centres && group.rows > 0) else {
         throw .corrupt("flags", "group \(index) of \(group.rows) rows as \(header.format) cannot be centred")
       }
       rows += group.rows
@@ -97,6 +100,13 @@ extension RowCodec {
       raw += WireFormat.signKeyBytes
     }
     guard header.rows == rows else { throw .corrupt("rows", "\(header.rows) in all; the groups hold \(rows)") }
+    if !header.format.hasFixedRows {
+      let most = maximumBodyBytes(header.format, rows: rows, groups: groups.count)
+      guard !header.packed, header.rawBytes <= most else {
+        throw .corrupt("raw body bytes", "\(header.rawBytes); \(rows) rows as \(header.format) take at most \(most)")
+      }
+      raw = Int(header.rawBytes)
+    }
     guard header.rawBytes == raw else {
       throw .corrupt("raw body bytes", "\(header.rawBytes); \(rows) rows as \(header.format) take \(raw)")
     }
@@ -153,6 +163,7 @@ extension RowCodec {
         }
         let book = Codebook.ofBits[format.bits - 1]
         forEachRow { row, bytes in decodeRotated(row, bytes, mean: mean, book: book, signs: keys?.nextKey()) }
+      case .entropy: preconditionFailure("rows of no fixed size")
       }
     }
   }

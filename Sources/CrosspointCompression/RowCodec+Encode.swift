@@ -53,11 +53,16 @@ extension RowCodec {
       start.put(rounding.key, at: 0)
       end = WireFormat.signKeyBytes
     }
-    for (index, group) in groups.enumerated() {
-      let centred = try encode(
-        group, as: format, rounding: &rounding, requiringFinite: requiringFinite, body: start, end: &end,
-        checksum: &checksum)
-      FrameHeader.setGroup(index, rows: group.rows, centred: centred, in: base)
+    if format.hasFixedRows {
+      for (index, group) in groups.enumerated() {
+        let centred = try encode(
+          group, as: format, rounding: &rounding, requiringFinite: requiringFinite, body: start, end: &end,
+          checksum: &checksum)
+        FrameHeader.setGroup(index, rows: group.rows, centred: centred, in: base)
+      }
+    } else {
+      end = try encodeEntropy(
+        groups, rows: rows, rate: format.rate, requiringFinite: requiringFinite, header: base, body: start)
     }
     var sum = checksum.finish(end)
     let packedBytes = try pack(start, end, format: format, packing: packing)
@@ -156,6 +161,7 @@ extension RowCodec {
       if mean != nil { end += format.meanBytes(hidden: hidden) }
       try forEachRow { out, row in encodeRotated(out, row, mean: mean, book: book, &rounding) }
       return mean != nil
+    case .entropy: preconditionFailure("rows of no fixed size")
     }
     return false
   }

@@ -23,7 +23,9 @@ extension RowCodec {
   func pack(
     _ body: UnsafeMutableRawPointer, _ rawBytes: Int, format: WireFormat, packing: Packing
   ) throws(CrosspointError) -> Int? {
-    guard packing != .none, rawBytes > 8 * format.planes, packing == .zstd || rawBytes >= Self.worthPacking else {
+    guard packing != .none, format.hasFixedRows, rawBytes > 8 * format.planes,
+      packing == .zstd || rawBytes >= Self.worthPacking
+    else {
       return nil
     }
     let planes = format.planes

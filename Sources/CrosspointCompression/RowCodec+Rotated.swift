@@ -109,7 +109,7 @@ extension RowCodec {
   }
 
   /// √(mean x²); NaN when an element is NaN or infinite. Rows whose squares leave the range of a float are brought to one.
-  private func rootMeanSquare(_ row: UnsafeMutablePointer<Float>, energy: Float) -> Float {
+  func rootMeanSquare(_ row: UnsafeMutablePointer<Float>, energy: Float) -> Float {
     if energy.isFinite, energy > 1e-30 { return (energy / Float(hidden)).squareRoot() }
     let most = kernels.largest_magnitude(row, hidden)
     guard most.isFinite else { return .nan }

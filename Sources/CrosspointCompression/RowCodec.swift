@@ -73,7 +73,6 @@ public final class RowCodec {
 
   /// The same without the header.
   package func maximumBodyBytes(_ format: WireFormat, rows: Int, groups: Int) -> Int {
-    rows * format.rowBytes(hidden: hidden) + min(rows, groups) * format.meanBytes(hidden: hidden)
-      + (format.kind == .rotated ? WireFormat.signKeyBytes : 0)
+    format.maximumBodyBytes(rows: rows, groups: groups, hidden: hidden)
   }
 }

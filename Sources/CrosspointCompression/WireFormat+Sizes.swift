@@ -9,7 +9,7 @@ extension WireFormat {
   /// Bytes of `n` codes packed by the bit kernels.
   static func packedBytes(_ n: Int, bits: Int) -> Int { bits * ((n + 7) / 8) }
 
-  /// Bytes of one row.
+  /// Bytes of one row of the formats whose rows all take the same; of the others, 0.
   func rowBytes(hidden: Int) -> Int {
     switch kind {
     case .fp32: 4 * hidden
@@ -17,7 +17,21 @@ extension WireFormat {
     case .fp8: hidden + 2 * ((hidden + Self.fp8Block - 1) / Self.fp8Block)
     case .int8, .int4, .zipCache: 4 + Self.packedBytes(hidden, bits: bits)
     case .rotated: 2 + Self.packedBytes(hidden, bits: bits)
+    case .entropy: 0
     }
+  }
+
+  /// Whether the sizes of rows follow from their number alone.
+  var hasFixedRows: Bool { kind != .entropy }
+
+  /// Whether groups may be sent without their mean row.
+  var centres: Bool { kind == .rotated || kind == .entropy }
+
+  /// Upper bound of the bytes of a body.
+  func maximumBodyBytes(rows: Int, groups: Int, hidden: Int) -> Int {
+    guard hasFixedRows else { return EntropyBody.maximumBytes(rows: rows, groups: groups, hidden: hidden) }
+    return rows * rowBytes(hidden: hidden) + min(rows, groups) * meanBytes(hidden: hidden)
+      + (kind == .rotated ? Self.signKeyBytes : 0)
   }
 
   /// Bytes of a group's mean row, or of its channels' scales.

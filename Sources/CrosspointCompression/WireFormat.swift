@@ -1,22 +1,25 @@
 /// How a row becomes bytes on the wire.
 ///
 /// Its text is that of `--wire`: `fp32`, `bf16`, `fp16`, `fp8`, `int8`, `int4`, `rotated:1` … `rotated:8`,
-/// `zipcache:8`, `zipcache:4`.
+/// `zipcache:8`, `zipcache:4`, `entropy:0.1` … `entropy:10`.
 /// What each costs and gives is in docs/wire-format.md.
 public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
   enum Kind: UInt8, Sendable {
     case fp32 = 1
-    case bf16, fp16, fp8, int8, int4, rotated
-    case zipCache = 9
+    case bf16, fp16, fp8, int8, int4, rotated, entropy
+    case zipCache
   }
 
   let kind: Kind
-  /// Bits per element, scales and means not counted.
+  /// Bits per element, scales and means not counted; of entropy-coded rows the next whole number of bits.
   public let bits: Int
+  /// Bits per element that entropy-coded rows may take, everything counted; 0 if it is not said. Else equal to ``bits``.
+  public let rate: Double
 
-  private init(_ kind: Kind, bits: Int) {
+  private init(_ kind: Kind, bits: Int, rate: Double? = nil) {
     self.kind = kind
     self.bits = bits
+    self.rate = rate ?? Double(bits)
   }
 
   /// The floats themselves: bitwise.
@@ -44,9 +47,23 @@ public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
     return WireFormat(.zipCache, bits: bits)
   }
 
-  /// Every format there is.
+  /// What ``entropy(bits:)`` takes.
+  public static let entropyRates = 0.1...10.0
+  /// Centred rows of one step size, each element coded by its entropy, with the step that makes a frame take at most
+  /// `bits` (0.1 to 10, fractions too) per element.
+  public static func entropy(bits: Double) -> WireFormat {
+    precondition(entropyRates.contains(bits), "entropy:\(bits): 0.1 to 10 bits")
+    return WireFormat(.entropy, bits: Int(bits.rounded(.up)), rate: bits)
+  }
+
+  /// Every format there is; of those by entropy one for each whole number of bits up to 4.
   public static let all: [WireFormat] =
-    [.fp32, .bf16, .fp16, .fp8, .int8, .int4] + (1...8).map { .rotated(bits: $0) } + [8, 4].map { .zipCache(bits: $0) }
+    fixed + (1...4).map { .entropy(bits: Double($0)) }
+
+  /// Those whose rows take a fixed number of bytes.
+  static let fixed: [WireFormat] =
+    [.fp32, .bf16, .fp16, .fp8, .int8, .int4] + (1...8).map { .rotated(bits: $0) }
+    + [8, 4].map { .zipCache(bits: $0) }
 
   /// Whether decoding gives back every bit.
   public var isLossless: Bool { self == .fp32 }
@@ -55,22 +72,33 @@ public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
     switch kind {
     case .rotated: "rotated:\(bits)"
     case .zipCache: "zipcache:\(bits)"
+    case .entropy: "entropy:" + (rate == rate.rounded() ? "\(Int(rate))" : "\(rate)")
     default: "\(kind)"
     }
   }
 
   /// `nil` for a text that names no format.
   public init?(_ description: String) {
-    guard let format = Self.all.first(where: { $0.description == description }) else { return nil }
+    if description.hasPrefix("entropy:") {
+      guard let rate = Double(description.dropFirst(8)), Self.entropyRates.contains(rate) else { return nil }
+      self = .entropy(bits: rate)
+      return
+    }
+    guard let format = Self.fixed.first(where: { $0.description == description }) else { return nil }
     self = format
   }
 
-  /// The number that stands for it in a frame: kind in the low byte, bits in the high one.
-  public var code: UInt16 { UInt16(kind.rawValue) | UInt16(bits) << 8 }
+  /// The number that stands for it in a frame: kind in the low byte, bits in the high one (0 for entropy-coded rows: how
+  /// many they take is the encoder's affair).
+  public var code: UInt16 { UInt16(kind.rawValue) | UInt16(kind == .entropy ? 0 : bits) << 8 }
 
   /// `nil` for a number that stands for no format.
   public init?(code: UInt16) {
-    guard let format = Self.all.first(where: { $0.code == code }) else { return nil }
+    if code == UInt16(Kind.entropy.rawValue) {
+      self.init(.entropy, bits: 0)
+      return
+    }
+    guard let format = Self.fixed.first(where: { $0.code == code }) else { return nil }
     self = format
   }
 }

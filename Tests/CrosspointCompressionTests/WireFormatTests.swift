@@ -11,10 +11,16 @@ import Testing
   @Test func textAndCodeNameEveryFormatUniquely() {
     for format in WireFormat.all {
       #expect(WireFormat(format.description) == format)
-      #expect(WireFormat(code: format.code) == format)
+      // What entropy-coded rows take is no part of their code.
+      let coded = WireFormat(code: format.code)
+      #expect(format.hasFixedRows ? coded == format : coded?.hasFixedRows == false)
     }
+    #expect(WireFormat("entropy:1.25") == .entropy(bits: 1.25) && WireFormat("entropy:1.25")?.bits == 2)
     #expect(WireFormat.all.map(\.description).contains("rotated:4"))
-    for text in ["", "fp64", "rotated", "rotated:0", "rotated:9", "rotated:", "bf16 "] {
+    for text in [
+      "", "fp64", "rotated", "rotated:0", "rotated:9", "rotated:", "bf16 ", "entropy:", "entropy:0", "entropy:10.5",
+      "entropy:nan",
+    ] {
       #expect(WireFormat(text) == nil, "\(text)")
     }
     #expect(WireFormat(code: 0) == nil && WireFormat(code: 0x0907) == nil)

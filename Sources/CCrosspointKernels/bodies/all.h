@@ -9,5 +9,6 @@
 #include "codec_bits.h"
 #include "codec_dither.h"
 #include "codec_channels.h"
+#include "codec_entropy.h"
 #include "codec_planes.h"
 #include "table.h"

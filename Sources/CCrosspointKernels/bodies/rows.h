@@ -67,6 +67,29 @@ static float squared_distance(const float *x, const float *c, size_t n) {
   return sum(total);
 }
 
+static void axpy_squares(float *out, float a, const float *x, size_t n) {
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    vf v = a * load(x + i);
+    store(out + i, load(out + i) + v * v);
+  }
+  for (; i < n; i++) out[i] = out[i] + (a * x[i]) * (a * x[i]);
+}
+
+static float weighted_squares(const float *x, const float *w, size_t n) {
+  vf total = {};
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    vf v = load(x + i) * load(w + i);
+    total += v * v;
+  }
+  if (i < n) {
+    vf v = load_tail(x + i, n - i) * load_tail(w + i, n - i);
+    total += v * v;
+  }
+  return sum(total);
+}
+
 // NaN and infinity are the values whose exponent bits are all ones.
 static size_t first_nonfinite(const float *x, size_t n) {
   const int32_t exponent = 0x7F800000;

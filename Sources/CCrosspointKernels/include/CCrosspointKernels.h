@@ -11,6 +11,31 @@
 
 typedef enum xp_variant { XP_SCALAR = 0, XP_AVX2 = 1, XP_AVX512 = 2, XP_NEON = 3 } xp_variant;
 
+// Plain bits under way (codec_entropy.h); eight bytes behind bits are written too.
+typedef struct xp_entropy_writer {
+  uint8_t *bits;
+  uint64_t buffer;
+  int32_t count;
+} xp_entropy_writer;
+
+// A body being read. Tables per context: 2048 slots with their tokens, 64 symbols (frequency, start << 16), 8 levels.
+typedef struct xp_entropy_decoder {
+  uint32_t states[8];
+  const uint8_t *words, *words_end;  // of the tokens
+  const uint8_t *bits, *bits_end;    // plain
+  uint64_t buffer;
+  int32_t count;
+  const uint8_t *slots;
+  const uint32_t *symbols;
+  const float *levels;
+  uint64_t overrun, beyond;  // words and bytes that were asked for and did not exist
+} xp_entropy_decoder;
+
+// Class of column + offset, kept in 0...last, shifted, counted from context first.
+typedef struct xp_entropy_scale {
+  int32_t offset, last, shift, first;
+} xp_entropy_scale;
+
 typedef struct xp_kernels {
   const char *name;
 
@@ -22,6 +47,8 @@ typedef struct xp_kernels {
   float (*dot)(const float *x, const float *y, size_t n);                                  // <x, y>
   float (*dot_difference)(const float *y, const float *x, const float *c, size_t n);       // <y, x - c>
   float (*squared_distance)(const float *x, const float *c, size_t n);                     // |x - c|^2
+  void (*axpy_squares)(float *out, float a, const float *x, size_t n);                     // out += (a x)^2
+  float (*weighted_squares)(const float *x, const float *w, size_t n);                     // |w x|^2
   size_t (*first_nonfinite)(const float *x, size_t n);                                     // index, or n if all are finite
 
   // The pseudo-rotation of one row (hadamard.h); out may be x. With p the largest power of two within n, signs holds for
@@ -76,6 +103,18 @@ typedef struct xp_kernels {
   // Scales per channel (codec_channels.h): most = max(most, |x|), NaN where any is NaN; out = x y, element by element.
   void (*fold_magnitudes)(float *most, const float *x, size_t n);
   void (*multiply)(float *out, const float *x, const float *y, size_t n);  // out may be x or y
+
+  // Integers as range-coded tokens and plain bits (codec_entropy.h). Per context: 64 counts; sums of 2 x (number, excess);
+  // 64 symbols. w NULL: counts and sums only. Encode writes backwards from end and returns the new one.
+  void (*entropy_contexts)(uint8_t *out, const uint8_t *columns, size_t n, const xp_entropy_scale *scale);
+  void (*entropy_quantise)(uint8_t *tokens, xp_entropy_writer *w, uint32_t *counts, float *sums, const float *y, size_t n,
+                           const uint8_t *contexts, const float *rounding, float inverse_step);
+  void (*entropy_tokens)(uint8_t *tokens, xp_entropy_writer *w, uint32_t *counts, const int32_t *values, size_t n,
+                         uint8_t context);
+  uint8_t *(*entropy_encode)(uint8_t *end, uint32_t *states, const uint8_t *tokens, size_t n, const uint8_t *contexts,
+                             uint8_t context, const uint32_t *symbols);
+  void (*entropy_decode)(float *out, size_t n, xp_entropy_decoder *d, const uint8_t *contexts, float step);
+  void (*entropy_decode_integers)(int32_t *out, size_t n, xp_entropy_decoder *d, uint8_t context);
 
   // Byte planes of n elements of width bytes (codec_planes.h).
   void (*plane_split)(void *out, const void *in, size_t n, size_t width, size_t plane);

@@ -1,0 +1,80 @@
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+/// What both ends know of an entropy-coded body: its fixed part, its contexts, and the step of a row
+/// (docs/wire-format.md).
+///
+/// All elements of a frame share one step, which is the best there is for the error of the whole; what differs between
+/// them, their spread, decides only how they are coded. The spread of an element is that of its column times that of its
+/// row, in classes of a quarter of an octave.
+struct EntropyBody {
+  /// Step, step of means, granularity, contexts, two reserved bytes, bytes of plain bits.
+  static let fixedBytes = 20
+  /// The state that every coder starts from and every decoder must end in.
+  static let state: UInt32 = 1 << 16
+  static let states = 8
+  static let finalBytes = 4 * states
+
+  /// Sums of all frequencies under a context.
+  static let total = 2048
+  /// Most tokens that a magnitude of 16 bits may be.
+  static let tokens = 60
+  /// Tokens of a table in memory.
+  static let stride = 64
+  static let plainTokens = 8
+
+  // Contexts.
+  static let columns: UInt8 = 0
+  static let rows: UInt8 = 1
+  static let means: UInt8 = 2
+  static let elements: UInt8 = 3
+
+  /// Classes of spread over step: 2^(−4) to 2^7 in quarter octaves, counted from 0.
+  static let lastClass: Int32 = 44
+  static let classOfOne: Int32 = 16
+  /// What shifts a class into its context when few elements share the tables: all classes one.
+  static let coarsest: UInt8 = 6
+  /// A row's class, relative to the frame, within which the frame's step holds.
+  private static let ordinaryRow: Int32 = 12
+  /// Row classes that say something else.
+  static let zeroRow: Int32 = 2000
+  static let notANumberRow: Int32 = 2001
+
+  var step: Float
+  let meanStep: Float
+  /// Right shift of classes.
+  let shift: UInt8
+
+  var contexts: Int { Int(Self.elements) + Int(Self.lastClass >> Int32(shift)) + 1 }
+
+  /// Fewer contexts where few elements would have to pay for their tables.
+  static func shift(elements: Int) -> UInt8 {
+    switch elements {
+    case ..<4096: coarsest
+    case ..<16384: 2
+    case ..<65536: 1
+    default: 0
+    }
+  }
+
+  /// The step of a row and what its class adds to that of its columns: rows far from the others have a step of their own,
+  /// so that their error stays in proportion.
+  func scale(ofRow rowClass: Int32) -> (step: Float, offset: Int32) {
+    var octaves: Int32 = 0
+    if rowClass > Self.ordinaryRow { octaves = (rowClass - Self.ordinaryRow + 3) / 4 }
+    if rowClass < -Self.ordinaryRow { octaves = -((-Self.ordinaryRow - rowClass + 3) / 4) }
+    let own = scalbn(step, Int(octaves))
+    return (min(max(own, .leastNormalMagnitude), .greatestFiniteMagnitude), rowClass - 4 * octaves)
+  }
+
+  /// Upper bound of the bytes of a body.
+  static func maximumBytes(rows: Int, groups: Int, hidden: Int) -> Int {
+    guard rows > 0 else { return 0 }
+    let integers = rows * (hidden + 1) + min(rows, groups) * hidden + hidden
+    // 11 bits of token, 14 open ones and a sign.
+    return fixedBytes + finalBytes + 64 * (3 + 2 * tokens) + integers * 26 / 8 + 16
+  }
+}

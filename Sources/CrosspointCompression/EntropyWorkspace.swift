@@ -1,0 +1,83 @@
+import CCrosspointKernels
+import CrosspointCore
+import CrosspointTokens
+
+/// Scratch of one entropy-coded frame, cut from one buffer of the pool.
+struct EntropyWorkspace {
+  let buffer: BufferPool.Buffer
+  /// `[rows × hidden]`: rows without their group's mean; later the coded words.
+  let residuals: UnsafeMutablePointer<Float>
+  /// `[groups × hidden]`: mean rows.
+  let means: UnsafeMutablePointer<Float>
+  /// `[rows]`: root mean square of a residual; 0 of a row without one, NaN of a row that holds no number.
+  let norms: UnsafeMutablePointer<Float>
+  /// `[hidden]`: root mean square of each column, rows taken relative to their norm.
+  let spreads: UnsafeMutablePointer<Float>
+  /// `[hidden]`: what a row is weighted with before its spread is measured.
+  let weights: UnsafeMutablePointer<Float>
+  /// `[hidden]`: codes of a mean row, or steps from column to column.
+  let integers: UnsafeMutablePointer<Int32>
+  let columns: UnsafeMutablePointer<UInt8>
+  /// `[hidden]`: contexts of a row's elements.
+  let contexts: UnsafeMutablePointer<UInt8>
+  let counts: UnsafeMutablePointer<UInt32>
+  let sums: UnsafeMutablePointer<Float>
+  let symbols: UnsafeMutablePointer<UInt32>
+  let rounding: UnsafeMutablePointer<Float>
+  /// `[rows]`: what the frame says of each row.
+  let rowClasses: UnsafeMutablePointer<Int32>
+  /// Tokens in the order of the body.
+  let tokens: UnsafeMutablePointer<UInt8>
+  let plain: UnsafeMutablePointer<UInt8>
+  /// One behind the room for words, which are written from here backwards.
+  let wordsEnd: UnsafeMutablePointer<UInt8>
+
+  static let contextCapacity = 64
+
+  init(rows: Int, groups: Int, hidden: Int, pool: BufferPool) throws(CrosspointError) {
+    let integerCount = rows * (hidden + 1) + (min(rows, groups) + 1) * hidden
+    let wordBytes = max(4 * rows * hidden, integerCount * 11 / 8 + 64)
+    var size = 0
+    func cut(_ bytes: Int) -> Int {
+      defer { size += (bytes + 63) & ~63 }
+      return size
+    }
+    let residualsAt = cut(wordBytes)
+    let meansAt = cut(4 * groups * hidden)
+    let normsAt = cut(4 * rows)
+    let spreadsAt = cut(4 * hidden)
+    let weightsAt = cut(4 * hidden)
+    let integersAt = cut(4 * hidden)
+    let columnsAt = cut(hidden)
+    let contextsAt = cut(hidden)
+    let countsAt = cut(4 * Self.contextCapacity * EntropyBody.stride)
+    let sumsAt = cut(4 * Self.contextCapacity * 4)
+    let symbolsAt = cut(4 * Self.contextCapacity * EntropyBody.stride)
+    let roundingAt = cut(4 * Self.contextCapacity)
+    let classesAt = cut(4 * rows)
+    let tokensAt = cut(integerCount)
+    let plainAt = cut(2 * integerCount + 16)
+    buffer = try pool.lease(bytes: size)
+    let base = buffer.base
+    func floats(_ offset: Int) -> UnsafeMutablePointer<Float> { (base + offset).assumingMemoryBound(to: Float.self) }
+    func bytes(_ offset: Int) -> UnsafeMutablePointer<UInt8> { (base + offset).assumingMemoryBound(to: UInt8.self) }
+    func words(_ offset: Int) -> UnsafeMutablePointer<UInt32> { (base + offset).assumingMemoryBound(to: UInt32.self) }
+    func signed(_ offset: Int) -> UnsafeMutablePointer<Int32> { (base + offset).assumingMemoryBound(to: Int32.self) }
+    residuals = floats(residualsAt)
+    means = floats(meansAt)
+    norms = floats(normsAt)
+    spreads = floats(spreadsAt)
+    weights = floats(weightsAt)
+    integers = signed(integersAt)
+    columns = bytes(columnsAt)
+    contexts = bytes(contextsAt)
+    counts = words(countsAt)
+    sums = floats(sumsAt)
+    symbols = words(symbolsAt)
+    rounding = floats(roundingAt)
+    rowClasses = signed(classesAt)
+    tokens = bytes(tokensAt)
+    plain = bytes(plainAt)
+    wordsEnd = bytes(residualsAt + wordBytes)
+  }
+}
