@@ -24,8 +24,9 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCHEMES = (
     ["fp8", "int8", "int4"]
-    + [f"rotated:{bits}" for bits in range(1, 9)]
-    + [f"entropy:{rate}" for rate in (0.5, 0.75, 1.115, 1.5, 2.075, 2.5, 3.19, 4.15, 5, 6, 8)]
+    + [f"rotated:{bits}" for bits in (1, 2, 3, 4, 6, 8)]
+    + ["zipcache:4", "zipcache:8"]
+    + [f"entropy:{rate}" for rate in (0.5, 0.75, 1.115, 1.5, 2.075, 3.19, 4.15, 6)]
     + ["--compression lsh-moe --wire bf16"]
     + [f"--compression lsh:functions=2,width=64,rounds=3,centred=true --wire rotated:{bits}" for bits in (3, 4)]
     + ["--compression lsh:functions=1,rounds=3,centred=true --wire rotated:4"]
@@ -80,7 +81,7 @@ def main():
         def error(y):
             return float(np.linalg.norm(network.ffn(block, y) - wanted) / np.linalg.norm(wanted))
 
-        rates = [0.3, 0.5, 0.75, 1, 1.5, 2, 3, 4, 5, 6, 8]
+        rates = [0.3, 0.5, 1, 2, 3, 4, 6]
         bounds[block] = [(rate / 16, error(bound.water_filling(x, expert, rate))) for rate in rates]
         for scheme in options.schemes:
             words = scheme.split() if scheme.startswith("--") else ["--wire", scheme]

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 STYLES = {
     "entropy": ("#0072B2", "o", "entropy-coded"),
     "rotated": ("#D55E00", "s", "rotated, fixed length"),
-    "plain": ("#666666", "^", "fp8, int8, int4"),
+    "plain": ("#666666", "^", "fp8, int8, int4, zipcache"),
     "clusters": ("#009E73", "D", "clusters"),
 }
 
