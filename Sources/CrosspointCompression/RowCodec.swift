@@ -66,6 +66,14 @@ public final class RowCodec {
   /// Bytes of a frame before its body.
   package static func headerBytes(groups: Int) -> Int { FrameHeader.bytes(groups: groups) }
 
+  /// Bytes of the mean rows in the body of a frame that this codec has encoded.
+  package static func meanBytes(
+    in header: UnsafeRawBufferPointer, _ format: WireFormat, groups: Int, hidden: Int
+  ) -> Int {
+    let centred = (0..<groups).count { FrameHeader.group($0, of: header.baseAddress!).centred }
+    return centred * format.meanBytes(hidden: hidden)
+  }
+
   /// Upper bound of the size of a frame that holds `rows` rows in `groups` groups.
   public func maximumFrameBytes(_ format: WireFormat, rows: Int, groups: Int) -> Int {
     FrameHeader.bytes(groups: groups) + maximumBodyBytes(format, rows: rows, groups: groups)

@@ -12,7 +12,7 @@ import CrosspointTokens
 /// hashed together. Memory comes from the pool and is kept between calls: the steady state allocates nothing.
 /// Source: LSH-MoE (arXiv 2411.08446), Algorithm 1.
 public final class TokenClusterer {
-  public let options: ClusterOptions
+  public private(set) var options: ClusterOptions
   public let hidden: Int
   let hash: CrossPolytopeHash
   // The batch, borrowed from its owner.
@@ -45,6 +45,12 @@ public final class TokenClusterer {
     renumbered = Scratch(pool)
     ids = Scratch(pool)
     table = Scratch(pool)
+  }
+
+  /// Changes ``ClusterOptions/rate`` for the clusters to come.
+  package func limit(rate: Float) {
+    precondition(options.needsDistances, "a clusterer that was made without a rate has no use for one")
+    options.rate = rate
   }
 
   /// Takes note of a batch, which must stay as it is until its rows are grouped; uncentred, hashes it.

@@ -35,7 +35,7 @@ extension WireFormat {
   }
 
   /// Bytes of a group's mean row, or of its channels' scales.
-  func meanBytes(hidden: Int) -> Int { kind == .rotated || kind == .zipCache ? 2 * hidden : 0 }
+  package func meanBytes(hidden: Int) -> Int { kind == .rotated || kind == .zipCache ? 2 * hidden : 0 }
 
   /// Width of the elements whose bytes are worth sorting into planes.
   var planes: Int {

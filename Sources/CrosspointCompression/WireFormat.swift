@@ -103,6 +103,23 @@ public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
   }
 }
 
+/// Encoded as its text.
+extension WireFormat: Codable {
+  public init(from decoder: any Decoder) throws {
+    let text = try decoder.singleValueContainer().decode(String.self)
+    guard let format = WireFormat(text) else {
+      throw DecodingError.dataCorrupted(
+        .init(codingPath: decoder.codingPath, debugDescription: "\(text) names no wire format"))
+    }
+    self = format
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    try container.encode(description)
+  }
+}
+
 /// Whether the body of a frame is squeezed by zstd.
 public enum Packing: String, Hashable, Sendable, CaseIterable {
   /// Never.

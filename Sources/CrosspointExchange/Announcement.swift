@@ -1,10 +1,10 @@
 import CrosspointCore
 
-/// What a rank tells another before it sends a frame: step, size, rows per expert, and the frame's header.
+/// What a rank tells another before it sends a frame: step, size, rows per expert, the frame's header, a policy's note.
 ///
 /// A fixed-size record, little-endian words: magic · operation · sequence (two words) · body bytes (two words) · groups ·
-/// checksum · rows of each group · header of the frame, zeros where none is sent. Everything a receiver allocates follows
-/// from it, so it is checked before use.
+/// checksum · rows of each group · header of the frame, zeros where none is sent · floats of a note, if a policy decides.
+/// Everything a receiver allocates follows from it, so it is checked before use.
 struct Announcement {
   static let magic: UInt32 = 0x5850_4131  // "XPA1"
   static let fixedWords = 8
@@ -15,6 +15,8 @@ struct Announcement {
   let words: UnsafeMutableBufferPointer<UInt32>
   /// Groups that the record has room for; the frame's header lies behind them.
   let capacity: Int
+  /// Floats of the note at its end.
+  let noteWords: Int
 
   /// Fills the record; the frame's header is there already.
   func write(kind: LayerStatistics.TransferKind, sequence: UInt64, bodyBytes: Int, rows: (Int) -> Int, groups: Int) {
@@ -37,7 +39,13 @@ struct Announcement {
   var rows: Int { (0..<groups).reduce(0) { $0 + rows($1) } }
   /// Room for the frame's header.
   var header: UnsafeMutableRawBufferPointer {
-    UnsafeMutableRawBufferPointer(UnsafeMutableBufferPointer(rebasing: words[(Self.fixedWords + capacity)...]))
+    UnsafeMutableRawBufferPointer(
+      UnsafeMutableBufferPointer(rebasing: words[(Self.fixedWords + capacity)..<(words.count - noteWords)]))
+  }
+  /// Room for the note.
+  var note: UnsafeMutableBufferPointer<Float> {
+    let start = UnsafeMutableRawPointer(words.baseAddress! + words.count - noteWords)
+    return UnsafeMutableBufferPointer(start: start.assumingMemoryBound(to: Float.self), count: noteWords)
   }
 
   /// Whether the record is one of ours and arrived as it was written.

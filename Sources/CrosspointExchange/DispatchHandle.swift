@@ -32,6 +32,8 @@ public final class DispatchHandle {
   var plan: RowPlan
   /// `[source ranks × local experts]`: rows received, by source.
   var receivedRows: [Int] = []
+  /// Whether its rows stand for clusters.
+  var isClustered = false
   /// Rows that stand for clusters; empty when every routed pair is a row of its own.
   var centroids: TokenBatch
   /// The tokens and output gradients, kept only where residuals need them.

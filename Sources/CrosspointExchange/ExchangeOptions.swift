@@ -32,6 +32,15 @@ public struct ExchangeOptions: Hashable, Sendable {
       combineBackward = format
       dispatchBackward = format
     }
+
+    public subscript(kind: LayerStatistics.TransferKind) -> WireFormat {
+      switch kind {
+      case .dispatch: dispatch
+      case .combine: combine
+      case .combineBackward: combineBackward
+      case .dispatchBackward: dispatchBackward
+      }
+    }
   }
 
   /// What to do about NaN and infinity in tokens, expert outputs and gradients.
@@ -53,6 +62,8 @@ public struct ExchangeOptions: Hashable, Sendable {
   public var errorFeedback: Bool
   public var packing: Packing
   public var nonFinite: NonFinitePolicy
+  /// Who chooses compression and wire. A policy takes from `compression` how tokens are hashed, and the rate is its own.
+  public var policy: Policy
   /// The most bytes that the exchange's buffers may take on this rank.
   public var capacityBytes: Int
   /// Seeds the rotation and, with layer and step, stochastic rounding.
@@ -61,7 +72,8 @@ public struct ExchangeOptions: Hashable, Sendable {
   public init(
     compression: Compression = .off, compensation: ResidualCompensation = .identity, wire: Wire = .init(.fp32),
     forwardRounding: Rounding = .nearest, gradientRounding: Rounding = .nearest, errorFeedback: Bool = false,
-    packing: Packing = .none, nonFinite: NonFinitePolicy = .error, capacityBytes: Int = .max, seed: UInt64 = 0
+    packing: Packing = .none, nonFinite: NonFinitePolicy = .error, policy: Policy = .off, capacityBytes: Int = .max,
+    seed: UInt64 = 0
   ) {
     self.compression = compression
     self.compensation = compensation
@@ -71,15 +83,27 @@ public struct ExchangeOptions: Hashable, Sendable {
     self.errorFeedback = errorFeedback
     self.packing = packing
     self.nonFinite = nonFinite
+    self.policy = policy
     self.capacityBytes = capacityBytes
     self.seed = seed
   }
 
-  /// The compensation that takes part: `none` where no tokens are clustered, since there are no residuals then.
-  public var activeCompensation: ResidualCompensation { compression == .off ? .none : compensation }
+  /// How tokens are clustered, if they are or a policy may decide so; `nil`: they never are.
+  var clusters: ClusterOptions? {
+    let isPolicys = policy.governs(.dispatch)
+    switch compression {
+    case .crossPolytope(var clusters):
+      if isPolicys { clusters.rate = clusters.rate ?? 1 }
+      return clusters
+    case .off: return isPolicys ? ClusterOptions(rate: 1, refinements: 1) : nil
+    }
+  }
+
+  /// The compensation that takes part: `none` where tokens are never clustered, since there are no residuals then.
+  public var activeCompensation: ResidualCompensation { clusters == nil ? .none : compensation }
 
   /// Whether the same bits come back that were sent, whatever the experts do.
-  public var isLossless: Bool { compression == .off && wire == Wire(.fp32) }
+  public var isLossless: Bool { compression == .off && wire == Wire(.fp32) && policy == .off }
 
   /// `key=value` pairs in a fixed order: what the ranks compare, and what summaries print.
   public var pairs: [(key: String, value: String)] {
@@ -89,7 +113,7 @@ public struct ExchangeOptions: Hashable, Sendable {
       ("wire-combine-backward", "\(wire.combineBackward)"), ("wire-dispatch-backward", "\(wire.dispatchBackward)"),
       ("rounding-forward", forwardRounding.rawValue),
       ("rounding-gradient", gradientRounding.rawValue), ("error-feedback", "\(errorFeedback)"),
-      ("packing", "\(packing)"), ("non-finite", nonFinite.rawValue), ("seed", "\(seed)"),
+      ("packing", "\(packing)"), ("non-finite", nonFinite.rawValue), ("policy", "\(policy)"), ("seed", "\(seed)"),
     ]
   }
 }

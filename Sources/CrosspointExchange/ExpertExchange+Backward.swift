@@ -34,7 +34,7 @@ extension ExpertExchange {
         let rowGradients = try leaseRows(handle.plan.rows)
         differentiateSum(handle, outputGradient.base, into: rowGradients.base)
         handle.rowGradients = consume rowGradients
-        if compensates { handle.outputGradients = try copy(outputGradient) }
+        if compensates(handle) { handle.outputGradients = try copy(outputGradient) }
         received = try leaseRows(handle.rows.rows)
       } catch {
         failure = error
@@ -44,15 +44,13 @@ extension ExpertExchange {
     let base = received?.base
     if failure == nil { handle.roundingStep = gradientSteps }
     gradientSteps += 1
-    try transfer.run(
-      .combineBackward, format: options.wire.combineBackward, failure: failure,
-      coding: coding(.combineBackward, handle),
+    try run(
+      .combineBackward, handle, failure: failure,
       sources: { peer, groups in sourceSideSources(peer, handle, handle.rowGradients.base, &groups) },
       targets: { peer, groups in expertSideTargets(peer, handle, base!, &groups) })
     feedback?.commit(.combineBackward)
     handle.stage = .combineBackwarded
     handle.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
-    record(.combineBackward, handle)
     return received.take()!
   }
 
@@ -78,14 +76,12 @@ extension ExpertExchange {
     }
     let base = rowGradient.base
     let returnedBase = returned?.base
-    try transfer.run(
-      .dispatchBackward, format: options.wire.dispatchBackward, failure: failure,
-      checked: checked("rowGradient", rowGradient), coding: coding(.dispatchBackward, handle),
+    try run(
+      .dispatchBackward, handle, failure: failure, checked: checked("rowGradient", rowGradient),
       sources: { peer, groups in expertSideSources(peer, handle, base, &groups) },
       targets: { peer, groups in sourceSideTargets(peer, handle, returnedBase!, &groups) })
     feedback?.commit(.dispatchBackward)
     handle.stage = .finished
-    record(.dispatchBackward, handle)
 
     var watch = Stopwatch()
     let result = tokenGradient.take()!
@@ -118,7 +114,7 @@ extension ExpertExchange {
         kernels.axpy(sums + row * hidden, weight, gradient, hidden)
       }
       var weightGradient = kernels.dot(gradient, outputs + row * hidden, hidden)
-      if compensates {
+      if compensates(handle) {
         let (x, c) = handle.residual(token: token, row: row, hidden: hidden)
         weightGradient += compensator.differentiate(
           expert: Int(routing.topkIndices[slot]), weight: weight, dy: gradient, x: x, c: c)
@@ -129,13 +125,15 @@ extension ExpertExchange {
 
   /// Turns v_j into (v_j − Aᵀ S_j) / n_j, the part of ∂L/∂x that a row's members share, in place.
   private func differentiateRows(_ handle: DispatchHandle, _ rows: UnsafeMutablePointer<Float>) {
-    guard clusterer != nil else { return }
+    guard handle.isClustered else { return }
     let hidden = layout.hidden
     let sums = handle.rowGradients.base
     for expert in 0..<layout.experts {
       for row in handle.plan.rows(of: expert) {
         let shared = rows + row * hidden
-        if compensates { compensator.addAdjoint(expert: expert, weight: -1, of: sums + row * hidden, to: shared) }
+        if compensates(handle) {
+          compensator.addAdjoint(expert: expert, weight: -1, of: sums + row * hidden, to: shared)
+        }
         kernels.scale(shared, 1 / Float(handle.plan.counts[row]), shared, hidden)
       }
     }
@@ -159,7 +157,7 @@ extension ExpertExchange {
           kernels.axpy(gradient, 1, rows + row * hidden, hidden)
         }
         isFirst = false
-        if compensates {
+        if compensates(handle) {
           compensator.addAdjoint(
             expert: Int(routing.topkIndices[slot]), weight: routing.topkWeights[slot],
             of: handle.outputGradients.base + token * hidden, to: gradient)

@@ -28,13 +28,11 @@ extension ExpertExchange {
       }
     }
     let base = output.base
-    try transfer.run(
-      .combine, format: options.wire.combine, failure: failure, checked: checked("output", output),
-      coding: coding(.combine, handle),
+    try run(
+      .combine, handle, failure: failure, checked: checked("output", output),
       sources: { peer, groups in expertSideSources(peer, handle, base, &groups) },
       targets: { peer, groups in sourceSideTargets(peer, handle, handle.outputs.base, &groups) })
     handle.stage = .combined
-    record(.combine, handle)
 
     var watch = Stopwatch()
     let result = y.take()!
@@ -62,7 +60,7 @@ extension ExpertExchange {
         case (false, _): kernels.axpy(sum, weight, output, hidden)
         }
         isFirst = false
-        if compensates {
+        if compensates(handle) {
           let (x, c) = handle.residual(token: token, row: row, hidden: hidden)
           compensator.add(expert: Int(routing.topkIndices[slot]), weight: weight, x: x, c: c, to: sum)
         }

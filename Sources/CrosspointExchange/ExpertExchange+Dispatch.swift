@@ -19,12 +19,22 @@ extension ExpertExchange {
     handle.roundingStep = gradientSteps
     var failure = problem(tokens: tokens, routing: routing)
     if failure == nil {
-      do throws(CrosspointError) { try plan(handle, tokens, routing) } catch { failure = error }
+      do throws(CrosspointError) { try handle.plan.group(routing) } catch { failure = error }
     }
     let base = tokens.base
-    try transfer.run(
-      .dispatch, format: options.wire.dispatch, failure: failure,
-      checked: clusterer == nil ? checked("tokens", tokens) : nil, coding: coding(.dispatch, handle),
+    policy?.begin(.dispatch)
+    let coding = coding(.dispatch, handle)
+    try look(.dispatch, handle, coding, failure: &failure) { peer, groups in
+      for expert in expertsOf(peer) {
+        let members = handle.plan.tokens(at: handle.plan.members(of: expert))
+        groups.append(RowSource(base: base, indices: members.baseAddress, rows: members.count))
+      }
+    }
+    if failure == nil {
+      do throws(CrosspointError) { try plan(handle, tokens, choices: routing.topK) } catch { failure = error }
+    }
+    try move(
+      .dispatch, handle, coding, failure: failure, checked: clusterer == nil ? checked("tokens", tokens) : nil,
       sources: { peer, groups in
         for expert in expertsOf(peer) { groups.append(dispatchSource(expert, handle, base)) }
       },
@@ -32,7 +42,6 @@ extension ExpertExchange {
       targets: { peer, groups in expertSideTargets(peer, handle, handle.rows.base, &groups) })
     handle.routing = routing
     handle.stage = .dispatched
-    record(.dispatch, handle)
     statistics.dispatches += 1
     statistics.rowsRouted += handle.plan.members
     statistics.rowsSent += handle.plan.rows
@@ -45,7 +54,7 @@ extension ExpertExchange {
     _ expert: Int, _ handle: DispatchHandle, _ tokens: UnsafePointer<Float>
   ) -> RowSource {
     let range = handle.plan.rows(of: expert)
-    if clusterer != nil {
+    if handle.isClustered {
       return RowSource(base: handle.centroids.base + range.lowerBound * layout.hidden, indices: nil, rows: range.count)
     }
     return RowSource(base: tokens, indices: handle.plan.memberTokens.base + range.lowerBound, rows: range.count)
@@ -69,19 +78,19 @@ extension ExpertExchange {
 
   /// Decides which rows are sent and computes the centroids.
   private func plan(
-    _ handle: DispatchHandle, _ tokens: borrowing TokenBatch, _ routing: Routing
+    _ handle: DispatchHandle, _ tokens: borrowing TokenBatch, choices: Int
   ) throws(CrosspointError) {
-    try handle.plan.group(routing)
-    guard let clusterer else {
+    handle.isClustered = clustersNow
+    guard handle.isClustered, let clusterer else {
       try handle.plan.assignOwnRows()
       return
     }
     var watch = Stopwatch()
-    try clusterer.prepare(tokens, choices: routing.topK)
+    try clusterer.prepare(tokens, choices: choices)
     try handle.plan.assignClusters(clusterer)
     statistics.seconds.hash += watch.lap()
     handle.centroids = try centroids(handle, tokens, clusterer)
-    if compensates { handle.tokens = try copy(tokens) }
+    if compensates(handle) { handle.tokens = try copy(tokens) }
     statistics.seconds.cluster += watch.lap()
   }
 
@@ -91,6 +100,7 @@ extension ExpertExchange {
   ) throws(CrosspointError) -> TokenBatch {
     let hidden = layout.hidden
     let centroids = try TokenBatch(uninitializedRows: handle.plan.rows, hidden: hidden, pool: pool)
+    var (residualSquared, tokenSquared) = (0.0, 0.0)
     for expert in 0..<layout.experts {
       let members = handle.plan.members(of: expert)
       let rows = handle.plan.rows(of: expert)
@@ -101,10 +111,15 @@ extension ExpertExchange {
       for member in members {
         let token = tokens.base + handle.plan.memberTokens[member] * hidden
         let centroid = centroids.base + (rows.lowerBound + handle.plan.memberRows[member]) * hidden
-        statistics.residualSquared += Double(kernels.squared_distance(token, centroid, hidden))
-        statistics.tokenSquared += Double(kernels.dot(token, token, hidden))
+        residualSquared += Double(kernels.squared_distance(token, centroid, hidden))
+        tokenSquared += Double(kernels.dot(token, token, hidden))
       }
     }
+    statistics.residualSquared += residualSquared
+    statistics.tokenSquared += tokenSquared
+    policy?.note(
+      clusters: handle.plan.rows - localExperts.reduce(0) { $0 + handle.plan.rows(of: $1).count },
+      residualEnergy: residualSquared == 0 ? 0 : residualSquared / tokenSquared)
     return centroids
   }
 

@@ -26,7 +26,8 @@ extension ExpertExchange {
     }
     if let problem = problem(.dispatch, "tokens", tokens, rows: routing.tokens) { return problem }
     guard options.nonFinite == .error else { return nil }
-    // Clusters mix rows, so their tokens are checked first. Without clusters each row is checked as it is sent.
+    // Clusters mix rows, so their tokens are checked first, also where it is still open whether there will be any.
+    // Without clusters each row is checked as it is sent.
     if clusterer != nil, let problem = checked("tokens", tokens)?.problem(.dispatch, rank: fabric.rank) {
       return problem
     }

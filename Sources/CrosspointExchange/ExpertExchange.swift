@@ -37,6 +37,7 @@ public final class ExpertExchange {
   let pool: BufferPool
   let transfer: Transfer
   let clusterer: TokenClusterer?
+  let policy: ExchangePolicy?
   private var handles: [DispatchHandle] = []
 
   /// Collective: checks that every rank passes the same layout and options.
@@ -67,6 +68,8 @@ public final class ExpertExchange {
     clusterer = parts!.clusterer
     compensator = parts!.compensator
     feedback = parts!.feedback
+    policy = parts!.policy
+    if options.policy.measuresSpeed { try policy?.measureSpeed(agreement) }
   }
 
   /// Bytes that the buffers of this exchange held at most.
@@ -83,14 +86,15 @@ public final class ExpertExchange {
     return handle
   }
 
-  /// Whether residuals are added back.
-  var compensates: Bool { clusterer != nil && compensator.isActive }
+  /// Whether residuals of a dispatch are added back.
+  func compensates(_ handle: DispatchHandle) -> Bool { handle.isClustered && compensator.isActive }
 
   private struct Parts {
     let transfer: Transfer
     let clusterer: TokenClusterer?
     let compensator: Compensator
     let feedback: GradientFeedback?
+    let policy: ExchangePolicy?
   }
 
   /// What takes memory or can refuse the options.
@@ -99,11 +103,13 @@ public final class ExpertExchange {
   ) throws(CrosspointError) -> Parts {
     let codec = try RowCodec(hidden: layout.hidden, seed: options.seed, pool: pool)
     let transfer = try Transfer(
-      fabric: fabric, layout: layout, codec: codec, packing: options.packing, agreement: agreement, pool: pool)
+      fabric: fabric, layout: layout, codec: codec, packing: options.packing,
+      noteCapacity: options.policy == .off ? 0 : ExchangePolicy.noteWords, agreement: agreement, pool: pool)
+    let policy = options.policy == .off ? nil : try ExchangePolicy(options.policy, transfer: transfer)
     let compensator = try Compensator(
       kind: options.activeCompensation, experts: layout.experts, hidden: layout.hidden, seed: options.seed)
     var clusterer: TokenClusterer?
-    if case .crossPolytope(let cluster) = options.compression {
+    if let cluster = options.clusters {
       clusterer = try TokenClusterer(options: cluster, hidden: layout.hidden, seed: options.seed, pool: pool)
     }
     var feedback: GradientFeedback?
@@ -111,7 +117,8 @@ public final class ExpertExchange {
       feedback = try GradientFeedback(
         peers: fabric.rankCount, groupsPerPeer: transfer.groupCapacity, hidden: layout.hidden, pool: pool)
     }
-    return Parts(transfer: transfer, clusterer: clusterer, compensator: compensator, feedback: feedback)
+    return Parts(
+      transfer: transfer, clusterer: clusterer, compensator: compensator, feedback: feedback, policy: policy)
   }
 
   /// Every rank compares its options with rank 0's.

@@ -30,6 +30,8 @@ public struct LayerStatistics: Sendable, Equatable {
     /// Moving bytes, decoding not included.
     public var wait = 0.0
     public var decode = 0.0
+    /// A policy's looks at what is sent.
+    public var policy = 0.0
   }
 
   /// Transfers of the kind dispatch.
@@ -44,6 +46,8 @@ public struct LayerStatistics: Sendable, Equatable {
   /// Σ‖x‖² over routed tokens; measured only when clustering.
   public var tokenSquared = 0.0
   public var seconds = Seconds()
+  /// By ``TransferKind``: what a policy chose, why, and what it predicted and measured; `nil` where it has not chosen.
+  public var choices = [PolicyChoice?](repeating: nil, count: TransferKind.allCases.count)
   /// `[E]`: this rank's routed pairs per expert.
   public var tokensPerExpert: [Int]
   /// `[R]`: how often each rank was the last to reach a transfer.
@@ -66,9 +70,14 @@ public struct LayerStatistics: Sendable, Equatable {
   public var slowestRank: Int { timesSlowest.firstIndex(of: timesSlowest.max() ?? 0) ?? 0 }
 
   /// Forgets everything so far.
-  public mutating func reset() { self = LayerStatistics(experts: tokensPerExpert.count, ranks: timesSlowest.count) }
+  public mutating func reset() {
+    let choices = choices  // what holds, not what was counted
+    self = LayerStatistics(experts: tokensPerExpert.count, ranks: timesSlowest.count)
+    self.choices = choices
+  }
 
-  /// Adds another layer's or another rank's counters; both must have the same experts and ranks.
+  /// Adds another layer's or another rank's counters; both must have the same experts and ranks. A choice stays where both
+  /// have it.
   public static func += (sum: inout LayerStatistics, other: LayerStatistics) {
     precondition(sum.tokensPerExpert.count == other.tokensPerExpert.count, "layers of different expert counts")
     precondition(sum.timesSlowest.count == other.timesSlowest.count, "jobs of different rank counts")
@@ -88,6 +97,8 @@ public struct LayerStatistics: Sendable, Equatable {
     sum.seconds.skew += other.seconds.skew
     sum.seconds.wait += other.seconds.wait
     sum.seconds.decode += other.seconds.decode
+    sum.seconds.policy += other.seconds.policy
+    for kind in sum.choices.indices where sum.choices[kind] != other.choices[kind] { sum.choices[kind] = nil }
     for expert in sum.tokensPerExpert.indices { sum.tokensPerExpert[expert] += other.tokensPerExpert[expert] }
     for rank in sum.timesSlowest.indices { sum.timesSlowest[rank] += other.timesSlowest[rank] }
   }

@@ -48,7 +48,7 @@ extension Transfer {
           offset += size
         }
       }
-      measure.wireBytes = bodyBytes.reduce(0, +) + (fabric.rankCount - 1) * announcementWords * 4
+      measure.wireBytes += bodyBytes.reduce(0, +) + (fabric.rankCount - 1) * announcementWords * 4
     } catch {
       pool.release(bodies)
       throw error

@@ -40,14 +40,19 @@ final class Transfer {
   let rowBytes: Int
   /// The most groups of any frame: blocks that each rank has in an exchange of bodies.
   let groupCapacity: Int
-  let announcementWords: Int
+  /// Words of an announcement without a note.
+  let announcementBaseWords: Int
+  /// What this rank tells every other with its announcements, as many floats on every rank; the first becomes the bytes
+  /// that it sends. Set before a run.
+  var note = UnsafeMutableBufferPointer<Float>(start: nil, count: 0)
   private let announced: BufferPool.Buffer
   private let received: BufferPool.Buffer
+  private let announcementStride: Int
   private let agreement: Agreement
   private var sequence: UInt64 = 0
-  // Where announcements lie, fixed for life.
-  private let announcements: [UnsafeRawBufferPointer]
-  private let announcementsReceived: [UnsafeMutableRawBufferPointer]
+  // Where announcements lie.
+  private var announcements: [UnsafeRawBufferPointer]
+  private var announcementsReceived: [UnsafeMutableRawBufferPointer]
   // Scratch that keeps its capacity from call to call.
   var sources: [RowSource] = []
   var targets: [RowTarget] = []
@@ -58,7 +63,8 @@ final class Transfer {
   var arrivesInPlace: [Bool]
 
   init(
-    fabric: any Fabric, layout: ExpertLayout, codec: RowCodec, packing: Packing, agreement: Agreement, pool: BufferPool
+    fabric: any Fabric, layout: ExpertLayout, codec: RowCodec, packing: Packing, noteCapacity: Int,
+    agreement: Agreement, pool: BufferPool
   ) throws(CrosspointError) {
     self.fabric = fabric
     self.codec = codec
@@ -67,17 +73,16 @@ final class Transfer {
     let ranks = fabric.rankCount
     rowBytes = layout.hidden * MemoryLayout<Float>.stride
     groupCapacity = max(1, layout.experts(of: 0, rankCount: ranks).count)
-    announcementWords = Announcement.words(
+    announcementBaseWords = Announcement.words(
       groups: groupCapacity, headerBytes: RowCodec.headerBytes(groups: groupCapacity))
-    let size = announcementWords * 4
+    announcementStride = announcementBaseWords + noteCapacity
+    let size = announcementStride * 4
     let announced = try pool.lease(bytes: ranks * size)
     let received = try pool.lease(bytes: ranks * size)
     self.announced = announced
     self.received = received
-    announcements = (0..<ranks).map { UnsafeRawBufferPointer(start: announced.base + $0 * size, count: size) }
-    announcementsReceived = (0..<ranks).map {
-      UnsafeMutableRawBufferPointer(start: received.base + $0 * size, count: size)
-    }
+    announcements = Array(repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: ranks)
+    announcementsReceived = Array(repeating: UnsafeMutableRawBufferPointer(start: nil, count: 0), count: ranks)
     self.agreement = agreement
     outgoing = Array(repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: ranks * groupCapacity)
     incoming = Array(repeating: UnsafeMutableRawBufferPointer(start: nil, count: 0), count: ranks * groupCapacity)
@@ -93,6 +98,7 @@ final class Transfer {
   /// One collective transfer.
   ///
   /// - Parameters:
+  ///   - bytesBefore: bytes that this rank has sent for it already.
   ///   - failure: what already went wrong on this rank; it is thrown on every rank.
   ///   - checked: the batch that the rows come from, if they must be finite; each row is looked at just before it is read
   ///     for the transfer.
@@ -101,8 +107,8 @@ final class Transfer {
   ///   - sized: called once every peer's row counts are known (`rows(source, group)`), before ``targets`` is asked.
   ///   - targets: appends where a peer's groups of rows go.
   func run(
-    _ kind: LayerStatistics.TransferKind, format: WireFormat, failure: CrosspointError?, checked: CheckedBatch? = nil,
-    coding: TransferCoding,
+    _ kind: LayerStatistics.TransferKind, format: WireFormat, bytesBefore: Int = 0, failure: CrosspointError?,
+    checked: CheckedBatch? = nil, coding: TransferCoding,
     sources collectSources: (_ peer: Int, _ groups: inout [RowSource]) -> Void,
     sized: (_ rows: (_ source: Int, _ group: Int) -> Int) throws(CrosspointError) -> Void = {
       _ throws(CrosspointError) in
@@ -110,6 +116,7 @@ final class Transfer {
     targets collectTargets: (_ peer: Int, _ groups: inout [RowTarget]) -> Void
   ) throws(CrosspointError) {
     measure = Measure()
+    measure.wireBytes = bytesBefore
     sequence += 1
     var failure = failure
     var watch = Stopwatch()
@@ -164,10 +171,15 @@ final class Transfer {
   private func announce(
     _ kind: LayerStatistics.TransferKind, failed: Bool, _ collectSources: (Int, inout [RowSource]) -> Void
   ) throws(CrosspointError) {
+    if note.count > 0 { note[0] = Float(measure.wireBytes) }
     for peer in 0..<fabric.rankCount {
       sources.removeAll(keepingCapacity: true)
       if !failed { collectSources(peer, &sources) }
-      announcement(to: peer).write(
+      let record = announcement(to: peer)
+      _ = record.note.update(fromContentsOf: note)
+      announcements[peer] = UnsafeRawBufferPointer(record.words)
+      announcementsReceived[peer] = UnsafeMutableRawBufferPointer(announcement(of: peer).words)
+      record.write(
         kind: kind, sequence: sequence, bodyBytes: bodyBytes[peer], rows: { sources[$0].rows },
         groups: sources.count)
     }
@@ -219,13 +231,16 @@ final class Transfer {
     }
   }
 
+  /// Words of an announcement of the present run.
+  var announcementWords: Int { announcementBaseWords + note.count }
+
   func announcement(to peer: Int) -> Announcement { announcement(announced, peer) }
   func announcement(of peer: Int) -> Announcement { announcement(received, peer) }
 
   private func announcement(_ buffer: BufferPool.Buffer, _ peer: Int) -> Announcement {
     let base = buffer.base.assumingMemoryBound(to: UInt32.self)
-    let words = UnsafeMutableBufferPointer(start: base + peer * announcementWords, count: announcementWords)
-    return Announcement(words: words, capacity: groupCapacity)
+    let words = UnsafeMutableBufferPointer(start: base + peer * announcementStride, count: announcementWords)
+    return Announcement(words: words, capacity: groupCapacity, noteWords: note.count)
   }
 }
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import CrosspointCompression
+import CrosspointCore
 import CrosspointExchange
 
 /// The options that every tool shares.
@@ -8,6 +9,7 @@ import CrosspointExchange
 /// --compression off | lsh[:functions=Q,width=W,rounds=R,centred=true|false] | lsh-moe
 /// --compensation none|identity|scaled     --wire fp32|bf16|…     --wire-dispatch, --wire-combine, --wire-gradient
 /// --rounding-gradient, --rounding-forward nearest|stochastic|eden     --error-feedback
+/// --budget-bytes F | --budget-error E     --budget-speed
 /// ```
 public struct ExchangeArguments: ParsableArguments {
   @Option(
@@ -53,10 +55,36 @@ public struct ExchangeArguments: ParsableArguments {
   @Option(help: ArgumentHelp("Entropy coding of frames.", valueName: "none|zstd|auto"))
   public var packing = Packing.none
 
+  @Option(
+    help: ArgumentHelp(
+      "Choose clusters and formats: at most this fraction of bf16, in (0, 2], at the least error.", valueName: "F"))
+  public var budgetBytes: Double?
+
+  @Option(
+    help: ArgumentHelp(
+      "Choose clusters and formats: at most this relative error of each transfer, in (0, 1], in the fewest bytes.",
+      valueName: "E"))
+  public var budgetError: Double?
+
+  @Flag(help: "With a budget: time link and codec first and send fp32 where coding takes longer. Runs may then differ.")
+  public var budgetSpeed = false
+
   @Option(help: "Seed of every random choice.")
   public var seed: UInt64 = 0
 
   public init() {}
+
+  public func validate() throws {
+    if budgetBytes != nil, budgetError != nil {
+      throw ValidationError("--budget-bytes and --budget-error exclude one another: give one")
+    }
+    if budgetSpeed, budgetBytes == nil, budgetError == nil {
+      throw ValidationError("--budget-speed needs --budget-bytes or --budget-error")
+    }
+    do throws(CrosspointError) { try exchangeOptions.policy.validate() } catch {
+      throw ValidationError("\(budgetBytes == nil ? "--budget-error" : "--budget-bytes"): \(error.message)")
+    }
+  }
 
   /// The options as the library takes them.
   public var exchangeOptions: ExchangeOptions {
@@ -69,8 +97,12 @@ public struct ExchangeArguments: ParsableArguments {
     }
     if let wireCombineBackward { formats.combineBackward = wireCombineBackward }
     if let wireDispatchBackward { formats.dispatchBackward = wireDispatchBackward }
+    var policy = ExchangeOptions.Policy.off
+    if let budgetBytes { policy = .budget(bytes: budgetBytes) }
+    if let budgetError { policy = .budget(relativeError: budgetError) }
+    policy.measuresSpeed = budgetSpeed
     return ExchangeOptions(
       compression: compression, compensation: compensation, wire: formats, forwardRounding: roundingForward,
-      gradientRounding: roundingGradient, errorFeedback: errorFeedback, packing: packing, seed: seed)
+      gradientRounding: roundingGradient, errorFeedback: errorFeedback, packing: packing, policy: policy, seed: seed)
   }
 }

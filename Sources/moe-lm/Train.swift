@@ -102,7 +102,7 @@ struct Evaluate: ParsableCommand {
   }
 }
 
-/// The last line of a run.
+/// The last line of a run, and what a policy chose.
 private func report(_ summary: RunSummary) {
   print(
     String(
@@ -117,6 +117,7 @@ private func report(_ summary: RunSummary) {
     let alike = summary.jaccard.map { String(format: ", experts chosen alike %.3f (Jaccard)", $0) } ?? ""
     print("held-out bits/byte by granularity " + losses.joined(separator: "  ") + alike)
   }
+  for (place, choice) in summary.choices.sorted(by: { $0.key < $1.key }) { print("\(place): \(choice)") }
 }
 
 /// One line on stderr.

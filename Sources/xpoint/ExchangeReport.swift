@@ -26,6 +26,8 @@ struct ExchangeReport: Sendable {
   /// Seconds of each phase, of the rank that took longest, per iteration.
   private let crosspointPhases: [Phase]
   private let plainPhases: [Phase]
+  /// What a policy chose for each transfer.
+  private let choices: [String]
   let wrongValues: Int
 
   /// Collective.
@@ -77,6 +79,9 @@ struct ExchangeReport: Sendable {
       }
     }
     self.ratios = ratios
+    choices = LayerStatistics.TransferKind.allCases.compactMap { kind in
+      statistics.choices[kind.rawValue].map { "# policy, \(kind): \($0)" }
+    }
 
     func phases(_ mine: KeyValuePairs<String, Double>) throws(CrosspointError) -> [Phase] {
       let all = try fabric.allgather(mine.map(\.value))
@@ -86,8 +91,8 @@ struct ExchangeReport: Sendable {
     }
     let inside = statistics.seconds
     crosspointPhases = try phases([
-      "hash": inside.hash, "cluster and sums": inside.cluster, "encode": inside.encode, "skew": inside.skew,
-      "move": inside.wait, "decode": inside.decode,
+      "hash": inside.hash, "cluster and sums": inside.cluster, "policy": inside.policy, "encode": inside.encode,
+      "skew": inside.skew, "move": inside.wait, "decode": inside.decode,
     ])
     plainPhases = try phases([
       "pack": plainSeconds.pack, "move": plainSeconds.move, "unpack": plainSeconds.unpack, "sum": plainSeconds.sum,
@@ -142,6 +147,6 @@ struct ExchangeReport: Sendable {
       "# \(Self.ops[op]): crosspoint / plain, paired by iteration: min \(ratios[op].minimum.fixed(3)), "
         + "median \(ratios[op].median.fixed(3)), max \(ratios[op].maximum.fixed(3))"
     }
-    return ([head, table.text] + inside + footer).joined(separator: "\n")
+    return ([head, table.text] + choices + inside + footer).joined(separator: "\n")
   }
 }

@@ -11,11 +11,12 @@ struct Roundtrip: ParsableCommand {
       expert receives; zeros for a row that is not sent. Clusters are formed per expert.
 
       The JSON has rows, rowsSent, bytesSent (all that travels: headers, counts, scales, means), bytesBF16 (the routed \
-      rows as bare bf16), residualEnergy (share of the energy that clustering keeps at home) and choice (the settings).
+      rows as bare bf16), residualEnergy (share of the energy that clustering keeps at home) and choice (the settings; with a budget, what it came to and why).
 
       Examples:
         xpoint roundtrip --input X.npy --output Y.npy --wire rotated:4 --json out.json
         xpoint roundtrip --input X.npy --output Y.npy --routing R.npy --compression lsh:functions=2 --json out.json
+        xpoint roundtrip --input X.npy --output Y.npy --routing R.npy --budget-bytes 0.13
       """)
 
   @Option(help: ArgumentHelp("float32 rows [rows, hidden].", valueName: "X.npy"))
@@ -52,6 +53,7 @@ struct Roundtrip: ParsableCommand {
     var options = exchange.exchangeOptions
     options.compensation = .none
     options.wire.combine = .fp32
+    options.policy.transfers = [.dispatch]
     let outcome = try transport(options)
     try Npy.write(outcome.received, to: output, argument: "--output")
     if let json {
@@ -89,7 +91,8 @@ struct Roundtrip: ParsableCommand {
     let figures = Figures(
       rows: rows, rowsSent: statistics.rowsSent, bytesSent: statistics[.dispatch].wireBytes,
       bytesBF16: 2 * hidden * statistics.rowsRouted, residualEnergy: statistics.residualEnergy,
-      choice: "compression=\(options.compression) wire=\(options.wire.dispatch) packing=\(options.packing)")
+      choice: statistics.choices[0].map { "policy=\(options.policy) \($0)" }
+        ?? "compression=\(options.compression) wire=\(options.wire.dispatch) packing=\(options.packing)")
     return Outcome(figures: figures, received: result.take()!)
   }
 

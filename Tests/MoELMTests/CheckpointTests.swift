@@ -49,6 +49,34 @@ import Testing
     #expect(throws: CrosspointError.self) { try train(options, ranks: 2, from: folder.file("c"), until: 6) }
   }
 
+  @Test(arguments: [ExchangeOptions.Policy.budget(bytes: 0.5), .budget(relativeError: 0.1)])
+  func aPolicyGoesOnWhereItWas(policy: ExchangeOptions.Policy) throws {
+    let folder = try TemporaryFolder()
+    var options = tinyOptions()
+    options.exchange.policy = policy
+    options.shape.width = 24
+    options.batch = 16
+    options.steps = 18  // looks at 0, 8 and 16
+    let corpus = try tinyCorpus(options)
+    func train(from: String?, evaluating: Bool, until last: Int, to: String?) throws -> [[UInt32]] {
+      try SimulatedCluster(ranks: 2).run { [options] fabric in
+        let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
+        if let from { try trainer.resume(from) }
+        while trainer.progress.step < last {
+          _ = try trainer.step()
+          // An evaluation leaves no trace.
+          if evaluating { _ = try trainer.evaluate() }
+        }
+        if let to { try trainer.saveCheckpoint(to) }
+        #expect(trainer.choices.keys.contains("block1.dispatchBackward"))
+        return (Array(trainer.model.shared.all) + Array(trainer.model.experts.all)).map(\.bitPattern)
+      }
+    }
+    let straight = try train(from: nil, evaluating: false, until: 18, to: nil)
+    _ = try train(from: nil, evaluating: true, until: 11, to: folder.file("c"))
+    #expect(try train(from: folder.file("c"), evaluating: true, until: 18, to: nil) == straight)
+  }
+
   @Test func aCheckpointContinuesOnAnotherRankCount() throws {
     let folder = try TemporaryFolder()
     _ = try train(tinyOptions(), ranks: 4, until: 3, to: folder.file("four"))

@@ -1,9 +1,10 @@
+import Crosspoint
 import CrosspointCore
 import Foundation
 
 /// A training run between two steps: everything that the next step depends on. The same for any rank count.
 ///
-/// On disk, little-endian: "MoELM\0\0\3" · length of the header, UInt64 · header, JSON, padded with spaces to a multiple
+/// On disk, little-endian: "MoELM\0\0\4" · length of the header, UInt64 · header, JSON, padded with spaces to a multiple
 /// of 8 · tensors in the header's order, each as values, first and second moments, Float32 · states in the header's order,
 /// Float32 · checksum of all before, UInt64. A file is written whole or not at all, and one that is cut or changed is refused.
 struct Checkpoint {
@@ -21,9 +22,11 @@ struct Checkpoint {
     let tensors: [Tensor]
     /// What belongs to a rank rather than to the model.
     let states: [Tensor]
+    /// What the layers' policies have learned; none without one.
+    let policies: [PolicyState]
   }
 
-  static let magic: [UInt8] = Array("MoELM".utf8) + [0, 0, 3]
+  static let magic: [UInt8] = Array("MoELM".utf8) + [0, 0, 4]
 
   let header: Header
   private let bytes: [UInt8]

@@ -62,5 +62,7 @@ public struct RunSummary: Codable, Sendable {
   public var ranks: Int
   /// Whether a signal ended the run before its last step.
   public var interrupted: Bool
+  /// What a policy chose in the end for each layer and transfer, and why; empty without one.
+  public var choices: [String: String]
   public var options: [String: String]
 }

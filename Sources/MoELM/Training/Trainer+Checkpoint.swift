@@ -26,7 +26,7 @@ extension Trainer {
       }
       let header = Checkpoint.Header(
         configuration: configuration, progress: progress, stages: model.stageState,
-        tensors: tensors.map(\.tensor), states: states.map(\.tensor))
+        tensors: tensors.map(\.tensor), states: states.map(\.tensor), policies: exchanges.compactMap(\.policyState))
       let floats = tensors.flatMap(\.floats) + states.map { UnsafeRawBufferPointer($0.floats.storage) }
       try Checkpoint.write(header, floats, to: path)
     }
@@ -45,7 +45,8 @@ extension Trainer {
     }
     try restore(checkpoint)
     progress = checkpoint.header.progress
-    for layer in model.layers { layer.layer.exchange.gradientSteps = UInt64(progress.step) }
+    for exchange in exchanges { exchange.gradientSteps = UInt64(progress.step) }
+    for (exchange, state) in zip(exchanges, checkpoint.header.policies) { exchange.policyState = state }
     // Errors belong to a rank's groups of rows: on another number of ranks there are none to go on with.
     for (index, feedback) in feedbacks {
       let isKnown = checkpoint.restore(state: stateName(index, rank: fabric.rank), into: feedback.errors)

@@ -32,6 +32,8 @@ extension Trainer {
     let windows = options.evalWindows == 0 ? available : min(options.evalWindows, available)
     var nats = [Double](repeating: 0, count: granularities.count)
     var moved = [Movement](repeating: Movement(), count: granularities.count)
+    for exchange in exchanges { exchange.policyAdapts = false }
+    defer { for exchange in exchanges { exchange.policyAdapts = true } }
     for start in stride(from: 0, to: windows, by: options.batch) {
       readHeldOut(start, count: min(options.batch, windows - start), of: windows)
       for (place, granularity) in granularities.enumerated() {

@@ -102,6 +102,22 @@ public final class Trainer {
     return losses
   }
 
+  /// One per MoE layer.
+  var exchanges: [ExpertExchange] { model.layers.map(\.layer.exchange) }
+
+  /// What the policies chose, by layer and transfer; empty without one.
+  var choices: [String: String] {
+    var choices: [String: String] = [:]
+    for exchange in exchanges {
+      for kind in LayerStatistics.TransferKind.allCases {
+        if let choice = exchange.statistics.choices[kind.rawValue] {
+          choices["block\(exchange.layer).\(kind)"] = "\(choice)"
+        }
+      }
+    }
+    return choices
+  }
+
   /// The passes of a training step: every granularity, or one that all ranks draw alike.
   func passes() -> [Pass] {
     let stages = options.shape.stages

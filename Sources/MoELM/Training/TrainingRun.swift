@@ -126,7 +126,8 @@ extension Trainer {
       deletionRate: heldOut.stages.deletionRate, keptSecondExperts: last.stages.keptFurtherExperts,
       granularities: heldOut.granularities, jaccard: heldOut.overlaps.mean, overlaps: heldOut.overlaps,
       trainingOverlapsLastQuarter: last.overlaps, ranks: fabric.rankCount,
-      interrupted: interrupted, options: Dictionary(options.pairs.map { ($0.key, $0.value) }, uniquingKeysWith: { $1 }))
+      interrupted: interrupted, choices: choices,
+      options: Dictionary(options.pairs.map { ($0.key, $0.value) }, uniquingKeysWith: { $1 }))
   }
 
   /// Floats of the whole model, over all ranks.

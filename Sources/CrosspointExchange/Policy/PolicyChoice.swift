@@ -1,0 +1,62 @@
+import CrosspointCompression
+
+/// What a policy chose for one transfer, why, and what it predicted and measured; the same on every rank.
+public struct PolicyChoice: Hashable, Sendable, Codable {
+  /// Why it is this one.
+  public enum Reason: String, Sendable, Codable {
+    /// The best that keeps the budget.
+    case budget
+    /// Nothing keeps the budget; this takes the fewest bytes.
+    case unreachable
+    /// Lossless: no row leaves its rank.
+    case nothingTravels
+    /// Lossless: the rows weigh less than the announcements that go with them.
+    case fewRows
+    /// Lossless: the budget is what fp32 takes.
+    case budgetAllows
+    /// Lossless: coding would take longer than sending, by what was timed at init.
+    case slowCodec
+  }
+
+  /// Clusters per routed row at most; `nil`: every row travels.
+  public var clusterRate: Float?
+  public var wire: WireFormat
+  public var reason: Reason
+  /// ‖x̂ − x‖ / ‖x‖ over all ranks, when it was chosen and at the last look.
+  public var predictedError: Double
+  public var measuredError: Double
+  /// Bytes per byte of bf16 over all ranks, when it was chosen and in all transfers since.
+  public var predictedBytes: Double
+  public var measuredBytes: Double
+
+  /// Whether two choices do the same, whatever led to them.
+  func acts(as other: PolicyChoice) -> Bool { clusterRate == other.clusterRate && wire == other.wire }
+
+  static func lossless(_ reason: Reason, bytes: Double) -> PolicyChoice {
+    PolicyChoice(
+      clusterRate: nil, wire: .fp32, reason: reason, predictedError: 0, measuredError: 0, predictedBytes: bytes,
+      measuredBytes: bytes)
+  }
+}
+
+extension PolicyChoice: CustomStringConvertible {
+  /// For example `rotated:2: best within the budget; error 0.271 predicted, 0.268 measured; bytes 0.130 of bf16 predicted,
+  /// 0.130 measured`.
+  public var description: String {
+    let rows = clusterRate.map { "clusters:\($0) " } ?? ""
+    let why =
+      switch reason {
+      case .budget: "best within the budget"
+      case .unreachable: "the fewest bytes there are, above the budget"
+      case .nothingTravels: "lossless, no row leaves its rank"
+      case .fewRows: "lossless, the rows weigh less than their announcements"
+      case .budgetAllows: "lossless, as the budget allows"
+      case .slowCodec: "lossless, the link is faster than the codec"
+      }
+    return "\(rows)\(wire): \(why); error \(short(predictedError)) predicted, \(short(measuredError)) measured; "
+      + "bytes \(short(predictedBytes)) of bf16 predicted, \(short(measuredBytes)) measured"
+  }
+}
+
+/// Four decimals.
+private func short(_ value: Double) -> String { "\((value * 1e4).rounded() / 1e4)" }

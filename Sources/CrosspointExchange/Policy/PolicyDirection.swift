@@ -1,0 +1,149 @@
+/// The memory of a policy for one transfer: what it chose, what that took, and how sure it is of something better.
+///
+/// A choice changes
+/// - at once, when it breaks the budget and another keeps it;
+/// - else when others in the same direction (more bytes, or fewer) were better by ``margin`` in ``patience`` looks in a
+///   row: then to the most careful of them.
+///
+/// Each change of direction doubles the patience: whatever the rows do, there are O(log looks) changes of direction.
+struct PolicyDirection: Codable, Equatable, Sendable {
+  private(set) var choice: PolicyChoice?
+  private(set) var changes = 0
+
+  // Hysteresis.
+  private var rival: PolicyChoice?
+  private var streak = 0
+  private var patience = Self.firstPatience
+  /// +1: the last change was to more bytes; −1: to fewer.
+  private var lastMove = 0
+
+  // The account, over all ranks.
+  private var sent = Account()
+  private var sinceLook = Account()
+  /// Bytes above the budget that are still to be saved.
+  private var debt = 0.0
+  /// Measured bytes per predicted byte.
+  private var correction = 1.0
+
+  /// Bytes that were sent, and what bf16 would have taken.
+  private struct Account: Codable, Equatable {
+    var bytes = 0.0
+    var plain = 0.0
+
+    mutating func add(_ bytes: Double, _ plain: Double) {
+      self.bytes += bytes
+      self.plain += plain
+    }
+  }
+
+  /// Looks in a row that must agree at first.
+  static let firstPatience = 3
+  /// How much better another must be.
+  static let margin = 0.05
+  /// How far above a byte budget the present choice may be predicted before it goes at once.
+  static let tolerance = 0.01
+  /// Looks over which excess bytes are saved again.
+  private static let repayment = 4.0
+
+  /// Takes note of a transfer.
+  mutating func charge(bytes: Double, plain: Double) {
+    sent.add(bytes, plain)
+    sinceLook.add(bytes, plain)
+    if sent.plain > 0 { choice?.measuredBytes = sent.bytes / sent.plain }
+  }
+
+  /// Chooses anew at the next look, without regard to the present choice.
+  mutating func forget() {
+    choice = nil
+    correction = 1
+    endStreak()
+  }
+
+  /// One look: keeps the choice or changes it. Without a usable measurement nothing changes.
+  mutating func look(_ measurement: PolicyMeasurement, _ judge: PolicyJudge) {
+    guard measurement.isUsable else { return }
+    let tightening = settle(measurement, judge)
+    let wanted = judge.best(measurement, current: choice, correction: correction, tightening: tightening)
+    guard let current = choice else { return adopt(wanted) }
+    var now = judge.outlook(measurement, of: current)
+    now.bytes *= correction
+    choice?.measuredError = now.error
+    if wanted.acts(as: current) {
+      choice?.reason = wanted.reason
+      return endStreak()
+    }
+    if breaks(judge.goal, now, tightening), wanted.reason != .unreachable { return change(to: wanted, from: now) }
+    guard isBetter(wanted, than: now, judge.goal) else { return endStreak() }
+    if let rival, (rival.predictedBytes > now.bytes) != (wanted.predictedBytes > now.bytes) { endStreak() }
+    streak += 1
+    rival = rival.map { moreCareful($0, wanted, judge.goal) } ?? wanted
+    if streak >= patience { change(to: rival!, from: now) }
+  }
+
+  /// Closes the account since the last look; returns which part of a byte budget is to be held back.
+  private mutating func settle(_ measurement: PolicyMeasurement, _ judge: PolicyJudge) -> Double {
+    defer { sinceLook = Account() }
+    guard let choice, sinceLook.plain > 0 else { return 0 }
+    let predicted = judge.outlook(measurement, of: choice).bytes
+    if predicted > 0 {
+      let ratio = sinceLook.bytes / sinceLook.plain / predicted
+      correction = min(2, max(0.5, (correction + ratio) / 2))
+    }
+    guard case .bytes(let most) = judge.goal, choice.reason == .budget else {
+      debt = 0
+      return 0
+    }
+    let allowed = most * sinceLook.plain
+    debt = min(Self.repayment * allowed, max(0, debt + sinceLook.bytes - allowed))
+    return min(0.5, debt / (Self.repayment * allowed))
+  }
+
+  private func breaks(_ goal: ExchangeOptions.Policy.Goal, _ now: PolicyJudge.Outlook, _ tightening: Double) -> Bool {
+    switch goal {
+    case .off: false
+    case .bytes(let most): now.bytes > most * (1 - tightening) * (1 + Self.tolerance)
+    case .relativeError(let most): now.error > most
+    }
+  }
+
+  private func isBetter(
+    _ wanted: PolicyChoice, than now: PolicyJudge.Outlook, _ goal: ExchangeOptions.Policy.Goal
+  ) -> Bool {
+    switch (goal, wanted.reason) {
+    case (_, .nothingTravels), (_, .fewRows), (_, .budgetAllows), (_, .slowCodec): true
+    case (.bytes, .budget):
+      max(wanted.predictedError, PolicyJudge.leastError) < (1 - Self.margin) * max(now.error, PolicyJudge.leastError)
+    default: wanted.predictedBytes < (1 - Self.margin) * now.bytes
+    }
+  }
+
+  /// Of two, the one that is safer from breaking the budget.
+  private func moreCareful(
+    _ a: PolicyChoice, _ b: PolicyChoice, _ goal: ExchangeOptions.Policy.Goal
+  ) -> PolicyChoice {
+    switch goal {
+    case .relativeError: a.predictedBytes > b.predictedBytes ? a : b
+    default: a.predictedBytes < b.predictedBytes ? a : b
+    }
+  }
+
+  private mutating func change(to wanted: PolicyChoice, from now: PolicyJudge.Outlook) {
+    let move = wanted.predictedBytes > now.bytes ? 1 : -1
+    if lastMove == -move { patience = min(2 * patience, 1 << 20) }
+    lastMove = move
+    changes += 1
+    adopt(wanted)
+  }
+
+  private mutating func adopt(_ wanted: PolicyChoice) {
+    choice = wanted
+    correction = 1
+    sent = Account()
+    endStreak()
+  }
+
+  private mutating func endStreak() {
+    rival = nil
+    streak = 0
+  }
+}

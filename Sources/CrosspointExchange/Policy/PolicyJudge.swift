@@ -1,0 +1,118 @@
+/// Turns measurements into the best choice for a budget: no memory, no clock.
+struct PolicyJudge {
+  let goal: ExchangeOptions.Policy.Goal
+  let hidden: Int
+  /// Bytes of the announcements of one transfer, over all ranks; those of looks in equal parts.
+  let announcementBytes: Double
+  let speed: PolicySpeed?
+
+  /// Errors below this are felt by nobody: they count as equal.
+  static let leastError = 1e-4
+  /// What is chosen for an error budget is predicted to stay this far within it, for samples are not the whole.
+  static let errorHeadroom = 0.95
+  /// The error of clusters that are not in use is known from a few groups only: it counts as so much larger.
+  static let clusterDoubt = 1.1
+
+  /// How one possibility would do.
+  struct Outlook: Equatable {
+    var error: Double
+    /// Bytes per byte of bf16.
+    var bytes: Double
+    var seconds = 0.0
+  }
+
+  /// - Parameters:
+  ///   - correction: what measured bytes were per predicted byte, for choices with the cluster rate of `current`.
+  ///   - tightening: the part of a byte budget that is held back to make up for earlier excess.
+  func best(
+    _ measurement: PolicyMeasurement, current: PolicyChoice?, correction: Double, tightening: Double
+  ) -> PolicyChoice {
+    let plain = bytesOfBF16(measurement)
+    let lossless = outlook(measurement, way: 0, code: .fp32)
+    if goal == .bytes(2) { return .lossless(.budgetAllows, bytes: lossless.bytes) }
+    if announcementBytes >= 2 * plain { return .lossless(.fewRows, bytes: lossless.bytes) }
+    var best: (choice: PolicyChoice, outlook: Outlook)?
+    func believe(_ way: Int, _ code: PolicyMenu.Code) -> (believed: Outlook, predicted: Double) {
+      var outlook = outlook(measurement, way: way, code: code)
+      let predicted = outlook.error
+      if clusterRate(way) == current?.clusterRate {
+        outlook.bytes *= correction
+      } else if way > 0 {
+        outlook.error *= Self.clusterDoubt
+      }
+      return (outlook, predicted)
+    }
+    func consider(_ way: Int, _ code: PolicyMenu.Code) {
+      let (outlook, predicted) = believe(way, code)
+      guard speed == nil || outlook.seconds < lossless.seconds else { return }
+      let reason: PolicyChoice.Reason = keeps(outlook, tightening: tightening) ? .budget : .unreachable
+      guard best.map({ precedes(outlook, reason, $0.outlook, $0.choice.reason) }) ?? true else { return }
+      let choice = PolicyChoice(
+        clusterRate: clusterRate(way), wire: code.wire, reason: reason, predictedError: predicted,
+        measuredError: predicted, predictedBytes: outlook.bytes, measuredBytes: outlook.bytes)
+      best = (choice, outlook)
+    }
+    for way in measurement.kept.indices where measurement.kept[way] > 0 {
+      consider(way, .fp32)
+      for format in PolicyMenu.formats.indices { consider(way, .fixed(format)) }
+      consider(way, .entropy(entropyRate({ believe(way, .entropy($0)).believed }, tightening: tightening)))
+    }
+    return best?.choice ?? .lossless(.slowCodec, bytes: lossless.bytes)
+  }
+
+  /// How the present choice does now.
+  func outlook(_ measurement: PolicyMeasurement, of choice: PolicyChoice) -> Outlook {
+    outlook(
+      measurement, way: choice.clusterRate.flatMap(PolicyMenu.rates.firstIndex).map { $0 + 1 } ?? 0,
+      code: PolicyMenu.Code(choice.wire))
+  }
+
+  /// Of all rates the one that uses up the budget: the finest within the bytes, or the coarsest within the error. Bytes
+  /// rise with the rate and errors fall, so that halving finds it.
+  private func entropyRate(_ outlook: (Double) -> Outlook, tightening: Double) -> Double {
+    let first = Int((PolicyMenu.entropyRates.lowerBound * 100).rounded())
+    var (low, high) = (first, Int((PolicyMenu.entropyRates.upperBound * 100).rounded()))
+    let seeksFine = if case .bytes = goal { true } else { false }
+    while low < high {
+      let middle = seeksFine ? (low + high + 1) / 2 : (low + high) / 2
+      switch (seeksFine, keeps(outlook(Double(middle) / 100), tightening: tightening)) {
+      case (true, true): low = middle
+      case (true, false): high = middle - 1
+      case (false, true): high = middle
+      case (false, false): low = middle + 1
+      }
+    }
+    return Double(low) / 100
+  }
+
+  /// Whether it keeps the budget with the room that a new choice needs.
+  private func keeps(_ outlook: Outlook, tightening: Double) -> Bool {
+    switch goal {
+    case .off: true
+    case .bytes(let most): outlook.bytes <= most * (1 - tightening)
+    case .relativeError(let most): outlook.error <= most * Self.errorHeadroom
+    }
+  }
+
+  /// Whether one is to be preferred to the best so far.
+  private func precedes(
+    _ outlook: Outlook, _ reason: PolicyChoice.Reason, _ best: Outlook, _ bestReason: PolicyChoice.Reason
+  ) -> Bool {
+    if reason != bestReason { return reason == .budget }
+    let errors = (max(outlook.error, Self.leastError), max(best.error, Self.leastError))
+    if case .bytes = goal, reason == .budget { return (errors.0, outlook.bytes) < (errors.1, best.bytes) }
+    return (outlook.bytes, errors.0) < (best.bytes, errors.1)
+  }
+
+  private func outlook(_ measurement: PolicyMeasurement, way: Int, code: PolicyMenu.Code) -> Outlook {
+    let estimate = measurement.estimate(way: way, code: code, hidden: hidden)
+    let bytes = estimate.bytes + announcementBytes
+    let coded = measurement.estimate(way: way, code: .fp32, hidden: hidden).bytes
+    return Outlook(
+      error: estimate.error, bytes: bytes / bytesOfBF16(measurement),
+      seconds: speed?.seconds(bytes: bytes, coding: coded, code: code) ?? 0)
+  }
+
+  private func clusterRate(_ way: Int) -> Float? { way == 0 ? nil : PolicyMenu.rates[way - 1] }
+  private func bytesOfBF16(_ measurement: PolicyMeasurement) -> Double { 2 * Double(hidden) * measurement.pairs }
+}

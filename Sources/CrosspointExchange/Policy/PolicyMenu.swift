@@ -1,0 +1,49 @@
+import CrosspointCompression
+
+/// What a policy may choose from, by what its looks measure. A new format of fixed size is one more entry.
+enum PolicyMenu {
+  /// Formats of fixed size that are tried on a sample. fp32 needs no trial.
+  static let formats: [WireFormat] = [1, 2, 3, 4, 6, 8].map { .rotated(bits: $0) } + [.bf16]
+  /// Bits per element at which entropy coding, which has any rate, is tried; between them see ``interpolate(_:_:)``.
+  static let knots = [0.25, 0.5, 1, 2, 4]
+  /// Everything that is tried: the formats of fixed size, then the knots.
+  static let trials = formats + knots.map { .entropy(bits: $0) }
+  /// The rates that may be chosen: to a hundredth of a bit.
+  static let entropyRates = 0.1...8.0
+  /// Clusters per token that are tried on a sample.
+  static let rates: [Float] = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+
+  /// A quantity that was measured at each knot, at any rate: straight lines between the knots, and beyond them.
+  static func interpolate(_ rate: Double, _ value: (Int) -> Double) -> Double {
+    let right = knots.indices.dropFirst().dropLast().first { rate < knots[$0] } ?? knots.count - 1
+    let (low, high) = (value(right - 1), value(right))
+    return low + (high - low) * (rate - knots[right - 1]) / (knots[right] - knots[right - 1])
+  }
+
+  /// How rows are coded, as a policy thinks of it.
+  enum Code: Equatable {
+    case fp32
+    /// One of ``formats``.
+    case fixed(Int)
+    /// Bits per element.
+    case entropy(Double)
+
+    init(_ wire: WireFormat) {
+      if wire == .fp32 {
+        self = .fp32
+      } else if let index = formats.firstIndex(of: wire) {
+        self = .fixed(index)
+      } else {
+        self = .entropy(wire.rate)
+      }
+    }
+
+    var wire: WireFormat {
+      switch self {
+      case .fp32: .fp32
+      case .fixed(let index): formats[index]
+      case .entropy(let bits): .entropy(bits: bits)
+      }
+    }
+  }
+}

@@ -1,0 +1,263 @@
+import CrosspointCompression
+import CrosspointCore
+import CrosspointTokens
+
+/// Tries every code and cluster rate of the ``PolicyMenu`` on a few of the very rows that a transfer is about to send.
+///
+/// The rows are chosen by their number and the look's alone, so that every run sees the same.
+final class PolicySampler {
+  /// Runs of rows that a look reads, spread over the rows of a frame, and rows of each.
+  private static let runs = 4
+  private static let rowsOfRun = 64
+  /// Fraction of the golden ratio: successive looks fall between one another.
+  private static let shift = 0.618_033_988_749_894_8
+
+  private let codec: RowCodec
+  private let pool: BufferPool
+  private let hidden: Int
+  // Scratch that keeps its capacity from look to look.
+  private var groups: [RowSource] = []
+  /// Where each frame's groups begin.
+  private var frames: [Int] = []
+  /// Of each group of the sample, how many of its rows are in it.
+  private var taken: [(group: RowSource, rows: Int)] = []
+  private var sources: [RowSource] = []
+  private var targets: [RowTarget] = []
+
+  init(codec: RowCodec, pool: BufferPool) {
+    self.codec = codec
+    self.pool = pool
+    hidden = codec.hidden
+  }
+
+  /// Forgets the groups of the last look.
+  func begin() {
+    groups.removeAll(keepingCapacity: true)
+    frames.removeAll(keepingCapacity: true)
+  }
+
+  /// Adds the groups that one peer gets.
+  func gather(_ peer: Int, _ collect: (Int, inout [RowSource]) -> Void) {
+    frames.append(groups.count)
+    collect(peer, &groups)
+  }
+
+  /// Estimates for all gathered rows from a sample of them.
+  func measure(
+    _ look: Int, _ rounding: RowRounding, _ clusterer: TokenClusterer?, into result: inout PolicyMeasurement
+  ) throws(CrosspointError) {
+    result.rows = Double(groups.rowCount)
+    guard result.rows > 0 else { return }
+    chooseRows(look)
+    let rows = taken.reduce(0) { $0 + $1.rows }
+    let tokens = try copySample(rows)
+    let scale = result.rows / Double(rows)
+    for row in 0..<rows { result.energy += scale * Double(square(tokens.base + row * hidden)) }
+
+    sources.removeAll(keepingCapacity: true)
+    var next = UnsafePointer(tokens.base)
+    for (_, count) in taken {
+      sources.append(RowSource(base: next, rows: count))
+      next += count * hidden
+    }
+    result.kept[0] = result.rows
+    try tryCodes(0, of: rows, weights: nil, rounding, into: &result)
+
+    guard let clusterer else { return }
+    let words = try pool.lease(bytes: 3 * 4 * rows)
+    defer { pool.release(words) }
+    let indices = words.base.assumingMemoryBound(to: Int32.self)
+    let centroids = try TokenBatch(uninitializedRows: rows, hidden: hidden, pool: pool)
+    for (way, rate) in PolicyMenu.rates.enumerated() {
+      clusterer.limit(rate: rate)
+      let residual = try cluster(tokens, clusterer, into: centroids.base, indices)
+      result.residuals[way + 1] = scale * residual
+      result.kept[way + 1] = scale * Double(sources.rowCount)
+      try tryCodes(way + 1, of: rows, weights: indices + 2 * rows, rounding, into: &result)
+    }
+  }
+
+  /// Seconds to encode and decode a byte of fp32 in each way of coding, at best of some, on rows of noise.
+  func timeCodes() throws(CrosspointError) -> [Double] {
+    let rows = Self.runs * Self.rowsOfRun
+    let batch = try TokenBatch(uninitializedRows: rows, hidden: hidden, pool: pool)
+    var generator = SplitMix64(seed: 0)
+    for index in batch.elements.indices { batch.elements[index] = generator.nextUnit() - 0.5 }
+    sources = [RowSource(base: batch.base, rows: rows)]
+    var seconds: [Double] = []
+    for format in PolicyMenu.trials {
+      var least = Double.infinity
+      for _ in 0..<3 {
+        var watch = Stopwatch()
+        _ = try encodeAndDecode(format, .nearest) {}
+        least = min(least, watch.lap())
+      }
+      seconds.append(least / Double(4 * hidden * rows))
+    }
+    return seconds
+  }
+
+  private func square(_ row: UnsafePointer<Float>) -> Float { kernels.dot(row, row, hidden) }
+
+  // MARK: - The sample
+
+  /// The groups of one peer, a peer as often as it gets rows: what a frame costs beside its rows, the sample costs too.
+  private func chooseFrame(_ offset: Double) -> Range<Int> {
+    let wanted = offset * Double(groups.rowCount)
+    var before = 0
+    for frame in frames.indices {
+      before += rows(ofFrame: frame)
+      if wanted < Double(before) { return groupsOfFrame(frame) }
+    }
+    preconditionFailure("no rows to choose from")
+  }
+
+  private func groupsOfFrame(_ frame: Int) -> Range<Int> {
+    frames[frame]..<(frame + 1 < frames.count ? frames[frame + 1] : groups.count)
+  }
+
+  private func rows(ofFrame frame: Int) -> Int { groups[groupsOfFrame(frame)].reduce(0) { $0 + $1.rows } }
+
+  /// Runs at even distances over the rows of a frame, each within one group; everything where there is little.
+  private func chooseRows(_ look: Int) {
+    let offset = (Double(look) * Self.shift).truncatingRemainder(dividingBy: 1)
+    let frame = chooseFrame(offset)
+    let all = groups[frame].reduce(0) { $0 + $1.rows }
+    let spacing = Double(all) / Double(Self.runs)
+    taken.removeAll(keepingCapacity: true)
+    var (before, run) = (0, 0)
+    for group in groups[frame] where group.rows > 0 {
+      before += group.rows
+      let firstRun = run
+      while run < Self.runs, (Double(run) + offset) * spacing < Double(before) { run += 1 }
+      let isLittle = all <= Self.runs * Self.rowsOfRun
+      let count = isLittle ? group.rows : min(group.rows, (run - firstRun) * Self.rowsOfRun)
+      if count > 0 { taken.append((group, count)) }
+    }
+  }
+
+  private func copySample(_ rows: Int) throws(CrosspointError) -> TokenBatch {
+    let batch = try TokenBatch(uninitializedRows: rows, hidden: hidden, pool: pool)
+    var next = batch.base
+    for (group, count) in taken {
+      for number in 0..<count {
+        next.update(from: group.row(number * group.rows / count, hidden: hidden), count: hidden)
+        next += hidden
+      }
+    }
+    return batch
+  }
+
+  /// Clusters the groups of the sample; ``sources`` become their centroids. Returns Σ‖x − c‖².
+  ///
+  /// Fewer rows of a group leave more of them: this errs on the safe side.
+  /// - Parameter indices: three for each row; the last third receives the sizes of the clusters.
+  private func cluster(
+    _ tokens: borrowing TokenBatch, _ clusterer: TokenClusterer, into centroids: UnsafeMutablePointer<Float>,
+    _ indices: UnsafeMutablePointer<Int32>
+  ) throws(CrosspointError) -> Double {
+    let rows = tokens.rows
+    let (members, clusterOf, sizes) = (indices, indices + rows, indices + 2 * rows)
+    for row in 0..<rows { members[row] = Int32(row) }
+    try clusterer.prepare(tokens)
+    sources.removeAll(keepingCapacity: true)
+    var (first, used, residual) = (0, 0, 0.0)
+    for (_, count) in taken {
+      let group = UnsafeBufferPointer(start: UnsafePointer(members + first), count: count)
+      let base = centroids + used * hidden
+      let clusters = try clusterer.cluster(group, clusterOf: clusterOf)
+      clusterer.centroids(
+        tokens.base, group, clusterOf: clusterOf, clusters: clusters, into: base, counts: sizes + used)
+      for (number, row) in group.enumerated() {
+        residual += Double(
+          kernels.squared_distance(
+            tokens.base + Int(row) * hidden, base + Int(clusterOf[number]) * hidden, hidden))
+      }
+      sources.append(RowSource(base: base, rows: clusters))
+      first += count
+      used += clusters
+    }
+    return residual
+  }
+
+  // MARK: - Trials
+
+  /// Codes the ``sources`` in every way: errors as the tokens feel them, and bytes of all frames.
+  ///
+  /// - Parameters:
+  ///   - tokens: how many the sources stand for.
+  ///   - weights: how many each of their rows stands for; `nil`: one.
+  private func tryCodes(
+    _ way: Int, of tokens: Int, weights: UnsafePointer<Int32>?, _ rounding: RowRounding,
+    into result: inout PolicyMeasurement
+  ) throws(CrosspointError) {
+    let scale = result.rows / Double(tokens)
+    let rows = sources.rowCount
+    let usedGroups = Double(groups.count { $0.rows > 0 })
+    for (index, format) in PolicyMenu.trials.enumerated() {
+      var error = 0.0
+      let trial = try encodeAndDecode(format, rounding) {
+        var row = 0
+        for (source, target) in zip(sources, targets) {
+          for number in 0..<source.rows {
+            let difference = kernels.squared_distance(
+              source.row(number, hidden: hidden), target.base + number * hidden, hidden)
+            error += Double(weights?[row] ?? 1) * Double(difference)
+            row += 1
+          }
+        }
+      }
+      result.errors[way][index] = scale * error
+      if index < PolicyMenu.formats.count {
+        let means = Double(trial.means) / Double(sources.count) * usedGroups
+        result.bytes[way][index] = scale * Double(trial.bytes - trial.means) + means
+      } else {
+        result.bytes[way][index] = try entropyBytes(
+          format, perRow: Double(trial.bytes) / Double(rows), kept: Double(rows) / Double(tokens))
+      }
+    }
+  }
+
+  /// Bytes of entropy-coded frames: at least what their rate allows, and never less than a frame of one row.
+  private func entropyBytes(_ format: WireFormat, perRow: Double, kept: Double) throws(CrosspointError) -> Double {
+    let all = sources
+    defer { sources = all }
+    sources.removeAll { $0.rows == 0 }
+    sources = [RowSource(base: sources[0].base, rows: 1)]
+    let least = Double(try encodeAndDecode(format, .nearest) {}.bytes)
+    let nominal = format.rate * Double(hidden) / 8
+    return frames.indices.reduce(0) { sum, frame in
+      let rows = kept * Double(rows(ofFrame: frame))
+      return rows == 0 ? sum : sum + max(least, rows * max(nominal, perRow))
+    }
+  }
+
+  /// The ``sources`` as a frame and back, into ``targets`` while `body` runs; the bytes of its body, and those of mean rows
+  /// among them.
+  private func encodeAndDecode(
+    _ format: WireFormat, _ rounding: RowRounding, _ body: () -> Void
+  ) throws(CrosspointError) -> (bytes: Int, means: Int) {
+    let (groups, rows) = (sources.count, sources.rowCount)
+    let headerBytes = RowCodec.headerBytes(groups: groups)
+    let most = codec.maximumBodyBytes(format, rows: rows, groups: groups)
+    let frame = try pool.lease(bytes: headerBytes + most)
+    defer { pool.release(frame) }
+    let decoded = try pool.lease(bytes: 4 * hidden * rows)
+    defer { pool.release(decoded) }
+    let header = UnsafeMutableRawBufferPointer(start: frame.base, count: headerBytes)
+    let size = try codec.encode(
+      sources, as: format, packing: .none, rounding: rounding, header: header,
+      body: UnsafeMutableRawBufferPointer(start: frame.base + headerBytes, count: most))
+    targets.removeAll(keepingCapacity: true)
+    var next = decoded.base.assumingMemoryBound(to: Float.self)
+    for source in sources {
+      targets.append(RowTarget(base: next, rows: source.rows))
+      next += source.rows * hidden
+    }
+    try codec.decode(
+      header: UnsafeRawBufferPointer(header),
+      body: UnsafeRawBufferPointer(start: frame.base + headerBytes, count: size), into: targets)
+    body()
+    return (size, RowCodec.meanBytes(in: UnsafeRawBufferPointer(header), format, groups: groups, hidden: hidden))
+  }
+}
