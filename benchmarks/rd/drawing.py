@@ -3,6 +3,7 @@ import matplotlib
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 
 # One style a family; colours that are told apart by everybody (Okabe and Ito).
 STYLES = {
@@ -20,10 +21,13 @@ def draw(path, records, bounds, blocks, note):
         for family, (colour, marker, label) in STYLES.items():
             points = sorted((r["bytes"], r["error"]) for r in records if r["block"] == block and r["family"] == family)
             if points:
-                line = "-" if family in ("entropy", "rotated") else ""
-                axis.plot(*zip(*points), line, color=colour, marker=marker, markersize=4, linewidth=1.2, label=label)
+                line = "solid" if family in ("entropy", "rotated") else "none"
+                axis.plot(*zip(*points), linestyle=line, color=colour, marker=marker, markersize=4, linewidth=1.2, label=label)
         axis.set_xscale("log")
         axis.set_yscale("log")
+        ticks = [0.02, 0.05, 0.1, 0.2, 0.5, 1]
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
         axis.set_xlabel("bytes / bf16")
         axis.set_title(f"block {block}")
         axis.grid(True, which="both", linewidth=0.3)
