@@ -53,6 +53,8 @@ struct PolicyJudge {
       best = (choice, outlook)
     }
     for way in measurement.kept.indices where measurement.kept[way] > 0 {
+      // Clusters take longer than codes: where no code is worth its time, they are not either.
+      if way > 0, best == nil { break }
       consider(way, .fp32)
       for format in PolicyMenu.formats.indices { consider(way, .fixed(format)) }
       consider(way, .entropy(entropyRate({ believe(way, .entropy($0)).believed }, tightening: tightening)))
