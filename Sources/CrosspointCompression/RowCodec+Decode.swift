@@ -57,9 +57,9 @@ extension RowCodec {
       let buffer = try pool.lease(bytes: 2 * rawBytes)
       defer { pool.release(buffer) }
       try unpack(body, into: buffer.base, rawBytes, format: header.format)
-      decodeBody(UnsafeRawPointer(buffer.base), of: base, as: header, into: groups) { _ in }
+      try decodeBody(UnsafeRawPointer(buffer.base), of: base, as: header, into: groups) { _ in }
     } else {
-      decodeBody(start, of: base, as: header, into: groups) { checksum.advance(to: $0) }
+      try decodeBody(start, of: base, as: header, into: groups) { checksum.advance(to: $0) }
       try Self.compare(header.bodyChecksum, checksum.finish(body.count))
     }
   }
@@ -89,12 +89,12 @@ extension RowCodec {
         throw .corrupt("flags", "group \(index) of \(group.rows) rows as \(header.format) cannot be centred")
       }
       rows += group.rows
-      raw += group.rows * header.format.rowBytes(hidden: hidden)
+      raw += header.format.groupBytes(rows: group.rows, hidden: hidden)
       let hasChannels = header.format.kind == .zipCache && group.rows > 0
       if group.centred || hasChannels { raw += header.format.meanBytes(hidden: hidden) }
     }
     if header.signed {
-      guard header.format.kind == .rotated, rows > 0 else {
+      guard header.format.rotates, rows > 0 else {
         throw .corrupt("flags", "\(rows) rows as \(header.format) cannot have signs of their own")
       }
       raw += WireFormat.signKeyBytes
@@ -122,7 +122,7 @@ extension RowCodec {
   private func decodeBody(
     _ body: UnsafeRawPointer, of frame: UnsafeRawPointer, as header: FrameHeader, into groups: [RowTarget],
     _ willRead: (Int) -> Void
-  ) {
+  ) throws(CrosspointError) {
     let format = header.format
     let rowBytes = format.rowBytes(hidden: hidden)
     let hidden = hidden
@@ -136,12 +136,16 @@ extension RowCodec {
     }
     for (index, group) in groups.enumerated() {
       @inline(__always)
+      func forRow(
+        _ index: Int, bytes: Int, _ decodeRow: (UnsafeMutablePointer<Float>, UnsafeRawPointer) -> Void
+      ) {
+        willRead(offset + bytes)
+        decodeRow(group.base + index * hidden, body + offset)
+        offset += bytes
+      }
+      @inline(__always)
       func forEachRow(_ decodeRow: (UnsafeMutablePointer<Float>, UnsafeRawPointer) -> Void) {
-        for index in 0..<group.rows {
-          willRead(offset + rowBytes)
-          decodeRow(group.base + index * hidden, body + offset)
-          offset += rowBytes
-        }
+        for index in 0..<group.rows { forRow(index, bytes: rowBytes, decodeRow) }
       }
       switch format.kind {
       case .fp32: forEachRow { row, bytes in memcpy(row, bytes, rowBytes) }
@@ -154,15 +158,28 @@ extension RowCodec {
         let channels = decodeChannels(body + offset)
         offset += format.meanBytes(hidden: hidden)
         forEachRow { row, bytes in decodeSeparated(row, bytes, channels: channels, bits: format.bits) }
-      case .rotated:
+      case .rotated, .mixed:
         var mean: UnsafePointer<Float>?
         if FrameHeader.group(index, of: frame).centred {
           mean = decodeMean(body + offset)
           offset += format.meanBytes(hidden: hidden)
           if keys != nil { rotation.rotateBack(mean!, count: 1, into: scratchRow(0)) }
         }
-        let book = Codebook.ofBits[format.bits - 1]
-        forEachRow { row, bytes in decodeRotated(row, bytes, mean: mean, book: book, signs: keys?.nextKey()) }
+        guard let mixture = format.mixture else {
+          let book = Codebook.ofBits[format.bits - 1]
+          forEachRow { row, bytes in decodeRotated(row, bytes, mean: mean, book: book, signs: keys?.nextKey()) }
+          break
+        }
+        let bitmap = body + offset
+        offset += Mixture.bitmapBytes(rows: group.rows)
+        willRead(offset)
+        try mixture.check(bitmap, rows: group.rows)
+        for index in 0..<group.rows {
+          let bits = mixture.bits(ofRow: index, in: bitmap)
+          forRow(index, bytes: WireFormat.rotatedRowBytes(hidden, bits: bits)) { row, bytes in
+            decodeRotated(row, bytes, mean: mean, book: Codebook.ofBits[bits - 1], signs: keys?.nextKey())
+          }
+        }
       case .entropy: preconditionFailure("rows of no fixed size")
       }
     }

@@ -48,7 +48,7 @@ extension RowCodec {
     var checksum = FrameChecksum(of: start, lanes: lanes, kernels: kernels)
     var end = 0
     var rounding = rounding
-    let signed = rounding.rounding == .eden && format.kind == .rotated && rows > 0
+    let signed = rounding.rounding == .eden && format.rotates && rows > 0
     if signed {
       start.put(rounding.key, at: 0)
       end = WireFormat.signKeyBytes
@@ -130,16 +130,20 @@ extension RowCodec {
     let hidden = hidden
     let kernels = kernels
     @inline(__always)
+    func forRow(
+      _ index: Int, bytes: Int, _ encodeRow: (UnsafeMutableRawPointer, UnsafePointer<Float>) -> Void
+    ) throws(CrosspointError) {
+      let row = group.row(index, hidden: hidden)
+      if requiringFinite { try requireFinite(row) }
+      encodeRow(body + end, row)
+      end += bytes
+      checksum.advance(to: end)
+    }
+    @inline(__always)
     func forEachRow(
       _ encodeRow: (UnsafeMutableRawPointer, UnsafePointer<Float>) -> Void
     ) throws(CrosspointError) {
-      for index in 0..<group.rows {
-        let row = group.row(index, hidden: hidden)
-        if requiringFinite { try requireFinite(row) }
-        encodeRow(body + end, row)
-        end += rowBytes
-        checksum.advance(to: end)
-      }
+      for index in 0..<group.rows { try forRow(index, bytes: rowBytes, encodeRow) }
     }
     switch format.kind {
     case .fp32: try forEachRow { out, row in memcpy(out, row, rowBytes) }
@@ -160,6 +164,20 @@ extension RowCodec {
       let mean = encodeMean(of: group, into: body + end)
       if mean != nil { end += format.meanBytes(hidden: hidden) }
       try forEachRow { out, row in encodeRotated(out, row, mean: mean, book: book, &rounding) }
+      return mean != nil
+    case .mixed:
+      let mixture = format.mixture!
+      let mean = encodeMean(of: group, into: body + end)
+      if mean != nil { end += format.meanBytes(hidden: hidden) }
+      let bitmap = body + end
+      try markImportantRows(of: group, mean: mean, mixture: mixture, into: bitmap)
+      end += Mixture.bitmapBytes(rows: group.rows)
+      for index in 0..<group.rows {
+        let bits = mixture.bits(ofRow: index, in: bitmap)
+        try forRow(index, bytes: WireFormat.rotatedRowBytes(hidden, bits: bits)) { out, row in
+          encodeRotated(out, row, mean: mean, book: Codebook.ofBits[bits - 1], &rounding)
+        }
+      }
       return mean != nil
     case .entropy: preconditionFailure("rows of no fixed size")
     }

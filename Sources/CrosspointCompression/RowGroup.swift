@@ -1,16 +1,22 @@
 /// Rows to encode: contiguous from `base`, or gathered: row i is at `base + indices[i] · hidden`.
 ///
-/// Borrows its memory, which must outlive the call it is handed to. Indices are trusted.
+/// Row i is as important as the magnitude of `importances[i]`; none: all are alike. ``WireFormat/mixed(low:high:fraction:)``
+/// alone asks. Borrows its memory, which must outlive the call it is handed to. Indices are trusted.
 public struct RowSource {
   public let base: UnsafePointer<Float>
   public let indices: UnsafePointer<Int32>?
   public let rows: Int
+  public let importances: UnsafePointer<Float>?
 
-  public init(base: UnsafePointer<Float>, indices: UnsafePointer<Int32>? = nil, rows: Int) {
+  public init(
+    base: UnsafePointer<Float>, indices: UnsafePointer<Int32>? = nil, rows: Int,
+    importances: UnsafePointer<Float>? = nil
+  ) {
     precondition(rows >= 0)
     self.base = base
     self.indices = indices
     self.rows = rows
+    self.importances = importances
   }
 
   @inline(__always)

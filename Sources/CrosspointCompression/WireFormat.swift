@@ -1,25 +1,33 @@
 /// How a row becomes bytes on the wire.
 ///
 /// Its text is that of `--wire`: `fp32`, `bf16`, `fp16`, `fp8`, `int8`, `int4`, `rotated:1` … `rotated:8`,
-/// `zipcache:8`, `zipcache:4`, `entropy:0.1` … `entropy:10`.
+/// `zipcache:8`, `zipcache:4`, `entropy:0.1` … `entropy:10`, `mixed:LOW,HIGH` and `mixed:LOW,HIGH,FRACTION`.
 /// What each costs and gives is in docs/wire-format.md.
 public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
   enum Kind: UInt8, Sendable {
     case fp32 = 1
     case bf16, fp16, fp8, int8, int4, rotated, entropy
-    case zipCache
+    case zipCache, mixed
   }
 
   let kind: Kind
-  /// Bits per element, scales and means not counted; of entropy-coded rows the next whole number of bits.
+  /// Bits per element, scales and means not counted; of entropy-coded and mixed rows the next whole number of bits.
   public let bits: Int
-  /// Bits per element that entropy-coded rows may take, everything counted; 0 if it is not said. Else equal to ``bits``.
+  /// Bits per element that entropy-coded rows may take, everything counted; 0 if it is not said. Of mixed rows their mean.
+  /// Else equal to ``bits``.
   public let rate: Double
+  /// How many bits which rows have, if not all have the same.
+  let mixture: Mixture?
 
-  private init(_ kind: Kind, bits: Int, rate: Double? = nil) {
+  private init(_ kind: Kind, bits: Int, rate: Double? = nil, mixture: Mixture? = nil) {
     self.kind = kind
     self.bits = bits
     self.rate = rate ?? Double(bits)
+    self.mixture = mixture
+  }
+
+  private init(_ mixture: Mixture) {
+    self.init(.mixed, bits: Int(mixture.rate.rounded(.up)), rate: mixture.rate, mixture: mixture)
   }
 
   /// The floats themselves: bitwise.
@@ -56,11 +64,22 @@ public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
     return WireFormat(.entropy, bits: Int(bits.rounded(.up)), rate: bits)
   }
 
-  /// Every format there is; of those by entropy one for each whole number of bits up to 4.
+  /// Rows as ``rotated(bits:)``: in each group a `fraction` (1/2, 1/4, 1/8 or 1/16) of them, those of most importance, in
+  /// `high` bits per element, the others in `low` (`1 ≤ low < high ≤ 8`). In dispatch importance is the router's weight,
+  /// of a cluster that of all its members; elsewhere, and among equals, the energy of a row without its group's mean.
+  public static func mixed(low: Int, high: Int, fraction: Double = 0.25) -> WireFormat {
+    guard let mixture = Mixture(low: low, high: high, fraction: fraction) else {
+      preconditionFailure("mixed:\(low),\(high),\(fraction): 1 to 8 bits, fewer first; 0.5, 0.25, 0.125 or 0.0625")
+    }
+    return WireFormat(mixture)
+  }
+
+  /// Every format there is; of those by entropy one for each whole number of bits up to 4, of mixed ones some.
   public static let all: [WireFormat] =
     fixed + (1...4).map { .entropy(bits: Double($0)) }
+    + [.mixed(low: 1, high: 8, fraction: 0.0625), .mixed(low: 2, high: 4), .mixed(low: 3, high: 6, fraction: 0.5)]
 
-  /// Those whose rows take a fixed number of bytes.
+  /// Those whose rows all take the same number of bytes.
   static let fixed: [WireFormat] =
     [.fp32, .bf16, .fp16, .fp8, .int8, .int4] + (1...8).map { .rotated(bits: $0) }
     + [8, 4].map { .zipCache(bits: $0) }
@@ -73,6 +92,7 @@ public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
     case .rotated: "rotated:\(bits)"
     case .zipCache: "zipcache:\(bits)"
     case .entropy: "entropy:" + (rate == rate.rounded() ? "\(Int(rate))" : "\(rate)")
+    case .mixed: "mixed:\(mixture!.description)"
     default: "\(kind)"
     }
   }
@@ -84,18 +104,30 @@ public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
       self = .entropy(bits: rate)
       return
     }
+    if description.hasPrefix("mixed:") {
+      guard let mixture = Mixture(description.dropFirst(6)) else { return nil }
+      self.init(mixture)
+      return
+    }
     guard let format = Self.fixed.first(where: { $0.description == description }) else { return nil }
     self = format
   }
 
   /// The number that stands for it in a frame: kind in the low byte, bits in the high one (0 for entropy-coded rows: how
-  /// many they take is the encoder's affair).
-  public var code: UInt16 { UInt16(kind.rawValue) | UInt16(kind == .entropy ? 0 : bits) << 8 }
+  /// many they take is the encoder's affair; of mixed rows both numbers and the fraction).
+  public var code: UInt16 {
+    UInt16(kind.rawValue) | (mixture?.code ?? UInt16(kind == .entropy ? 0 : bits)) << 8
+  }
 
   /// `nil` for a number that stands for no format.
   public init?(code: UInt16) {
     if code == UInt16(Kind.entropy.rawValue) {
       self.init(.entropy, bits: 0)
+      return
+    }
+    if code & 0xFF == UInt16(Kind.mixed.rawValue) {
+      guard let mixture = Mixture(code: code >> 8) else { return nil }
+      self.init(mixture)
       return
     }
     guard let format = Self.fixed.first(where: { $0.code == code }) else { return nil }

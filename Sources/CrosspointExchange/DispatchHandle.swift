@@ -36,6 +36,8 @@ public final class DispatchHandle {
   var isClustered = false
   /// Rows that stand for clusters; empty when every routed pair is a row of its own.
   var centroids: TokenBatch
+  /// `[rows sent × 1]`: Σ |router weight| over each row's members; only where the wire weighs rows, else empty.
+  var importances: TokenBatch
   /// The tokens and output gradients, kept only where residuals need them.
   var tokens: TokenBatch
   var outputGradients: TokenBatch
@@ -52,6 +54,7 @@ public final class DispatchHandle {
     plan = RowPlan(pool: pool)
     rows = TokenBatch(emptyOfHidden: hidden, pool: pool)
     centroids = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    importances = TokenBatch(emptyOfHidden: 1, pool: pool)
     tokens = TokenBatch(emptyOfHidden: hidden, pool: pool)
     outputGradients = TokenBatch(emptyOfHidden: hidden, pool: pool)
     outputs = TokenBatch(emptyOfHidden: hidden, pool: pool)
@@ -71,6 +74,7 @@ public final class DispatchHandle {
     let hidden = rows.hidden
     rows = TokenBatch(emptyOfHidden: hidden, pool: pool)
     centroids = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    importances = TokenBatch(emptyOfHidden: 1, pool: pool)
     tokens = TokenBatch(emptyOfHidden: hidden, pool: pool)
     outputGradients = TokenBatch(emptyOfHidden: hidden, pool: pool)
     outputs = TokenBatch(emptyOfHidden: hidden, pool: pool)

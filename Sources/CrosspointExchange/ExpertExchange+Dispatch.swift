@@ -31,7 +31,12 @@ extension ExpertExchange {
       }
     }
     if failure == nil {
-      do throws(CrosspointError) { try plan(handle, tokens, choices: routing.topK) } catch { failure = error }
+      do throws(CrosspointError) {
+        try plan(handle, tokens, choices: routing.topK)
+        if options.wire.dispatch.weighsRows { handle.importances = try importances(handle, routing) }
+      } catch {
+        failure = error
+      }
     }
     try move(
       .dispatch, handle, coding, failure: failure, checked: clusterer == nil ? checked("tokens", tokens) : nil,
@@ -49,15 +54,30 @@ extension ExpertExchange {
     return handle
   }
 
-  /// The rows of one expert: gathered tokens, or centroids.
+  /// The rows of one expert: gathered tokens, or centroids; with their importances, where they are weighed.
   private func dispatchSource(
     _ expert: Int, _ handle: DispatchHandle, _ tokens: UnsafePointer<Float>
   ) -> RowSource {
     let range = handle.plan.rows(of: expert)
+    let importances = handle.importances.rows == 0 ? nil : UnsafePointer(handle.importances.base + range.lowerBound)
     if handle.isClustered {
-      return RowSource(base: handle.centroids.base + range.lowerBound * layout.hidden, indices: nil, rows: range.count)
+      return RowSource(
+        base: handle.centroids.base + range.lowerBound * layout.hidden, rows: range.count, importances: importances)
     }
-    return RowSource(base: tokens, indices: handle.plan.memberTokens.base + range.lowerBound, rows: range.count)
+    return RowSource(
+      base: tokens, indices: handle.plan.memberTokens.base + range.lowerBound, rows: range.count,
+      importances: importances)
+  }
+
+  /// What each row's members weigh together at home.
+  private func importances(_ handle: DispatchHandle, _ routing: Routing) throws(CrosspointError) -> TokenBatch {
+    let sums = try TokenBatch(uninitializedRows: handle.plan.rows, hidden: 1, pool: pool)
+    sums.base.update(repeating: 0, count: sums.rows)
+    for slot in routing.topkWeights.indices {
+      let row = handle.plan.rowOfSlot[slot]
+      if row >= 0 { sums.base[row] += routing.topkWeights[slot].magnitude }
+    }
+    return sums
   }
 
   /// Takes note of the announced row counts and allocates the rows.

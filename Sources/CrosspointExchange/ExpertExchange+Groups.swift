@@ -68,6 +68,8 @@ extension ExpertExchange {
     statistics.traffic[kind.rawValue].wireBytes += measure.wireBytes
     statistics.traffic[kind.rawValue].uncompressedBytes += (handle.plan.members - local) * rowBytes
     statistics.traffic[kind.rawValue].localBytes += measure.localBytes
+    statistics.traffic[kind.rawValue].highRows += measure.highRows
+    statistics.traffic[kind.rawValue].lowRows += measure.lowRows
     statistics.seconds.encode += measure.encode
     statistics.seconds.skew += measure.skew
     statistics.seconds.wait += measure.wait

@@ -46,6 +46,11 @@ extension Transfer {
             }
           }
           offset += size
+          for source in sources {
+            guard let high = format.highRows(of: source.rows) else { break }
+            measure.highRows += high
+            measure.lowRows += source.rows - high
+          }
         }
       }
       measure.wireBytes += bodyBytes.reduce(0, +) + (fabric.rankCount - 1) * announcementWords * 4

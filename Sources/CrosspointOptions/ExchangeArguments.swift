@@ -25,7 +25,7 @@ public struct ExchangeArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "Wire format of all four transfers.",
-      valueName: "fp32|bf16|fp16|fp8|int8|int4|rotated:BITS|zipcache:BITS|entropy:BITS"))
+      valueName: "fp32|bf16|fp16|fp8|int8|int4|rotated:BITS|zipcache:BITS|entropy:BITS|mixed:LOW,HIGH[,FRACTION]"))
   public var wire = WireFormat.fp32
 
   @Option(help: ArgumentHelp("Wire format of dispatch, instead of --wire.", valueName: "format"))

@@ -17,13 +17,23 @@ import Testing
     }
     #expect(WireFormat("entropy:1.25") == .entropy(bits: 1.25) && WireFormat("entropy:1.25")?.bits == 2)
     #expect(WireFormat.all.map(\.description).contains("rotated:4"))
+    #expect(
+      WireFormat("mixed:2,4") == .mixed(low: 2, high: 4) && WireFormat("mixed:2,4,0.25") == WireFormat("mixed:2,4"))
+    #expect(WireFormat("mixed:1,8,0.0625")?.rate == 1.4375 && WireFormat("mixed:1,8,0.0625")?.bits == 2)
     for text in [
       "", "fp64", "rotated", "rotated:0", "rotated:9", "rotated:", "bf16 ", "entropy:", "entropy:0", "entropy:10.5",
-      "entropy:nan",
+      "entropy:nan", "mixed:", "mixed:2", "mixed:4,2", "mixed:3,3", "mixed:0,4", "mixed:4,9", "mixed:2,4,",
+      "mixed:2,4,0.3", "mixed:2,4,1", "mixed:2,4,nan", "mixed:2,4,0.5,1", "mixed:2,4 ",
     ] {
       #expect(WireFormat(text) == nil, "\(text)")
     }
     #expect(WireFormat(code: 0) == nil && WireFormat(code: 0x0907) == nil)
+    // All numbers that a mixed format can have stand for one with these bits, or for none.
+    for number in UInt16(0)..<256 {
+      let format = WireFormat(code: 10 | number << 8)
+      #expect((format != nil) == (number & 7 < number >> 3 & 7), "\(number)")
+      if let format { #expect(format.code == 10 | number << 8 && WireFormat(format.description) == format) }
+    }
   }
 
   @Test(arguments: shapes) func fp32IsBitwise(hidden: Int) throws {

@@ -4,10 +4,10 @@ import CrosspointTokens
 
 @testable import CrosspointCompression
 
-/// A frame of rows `x` split into groups, as an array of exactly its bytes.
+/// A frame of rows `x` split into groups, as an array of exactly its bytes; a row as important as its number says.
 func encodeFrame(
   _ x: [Float], hidden: Int, groups: [Int], as format: WireFormat, packing: Packing = .none,
-  rounding: RowRounding = .nearest, codec: RowCodec? = nil
+  rounding: RowRounding = .nearest, importances: [Float]? = nil, codec: RowCodec? = nil
 ) throws -> [UInt8] {
   let codec = try codec ?? RowCodec(hidden: hidden, seed: 7, pool: BufferPool())
   let size = codec.maximumFrameBytes(format, rows: groups.reduce(0, +), groups: groups.count)
@@ -16,9 +16,13 @@ func encodeFrame(
     let empty = UnsafeMutablePointer<Float>.allocate(capacity: 1)
     defer { empty.deallocate() }
     var start = x.baseAddress ?? UnsafePointer(empty)
+    let weights = UnsafeMutablePointer<Float>.allocate(capacity: max(1, groups.reduce(0, +)))
+    defer { weights.deallocate() }
+    if let importances { weights.update(from: importances, count: importances.count) }
+    var weight = UnsafePointer(weights)
     let sources = groups.map { rows in
-      defer { start += rows * hidden }
-      return RowSource(base: start, rows: rows)
+      defer { (start, weight) = (start + rows * hidden, weight + rows) }
+      return RowSource(base: start, rows: rows, importances: importances == nil ? nil : weight)
     }
     return try [UInt8](unsafeUninitializedCapacity: size) { frame, count in
       count = try codec.encode(

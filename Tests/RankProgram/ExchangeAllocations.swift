@@ -21,6 +21,11 @@ func exchangeAllocations(_ ranks: Ranks) throws {
     of: ranks.fabric(),
     options: ExchangeOptions(wire: .init(.rotated(bits: 2)), gradientRounding: .stochastic, errorFeedback: true))
   try ranks.expect(fed, is: 0, "allocator calls in five warm steps over MPI, rounding and error feedback")
+  let mixed = try allocations(
+    of: ranks.fabric(),
+    options: ExchangeOptions(
+      compression: .crossPolytope(.init(functions: 2, width: 16)), wire: .init(.mixed(low: 2, high: 4))))
+  try ranks.expect(mixed, is: 0, "allocator calls in five warm steps over MPI, rows of two precisions")
   guard ranks.count == 1 else { return }
   for compression in [ExchangeOptions.Compression.off, .crossPolytope(.init(functions: 2, width: 16))] {
     let options = ExchangeOptions(compression: compression, wire: .init(.bf16))

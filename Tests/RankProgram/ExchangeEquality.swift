@@ -70,6 +70,9 @@ private let equalityOptions: [ExchangeOptions] = [
   ExchangeOptions(wire: .init(.rotated(bits: 2)), gradientRounding: .stochastic, errorFeedback: true),
   ExchangeOptions(wire: .init(.zipCache(bits: 4)), forwardRounding: .stochastic),
   ExchangeOptions(wire: .init(.rotated(bits: 1)), forwardRounding: .eden, gradientRounding: .eden),
+  ExchangeOptions(
+    compression: .crossPolytope(), wire: .init(.mixed(low: 2, high: 4)), gradientRounding: .eden, errorFeedback: true),
+  ExchangeOptions(wire: .init(.mixed(low: 3, high: 8, fraction: 0.125)), packing: .zstd),
 ]
 
 private func equalityStep(
