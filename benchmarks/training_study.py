@@ -28,8 +28,10 @@ STUDIES = {
     "compression": {
         "schemes": [
             ("lsh-moe", "--compression lsh-moe --compensation identity --wire bf16"),
-            ("crosspoint", "--compression lsh:rate=0.145,refinements=2 --compensation lowrank:16 --wire bf16"),
-            ("codes", "--wire rotated:4"),
+            ("crosspoint", "--prune auto --prune-share 0.8 --compression lsh:functions=2,rate=0.24,refinements=4 "
+                           "--compensation lowrank:16 --wire rotated:6 --wire-gradient rotated:3 "
+                           "--rounding-gradient eden"),
+            ("codes", "--wire rotated:4 --wire-gradient rotated:2 --rounding-gradient eden"),
         ],
     },
     "stages": {
@@ -38,8 +40,9 @@ STUDIES = {
             ("random", "--deletion-rate 0.5 --deletion random"),
             ("fixed", "--deletion-rate 0.5 --deletion fixed"),
             ("pruning", "--prune auto --prune-share 0.52"),
-            ("together", "--deletion-rate 0.5 --prune auto --compression lsh:rate=0.25,refinements=2 "
-                         "--compensation lowrank:16 --wire rotated:4"),
+            ("together", "--deletion-rate 0.5 --prune auto --prune-share 0.8 "
+                         "--compression lsh:functions=2,rate=0.4,refinements=4 --compensation lowrank:16 "
+                         "--wire rotated:4 --wire-gradient rotated:2 --rounding-gradient eden"),
         ],
         # Schemes held against each other beside off: how they differ, and how much of the second's loss the first saves.
         "comparisons": [("gate", "random"), ("gate", "fixed")],
