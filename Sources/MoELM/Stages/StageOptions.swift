@@ -44,10 +44,10 @@ public struct StageOptions: Sendable, Hashable {
   /// What the learning rate of a deletion gate is, in units of the model's.
   public var deletionLearningRate: Float = 0.2
   /// k_p and k_i of the gate's controller, per optimiser step.
-  public var deletionProportional = 0.002
-  public var deletionIntegral = 2e-5
+  public var deletionProportional = 0.005
+  public var deletionIntegral = 5e-5
   /// The least weight that the controller gives the regulariser; below 0 it also keeps tokens.
-  public var deletionLeastWeight = -0.001
+  public var deletionLeastWeight = -0.002
   /// The block at whose input the gate of the attention form sits.
   public var deletionBlock = 1
   /// Share above which a token is kept in evaluation, instead of ½.
