@@ -3,11 +3,11 @@ import CrosspointCore
 /// What a rank tells another before it sends a frame: step, size, rows per expert, the frame's header, a policy's note.
 ///
 /// A fixed-size record, little-endian words: magic · operation · sequence (two words) · body bytes (two words) · groups ·
-/// checksum · rows of each group · header of the frame, zeros where none is sent · floats of a note, if a policy decides.
+/// checksum · bytes beside the rows (two words) and their checksum · rows of each group · header of the frame, zeros where none is sent · floats of a note, if a policy decides.
 /// Everything a receiver allocates follows from it, so it is checked before use.
 struct Announcement {
-  static let magic: UInt32 = 0x5850_4131  // "XPA1"
-  static let fixedWords = 8
+  static let magic: UInt32 = 0x5850_4132  // "XPA2"
+  static let fixedWords = 11
 
   /// Words of a record for at most `groups` groups and a frame header of at most `headerBytes`.
   static func words(groups: Int, headerBytes: Int) -> Int { fixedWords + groups + (headerBytes + 3) / 4 }
@@ -19,7 +19,10 @@ struct Announcement {
   let noteWords: Int
 
   /// Fills the record; the frame's header is there already.
-  func write(kind: LayerStatistics.TransferKind, sequence: UInt64, bodyBytes: Int, rows: (Int) -> Int, groups: Int) {
+  func write(
+    kind: LayerStatistics.TransferKind, sequence: UInt64, bodyBytes: Int, side: UnsafeRawBufferPointer,
+    rows: (Int) -> Int, groups: Int
+  ) {
     words[0] = Self.magic
     words[1] = UInt32(kind.rawValue)
     words[2] = UInt32(truncatingIfNeeded: sequence)
@@ -27,6 +30,9 @@ struct Announcement {
     words[4] = UInt32(truncatingIfNeeded: bodyBytes)
     words[5] = UInt32(truncatingIfNeeded: bodyBytes >> 32)
     words[6] = UInt32(groups)
+    words[8] = UInt32(truncatingIfNeeded: side.count)
+    words[9] = UInt32(truncatingIfNeeded: side.count >> 32)
+    words[10] = Self.hash(side)
     for group in 0..<capacity { words[Self.fixedWords + group] = group < groups ? UInt32(rows(group)) : 0 }
     words[7] = checksum
   }
@@ -35,6 +41,9 @@ struct Announcement {
   var sequence: UInt64 { UInt64(words[2]) | UInt64(words[3]) << 32 }
   var bodyBytes: Int { Int(words[4]) | Int(words[5]) << 32 }
   var groups: Int { Int(words[6]) }
+  /// Bytes that travel beside the rows, and what their ``hash(_:)`` must be.
+  var sideBytes: Int { Int(words[8]) | Int(words[9]) << 32 }
+  var sideHash: UInt32 { words[10] }
   func rows(_ group: Int) -> Int { Int(words[Self.fixedWords + group]) }
   var rows: Int { (0..<groups).reduce(0) { $0 + rows($1) } }
   /// Room for the frame's header.
@@ -53,10 +62,23 @@ struct Announcement {
 
   /// FNV-1a over all words but the checksum's own.
   private var checksum: UInt32 {
-    var hash: UInt32 = 0x811C_9DC5
-    for (index, word) in words.enumerated() where index != 7 {
-      hash = (hash ^ word) &* 0x0100_0193
-    }
+    var hash = Self.start
+    for (index, word) in words.enumerated() where index != 7 { Self.mix(word, into: &hash) }
     return hash
   }
+
+  /// FNV-1a over the words of some bytes, the last filled up with zeros, and their number.
+  static func hash(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
+    var hash = start
+    let whole = bytes.count & ~3
+    for offset in stride(from: 0, to: whole, by: 4) {
+      mix(bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self), into: &hash)
+    }
+    if whole < bytes.count { mix(bytes[whole...].reversed().reduce(0) { $0 << 8 | UInt32($1) }, into: &hash) }
+    mix(UInt32(truncatingIfNeeded: bytes.count), into: &hash)
+    return hash
+  }
+
+  private static let start: UInt32 = 0x811C_9DC5
+  private static func mix(_ word: UInt32, into hash: inout UInt32) { hash = (hash ^ word) &* 0x0100_0193 }
 }

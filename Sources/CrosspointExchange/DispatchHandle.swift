@@ -18,7 +18,8 @@ public final class DispatchHandle {
   public internal(set) var rows: TokenBatch
   /// `[local experts]`: rows of each of this rank's experts, in the order of ``rows``.
   public internal(set) var rowsPerExpert: [Int] = []
-  /// `[T × K]`: ∂L/∂topkWeights, filled by `combineBackward`; 0 where a choice was not sent.
+  /// `[T × K]`: ∂L/∂topkWeights, filled by `combineBackward`, or by `dispatchBackward` with one copy per rank; 0 where a
+  /// choice was not sent.
   public internal(set) var topkWeightGradients: [Float] = []
 
   /// The exchange that made it.
@@ -28,10 +29,14 @@ public final class DispatchHandle {
   var roundingStep: UInt64 = 0
   /// The routing that was carried out.
   var routing: Routing?
+  /// What its rows are addressed to: the routing itself, or with one copy per rank that of ranks.
+  var lanes = Routing.none
   /// Which row each routed pair became.
   var plan: RowPlan
-  /// `[source ranks × local experts]`: rows received, by source.
+  /// `[source ranks × local lanes]`: rows received, by source.
   var receivedRows: [Int] = []
+  /// `[local lanes]`: rows received.
+  var rowsPerLane: [Int] = []
   /// Whether its rows stand for clusters.
   var isClustered = false
   /// Rows that stand for clusters; empty when every routed pair is a row of its own.
@@ -46,12 +51,32 @@ public final class DispatchHandle {
   /// Σ u over each row's members, for the residual's backward.
   var rowGradients: TokenBatch
 
+  // One copy per rank: at the source the experts of each row sent, at the experts those of each row received.
+  var sent: ExpertMarks
+  var marks: ExpertMarks
+  /// Whether shares and their gradients travel as bf16.
+  var roundsShares = false
+  /// `[pairs]`: the row of ``rows`` that a received row's pair became.
+  var places: IndexBuffer
+  /// `[local experts]`: where each expert's next row goes.
+  var expertStart: [Int] = []
+  /// The experts' outputs, a row per pair as in ``rows``, for the shares' gradients.
+  var copiesOut: TokenBatch
+  /// `[pairs × 1]`.
+  var shareGradients: TokenBatch
+
   private let pool: BufferPool
 
-  init(owner: ObjectIdentifier, hidden: Int, pool: BufferPool) {
+  /// - Parameter experts: the most that a rank holds.
+  init(owner: ObjectIdentifier, hidden: Int, experts: Int, pool: BufferPool) {
     self.owner = owner
     self.pool = pool
     plan = RowPlan(pool: pool)
+    sent = ExpertMarks(experts: experts, pool: pool)
+    marks = ExpertMarks(experts: experts, pool: pool)
+    places = IndexBuffer(pool: pool)
+    copiesOut = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    shareGradients = TokenBatch(emptyOfHidden: 1, pool: pool)
     rows = TokenBatch(emptyOfHidden: hidden, pool: pool)
     centroids = TokenBatch(emptyOfHidden: hidden, pool: pool)
     importances = TokenBatch(emptyOfHidden: 1, pool: pool)
@@ -63,6 +88,12 @@ public final class DispatchHandle {
 
   /// Number of tokens T that were dispatched here.
   var tokenCount: Int { routing?.tokens ?? 0 }
+
+  /// Rows that arrived here, before a rank hands them to its experts.
+  var rowsReceived: Int { rowsPerLane.reduce(0, +) }
+
+  /// Those of one source, where all of its rows lie in one lane.
+  func rowsReceived(from source: Int) -> Int { receivedRows[source] }
 
   /// A token and the row that stood for it; only where residuals are kept.
   func residual(token: Int, row: Int, hidden: Int) -> (x: UnsafePointer<Float>, c: UnsafePointer<Float>) {
@@ -79,6 +110,8 @@ public final class DispatchHandle {
     outputGradients = TokenBatch(emptyOfHidden: hidden, pool: pool)
     outputs = TokenBatch(emptyOfHidden: hidden, pool: pool)
     rowGradients = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    copiesOut = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    shareGradients = TokenBatch(emptyOfHidden: 1, pool: pool)
     routing = nil
     stage = .finished
   }

@@ -1,4 +1,5 @@
 import CrosspointCompression
+import CrosspointCore
 
 /// Everything that can be chosen about an exchange. The same on every rank: checked once, at init.
 ///
@@ -16,6 +17,14 @@ public struct ExchangeOptions: Hashable, Sendable {
 
     /// The paper's setting: six hash functions.
     public static let lshMoE = Compression.crossPolytope(.lshMoE)
+  }
+
+  /// How often a token with several experts on one rank travels there.
+  public enum Copies: String, Hashable, Sendable, CaseIterable {
+    /// Once for each of them: a row per routed (token, expert) pair.
+    case perExpert = "expert"
+    /// Once: the rank hands the row to its experts, and sums what they make of it before it sends that home.
+    case perRank = "rank"
   }
 
   /// How rows become bytes, for each of the four transfers of a training step.
@@ -52,6 +61,7 @@ public struct ExchangeOptions: Hashable, Sendable {
   }
 
   public var compression: Compression
+  public var copies: Copies
   public var compensation: ResidualCompensation
   public var wire: Wire
   /// How dispatch and combine round.
@@ -70,12 +80,14 @@ public struct ExchangeOptions: Hashable, Sendable {
   public var seed: UInt64
 
   public init(
-    compression: Compression = .off, compensation: ResidualCompensation = .identity, wire: Wire = .init(.fp32),
+    compression: Compression = .off, copies: Copies = .perExpert, compensation: ResidualCompensation = .identity,
+    wire: Wire = .init(.fp32),
     forwardRounding: Rounding = .nearest, gradientRounding: Rounding = .nearest, errorFeedback: Bool = false,
     packing: Packing = .none, nonFinite: NonFinitePolicy = .error, policy: Policy = .off, capacityBytes: Int = .max,
     seed: UInt64 = 0
   ) {
     self.compression = compression
+    self.copies = copies
     self.compensation = compensation
     self.wire = wire
     self.forwardRounding = forwardRounding
@@ -86,6 +98,18 @@ public struct ExchangeOptions: Hashable, Sendable {
     self.policy = policy
     self.capacityBytes = capacityBytes
     self.seed = seed
+  }
+
+  /// - Throws: `invalidArgument` for a compensation that learns where rows serve several experts.
+  func validate() throws(CrosspointError) {
+    guard copies == .perRank else { return }
+    switch activeCompensation {
+    case .none, .identity: return
+    case .scaled, .lowRank:
+      throw CrosspointError(
+        .invalidArgument, operation: "ExchangeOptions", argument: "compensation",
+        "\(compensation) learns for each expert, but with one copy per rank a row serves several: use identity or none")
+    }
   }
 
   /// How tokens are clustered, if they are or a policy may decide so; `nil`: they never are.
@@ -108,7 +132,7 @@ public struct ExchangeOptions: Hashable, Sendable {
   /// `key=value` pairs in a fixed order: what the ranks compare, and what summaries print.
   public var pairs: [(key: String, value: String)] {
     return [
-      ("compression", "\(compression)"), ("compensation", "\(compensation)"),
+      ("compression", "\(compression)"), ("copies", copies.rawValue), ("compensation", "\(compensation)"),
       ("wire-dispatch", "\(wire.dispatch)"), ("wire-combine", "\(wire.combine)"),
       ("wire-combine-backward", "\(wire.combineBackward)"), ("wire-dispatch-backward", "\(wire.dispatchBackward)"),
       ("rounding-forward", forwardRounding.rawValue),

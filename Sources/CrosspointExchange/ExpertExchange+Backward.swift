@@ -28,6 +28,7 @@ extension ExpertExchange {
         ?? checked("outputGradient", outputGradient)?.problem(.combineBackward, rank: fabric.rank)
     }
     var received: TokenBatch?
+    var copies: TokenBatch?
     var watch = Stopwatch()
     if failure == nil {
       do throws(CrosspointError) {
@@ -35,7 +36,11 @@ extension ExpertExchange {
         differentiateSum(handle, outputGradient.base, into: rowGradients.base)
         handle.rowGradients = consume rowGradients
         if compensates(handle) { handle.outputGradients = try copy(outputGradient) }
-        received = try leaseRows(handle.rows.rows)
+        received = try leaseRows(handle.rowsReceived)
+        if sharesCopies {
+          copies = try leaseRows(handle.rows.rows)
+          handle.shareGradients = try TokenBatch(uninitializedRows: handle.marks.pairs, hidden: 1, pool: pool)
+        }
       } catch {
         failure = error
       }
@@ -51,7 +56,10 @@ extension ExpertExchange {
     feedback?.commit(.combineBackward)
     handle.stage = .combineBackwarded
     handle.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
-    return received.take()!
+    guard let gradients = copies.take() else { return received.take()! }
+    differentiateOutputs(base!, handle, into: gradients.base)
+    handle.copiesOut = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
+    return gradients
   }
 
   /// Brings the experts' input gradients home. Collective.
@@ -66,20 +74,26 @@ extension ExpertExchange {
     if failure == nil { failure = problem(.dispatchBackward, "rowGradient", rowGradient, rows: handle.rows.rows) }
     var returned: TokenBatch?
     var tokenGradient: TokenBatch?
+    var summed: TokenBatch?
     if failure == nil {
       do throws(CrosspointError) {
         returned = try leaseRows(handle.plan.rows)
         tokenGradient = try leaseRows(handle.tokenCount)
+        if sharesCopies {
+          summed = try sumGradients(rowGradient.base, handle)
+          try writeShareGradients(handle)
+        }
       } catch {
         failure = error
       }
     }
-    let base = rowGradient.base
+    let base = summed?.base ?? rowGradient.base
     let returnedBase = returned?.base
     try run(
       .dispatchBackward, handle, failure: failure, checked: checked("rowGradient", rowGradient),
       sources: { peer, groups in expertSideSources(peer, handle, base, &groups) },
-      targets: { peer, groups in sourceSideTargets(peer, handle, returnedBase!, &groups) })
+      targets: { peer, groups in sourceSideTargets(peer, handle, returnedBase!, &groups) },
+      completed: { () throws(CrosspointError) in try takeShareGradients(handle) })
     feedback?.commit(.dispatchBackward)
     handle.stage = .finished
 
@@ -96,7 +110,7 @@ extension ExpertExchange {
     _ handle: DispatchHandle, _ dy: UnsafePointer<Float>, into sums: UnsafeMutablePointer<Float>
   ) {
     let hidden = layout.hidden
-    let routing = handle.routing!
+    let routing = handle.lanes
     let outputs = handle.outputs.base
     handle.topkWeightGradients.resize(routing.topkIndices.count)
     for slot in routing.topkIndices.indices {
@@ -128,7 +142,7 @@ extension ExpertExchange {
     guard handle.isClustered else { return }
     let hidden = layout.hidden
     let sums = handle.rowGradients.base
-    for expert in 0..<layout.experts {
+    for expert in 0..<lanes.experts {
       for row in handle.plan.rows(of: expert) {
         let shared = rows + row * hidden
         if compensates(handle) {
@@ -144,7 +158,7 @@ extension ExpertExchange {
     _ handle: DispatchHandle, _ rows: UnsafePointer<Float>, into dx: UnsafeMutablePointer<Float>
   ) {
     let hidden = layout.hidden
-    let routing = handle.routing!
+    let routing = handle.lanes
     for token in 0..<routing.tokens {
       let gradient = dx + token * hidden
       var isFirst = true

@@ -19,15 +19,20 @@ extension ExpertExchange {
     var failure = problem(.combine, handle, expects: .dispatched)
     if failure == nil { failure = problem(.combine, "output", output, rows: handle.rows.rows) }
     var y: TokenBatch?
+    var summed: TokenBatch?
     if failure == nil {
       do throws(CrosspointError) {
         handle.outputs = try leaseRows(handle.plan.rows)
         y = try leaseRows(handle.tokenCount)
+        if sharesCopies {
+          summed = try sumOutputs(output.base, handle)
+          handle.copiesOut = try copy(output)
+        }
       } catch {
         failure = error
       }
     }
-    let base = output.base
+    let base = summed?.base ?? output.base
     try run(
       .combine, handle, failure: failure, checked: checked("output", output),
       sources: { peer, groups in expertSideSources(peer, handle, base, &groups) },
@@ -44,7 +49,7 @@ extension ExpertExchange {
   /// Sums each token's choices into its row of `y`.
   private func weightedSum(_ handle: DispatchHandle, into y: UnsafeMutablePointer<Float>) {
     let hidden = layout.hidden
-    let routing = handle.routing!
+    let routing = handle.lanes
     let outputs = handle.outputs.base
     for token in 0..<routing.tokens {
       let sum = y + token * hidden

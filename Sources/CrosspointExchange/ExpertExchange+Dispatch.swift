@@ -19,8 +19,10 @@ extension ExpertExchange {
     handle.roundingStep = gradientSteps
     var failure = problem(tokens: tokens, routing: routing)
     if failure == nil {
-      do throws(CrosspointError) { try handle.plan.group(routing) } catch { failure = error }
+      regroup(routing, handle)
+      do throws(CrosspointError) { try handle.plan.group(handle.lanes) } catch { failure = error }
     }
+    handle.routing = routing
     let base = tokens.base
     policy?.begin(.dispatch)
     let coding = coding(.dispatch, handle)
@@ -33,7 +35,8 @@ extension ExpertExchange {
     if failure == nil {
       do throws(CrosspointError) {
         try plan(handle, tokens, choices: routing.topK)
-        if options.wire.dispatch.weighsRows { handle.importances = try importances(handle, routing) }
+        try markCopies(routing, handle)
+        if options.wire.dispatch.weighsRows { handle.importances = try importances(handle) }
       } catch {
         failure = error
       }
@@ -44,11 +47,11 @@ extension ExpertExchange {
         for expert in expertsOf(peer) { groups.append(dispatchSource(expert, handle, base)) }
       },
       sized: { rows throws(CrosspointError) in try makeRoom(handle, rows) },
-      targets: { peer, groups in expertSideTargets(peer, handle, handle.rows.base, &groups) })
-    handle.routing = routing
+      targets: { peer, groups in expertSideTargets(peer, handle, handle.rows.base, &groups) },
+      completed: { () throws(CrosspointError) in try fanOut(handle) })
     handle.stage = .dispatched
     statistics.dispatches += 1
-    statistics.rowsRouted += handle.plan.members
+    statistics.rowsRouted += routing.tokensPerExpert.reduce(0, +)
     statistics.rowsSent += handle.plan.rows
     for expert in 0..<layout.experts { statistics.tokensPerExpert[expert] += routing.tokensPerExpert[expert] }
     return handle
@@ -70,30 +73,29 @@ extension ExpertExchange {
   }
 
   /// What each row's members weigh together at home.
-  private func importances(_ handle: DispatchHandle, _ routing: Routing) throws(CrosspointError) -> TokenBatch {
+  private func importances(_ handle: DispatchHandle) throws(CrosspointError) -> TokenBatch {
     let sums = try TokenBatch(uninitializedRows: handle.plan.rows, hidden: 1, pool: pool)
     sums.base.update(repeating: 0, count: sums.rows)
-    for slot in routing.topkWeights.indices {
+    for slot in handle.lanes.topkWeights.indices {
       let row = handle.plan.rowOfSlot[slot]
-      if row >= 0 { sums.base[row] += routing.topkWeights[slot].magnitude }
+      if row >= 0 { sums.base[row] += handle.lanes.topkWeights[slot].magnitude }
     }
     return sums
   }
 
   /// Takes note of the announced row counts and allocates the rows.
   private func makeRoom(_ handle: DispatchHandle, _ rows: (Int, Int) -> Int) throws(CrosspointError) {
-    let locals = localExperts.count
+    let locals = localLanes.count
     handle.receivedRows.resize(fabric.rankCount * locals)
-    handle.rowsPerExpert.resize(locals)
+    handle.rowsPerLane.resize(locals)
     for local in 0..<locals {
-      handle.rowsPerExpert[local] = 0
+      handle.rowsPerLane[local] = 0
       for peer in 0..<fabric.rankCount {
         handle.receivedRows[peer * locals + local] = rows(peer, local)
-        handle.rowsPerExpert[local] += rows(peer, local)
+        handle.rowsPerLane[local] += rows(peer, local)
       }
     }
-    let total = handle.rowsPerExpert.reduce(0, +)
-    handle.rows = try TokenBatch(uninitializedRows: total, hidden: layout.hidden, pool: pool)
+    handle.rows = try leaseRows(handle.rowsReceived)
   }
 
   /// Decides which rows are sent and computes the centroids.
@@ -121,7 +123,7 @@ extension ExpertExchange {
     let hidden = layout.hidden
     let centroids = try TokenBatch(uninitializedRows: handle.plan.rows, hidden: hidden, pool: pool)
     var (residualSquared, tokenSquared) = (0.0, 0.0)
-    for expert in 0..<layout.experts {
+    for expert in 0..<lanes.experts {
       let members = handle.plan.members(of: expert)
       let rows = handle.plan.rows(of: expert)
       clusterer.centroids(
@@ -138,7 +140,7 @@ extension ExpertExchange {
     statistics.residualSquared += residualSquared
     statistics.tokenSquared += tokenSquared
     policy?.note(
-      clusters: handle.plan.rows - localExperts.reduce(0) { $0 + handle.plan.rows(of: $1).count },
+      clusters: handle.plan.rows - localLanes.reduce(0) { $0 + handle.plan.rows(of: $1).count },
       residualEnergy: residualSquared == 0 ? 0 : residualSquared / tokenSquared)
     return centroids
   }

@@ -6,7 +6,7 @@ import CrosspointTokens
 /// Source side: rows ordered by expert, one run per expert. Expert side: rows ordered by local expert and, within it, by
 /// source rank.
 extension ExpertExchange {
-  func expertsOf(_ peer: Int) -> Range<Int> { layout.experts(of: peer, rankCount: fabric.rankCount) }
+  func expertsOf(_ peer: Int) -> Range<Int> { lanes.experts(of: peer, rankCount: fabric.rankCount) }
 
   /// Rows of `base` that belong to the experts of `peer`.
   func sourceSideSources(
@@ -49,13 +49,13 @@ extension ExpertExchange {
   private func forEachExpertSideGroup(
     _ peer: Int, _ handle: DispatchHandle, _ body: (_ start: Int, _ rows: Int) -> Void
   ) {
-    let locals = localExperts.count
+    let locals = localLanes.count
     var expertStart = 0
     for local in 0..<locals {
       var start = expertStart
       for earlier in 0..<peer { start += handle.receivedRows[earlier * locals + local] }
       body(start, handle.receivedRows[peer * locals + local])
-      expertStart += handle.rowsPerExpert[local]
+      expertStart += handle.rowsPerLane[local]
     }
   }
 
@@ -64,9 +64,10 @@ extension ExpertExchange {
     let measure = transfer.measure
     // Counted at the source in both directions: summed over ranks, what fp32 rows would have taken.
     let rowBytes = layout.hidden * MemoryLayout<Float>.stride
-    let local = handle.plan.members(ofExperts: localExperts)
+    let tokensPerExpert = handle.routing?.tokensPerExpert ?? []
+    let away = tokensPerExpert.indices.reduce(0) { $0 + (localExperts.contains($1) ? 0 : tokensPerExpert[$1]) }
     statistics.traffic[kind.rawValue].wireBytes += measure.wireBytes
-    statistics.traffic[kind.rawValue].uncompressedBytes += (handle.plan.members - local) * rowBytes
+    statistics.traffic[kind.rawValue].uncompressedBytes += away * rowBytes
     statistics.traffic[kind.rawValue].localBytes += measure.localBytes
     statistics.traffic[kind.rawValue].highRows += measure.highRows
     statistics.traffic[kind.rawValue].lowRows += measure.lowRows

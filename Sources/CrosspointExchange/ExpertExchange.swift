@@ -33,6 +33,10 @@ public final class ExpertExchange {
   /// What coding took from earlier gradients; `nil` without ``ExchangeOptions/errorFeedback``.
   public let feedback: GradientFeedback?
 
+  /// What rows are addressed to, a *lane* each: experts, or with one copy per rank ranks.
+  let lanes: ExpertLayout
+  /// This rank's lanes.
+  let localLanes: Range<Int>
   let fabric: any Fabric
   let pool: BufferPool
   let transfer: Transfer
@@ -51,6 +55,8 @@ public final class ExpertExchange {
     self.options = options
     self.layer = layer
     localExperts = layout.experts(of: fabric.rank, rankCount: fabric.rankCount)
+    lanes = options.copies == .perRank ? try ExpertLayout(experts: fabric.rankCount, hidden: layout.hidden) : layout
+    localLanes = lanes.experts(of: fabric.rank, rankCount: fabric.rankCount)
     statistics = LayerStatistics(experts: layout.experts, ranks: fabric.rankCount)
     try Self.agree(fabric: fabric, layout: layout, options: options)
     pool = BufferPool(capacity: options.capacityBytes)
@@ -59,7 +65,8 @@ public final class ExpertExchange {
     var parts: Parts?
     var failure: CrosspointError?
     do throws(CrosspointError) {
-      parts = try Self.parts(fabric: fabric, layout: layout, options: options, agreement: agreement, pool: pool)
+      parts = try Self.parts(
+        fabric: fabric, layout: layout, lanes: lanes, options: options, agreement: agreement, pool: pool)
     } catch {
       failure = error
     }
@@ -81,7 +88,8 @@ public final class ExpertExchange {
       handles[index].recycle()
       return handles[index]
     }
-    let handle = DispatchHandle(owner: ObjectIdentifier(self), hidden: layout.hidden, pool: pool)
+    let experts = layout.experts(of: 0, rankCount: fabric.rankCount).count  // no rank holds more
+    let handle = DispatchHandle(owner: ObjectIdentifier(self), hidden: layout.hidden, experts: experts, pool: pool)
     handles.append(handle)
     return handle
   }
@@ -99,11 +107,16 @@ public final class ExpertExchange {
 
   /// What takes memory or can refuse the options.
   private static func parts(
-    fabric: any Fabric, layout: ExpertLayout, options: ExchangeOptions, agreement: Agreement, pool: BufferPool
+    fabric: any Fabric, layout: ExpertLayout, lanes: ExpertLayout, options: ExchangeOptions, agreement: Agreement,
+    pool: BufferPool
   ) throws(CrosspointError) -> Parts {
+    try options.validate()
     let codec = try RowCodec(hidden: layout.hidden, seed: options.seed, pool: pool)
     let transfer = try Transfer(
-      fabric: fabric, layout: layout, codec: codec, packing: options.packing,
+      fabric: fabric, layout: lanes,
+      sideBytesPerRow: options.copies == .perRank
+        ? ExpertMarks.bytesPerRow(experts: layout.experts(of: 0, rankCount: fabric.rankCount).count) : 0,
+      codec: codec, packing: options.packing,
       noteCapacity: options.policy == .off ? 0 : ExchangePolicy.noteWords, agreement: agreement, pool: pool)
     let policy = options.policy == .off ? nil : try ExchangePolicy(options.policy, transfer: transfer)
     let compensator = try Compensator(

@@ -49,6 +49,8 @@ struct RowPlan: ~Copyable {
   /// The rows of one expert.
   func rows(of expert: Int) -> Range<Int> { rowStart[expert]..<rowStart[expert + 1] }
 
+  func rows(of experts: Range<Int>) -> Range<Int> { rowStart[experts.lowerBound]..<rowStart[experts.upperBound] }
+
   /// Groups the routed pairs by expert: a counting sort, stable in token order.
   mutating func group(_ routing: Routing) throws(CrosspointError) {
     let members = routing.tokensPerExpert.reduce(0, +)

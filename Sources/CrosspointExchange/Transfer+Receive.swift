@@ -16,7 +16,7 @@ extension Transfer {
   ) throws(CrosspointError) -> BufferPool.Buffer {
     var staged = 0
     for peer in 0..<fabric.rankCount {
-      let blocks = peer * groupCapacity
+      let blocks = blocks(of: peer)
       for group in 0..<groupCapacity { incoming[blocks + group] = UnsafeMutableRawBufferPointer(start: nil, count: 0) }
       arrivesInPlace[peer] = false
       let size = announcement(of: peer).bodyBytes
@@ -39,10 +39,17 @@ extension Transfer {
     var offset = 0
     for peer in 0..<fabric.rankCount where peer != fabric.rank && !arrivesInPlace[peer] {
       let size = announcement(of: peer).bodyBytes
-      incoming[peer * groupCapacity] = UnsafeMutableRawBufferPointer(start: staging.base + offset, count: size)
+      incoming[blocks(of: peer)] = UnsafeMutableRawBufferPointer(start: staging.base + offset, count: size)
       offset += size
     }
     return staging
+  }
+
+  /// Makes room for what travels beside the rows.
+  func placeSide() throws(CrosspointError) {
+    guard sideBytesPerRow > 0 else { return }
+    try sideIn.layOut { announcement(of: $0).sideBytes }
+    for peer in 0..<fabric.rankCount { incoming[blocks(of: peer) + groupCapacity] = sideIn[peer] }
   }
 
   /// Copies this rank's rows for itself.
@@ -66,9 +73,13 @@ extension Transfer {
   func take(
     from peer: Int, _ collectTargets: (Int, inout [RowTarget]) -> Void
   ) throws(CrosspointError) {
+    guard Announcement.hash(UnsafeRawBufferPointer(sideIn[peer])) == announcement(of: peer).sideHash else {
+      throw CrosspointError(
+        .corruptFrame, operation: "take", rank: peer, argument: "side", "\(sideIn[peer].count) bytes arrived damaged")
+    }
     guard peer != fabric.rank else { return }
     gather(peer, collectTargets)
-    let body = UnsafeRawBufferPointer(incoming[peer * groupCapacity])
+    let body = UnsafeRawBufferPointer(incoming[blocks(of: peer)])
     guard arrivesInPlace[peer] || body.count > 0 || targets.rowCount > 0 else { return }
     let header = UnsafeRawBufferPointer(
       rebasing: announcement(of: peer).header[..<RowCodec.headerBytes(groups: targets.count)])

@@ -25,7 +25,7 @@ extension Transfer {
         gather(peer, collectSources)
         guard sources.rowCount > 0 else { continue }
         let header = announcement(to: peer).header
-        let blocks = peer * groupCapacity
+        let blocks = blocks(of: peer)
         if canSendInPlace(format) {
           bodyBytes[peer] = try codec.seal(sources, requiringFinite: requiringFinite, header: header)
           for (group, source) in sources.enumerated() {
@@ -59,6 +59,15 @@ extension Transfer {
       throw error
     }
     return bodies
+  }
+
+  /// Adds what travels beside the rows.
+  func sendSide() {
+    guard sideBytesPerRow > 0 else { return }
+    for peer in 0..<fabric.rankCount {
+      outgoing[blocks(of: peer) + groupCapacity] = UnsafeRawBufferPointer(sideOut[peer])
+      if peer != fabric.rank { measure.wireBytes += sideOut[peer].count }
+    }
   }
 
   /// Encodes the gathered sources for a peer; returns the size of the body.

@@ -40,8 +40,14 @@ final class Transfer {
   let packing: Packing
   let pool: BufferPool
   let rowBytes: Int
-  /// The most groups of any frame: blocks that each rank has in an exchange of bodies.
+  /// The most groups of any frame.
   let groupCapacity: Int
+  /// Bytes that may travel beside each row; none: nothing ever does.
+  let sideBytesPerRow: Int
+  /// What is to travel beside the rows of the next run, and what did so in the last, to and from every rank, this one
+  /// included.
+  var sideOut: RankBlocks
+  var sideIn: RankBlocks
   /// Words of an announcement without a note.
   let announcementBaseWords: Int
   /// What this rank tells every other with its announcements, as many floats on every rank; the first becomes the bytes
@@ -65,7 +71,8 @@ final class Transfer {
   var arrivesInPlace: [Bool]
 
   init(
-    fabric: any Fabric, layout: ExpertLayout, codec: RowCodec, packing: Packing, noteCapacity: Int,
+    fabric: any Fabric, layout: ExpertLayout, sideBytesPerRow: Int, codec: RowCodec, packing: Packing,
+    noteCapacity: Int,
     agreement: Agreement, pool: BufferPool
   ) throws(CrosspointError) {
     self.fabric = fabric
@@ -75,6 +82,9 @@ final class Transfer {
     let ranks = fabric.rankCount
     rowBytes = layout.hidden * MemoryLayout<Float>.stride
     groupCapacity = max(1, layout.experts(of: 0, rankCount: ranks).count)
+    self.sideBytesPerRow = sideBytesPerRow
+    sideOut = RankBlocks(ranks: ranks, pool: pool)
+    sideIn = RankBlocks(ranks: ranks, pool: pool)
     announcementBaseWords = Announcement.words(
       groups: groupCapacity, headerBytes: RowCodec.headerBytes(groups: groupCapacity))
     announcementStride = announcementBaseWords + noteCapacity
@@ -86,8 +96,9 @@ final class Transfer {
     announcements = Array(repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: ranks)
     announcementsReceived = Array(repeating: UnsafeMutableRawBufferPointer(start: nil, count: 0), count: ranks)
     self.agreement = agreement
-    outgoing = Array(repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: ranks * groupCapacity)
-    incoming = Array(repeating: UnsafeMutableRawBufferPointer(start: nil, count: 0), count: ranks * groupCapacity)
+    let blocks = ranks * (groupCapacity + (sideBytesPerRow > 0 ? 1 : 0))
+    outgoing = Array(repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: blocks)
+    incoming = Array(repeating: UnsafeMutableRawBufferPointer(start: nil, count: 0), count: blocks)
     bodyBytes = Array(repeating: 0, count: ranks)
     arrivesInPlace = Array(repeating: false, count: ranks)
   }
@@ -108,6 +119,7 @@ final class Transfer {
   ///   - sources: appends the groups of rows for a peer.
   ///   - sized: called once every peer's row counts are known (`rows(source, group)`), before ``targets`` is asked.
   ///   - targets: appends where a peer's groups of rows go.
+  ///   - completed: called once all has arrived intact, also ``sideIn``, before ranks agree that it did.
   func run(
     _ kind: LayerStatistics.TransferKind, format: WireFormat, bytesBefore: Int = 0, failure: CrosspointError?,
     checked: CheckedBatch? = nil, coding: TransferCoding,
@@ -115,7 +127,8 @@ final class Transfer {
     sized: (_ rows: (_ source: Int, _ group: Int) -> Int) throws(CrosspointError) -> Void = {
       _ throws(CrosspointError) in
     },
-    targets collectTargets: (_ peer: Int, _ groups: inout [RowTarget]) -> Void
+    targets collectTargets: (_ peer: Int, _ groups: inout [RowTarget]) -> Void,
+    completed: () throws(CrosspointError) -> Void
   ) throws(CrosspointError) {
     measure = Measure()
     measure.wireBytes = bytesBefore
@@ -132,7 +145,11 @@ final class Transfer {
         failure = checked?.named(error, kind, rank: fabric.rank) ?? error
       }
     }
-    if failure != nil { clearOutgoing() }
+    if failure != nil {
+      clearOutgoing()
+      sideOut.clear()
+    }
+    sendSide()
     measure.encode = watch.lap()
 
     try announce(kind, failed: failure != nil, collectSources)
@@ -145,6 +162,7 @@ final class Transfer {
         try check(kind, format)
         try sized { source, group in announcement(of: source).rows(group) }
         staging = try placeIncoming(format, collectTargets)
+        try placeSide()
         try copyOwn(checked != nil, collectSources, collectTargets)
       } catch {
         failure = checked?.named(error, kind, rank: fabric.rank) ?? error
@@ -162,6 +180,10 @@ final class Transfer {
         failure = failure ?? (isFrame ? error.on(rank: peer) : error)
       }
       decodeSeconds += decodeWatch.lap()
+    }
+    sideOut.clear()
+    if failure == nil {
+      do throws(CrosspointError) { try completed() } catch { failure = error }
     }
     measure.decode = decodeSeconds
     measure.wait = max(0, watch.lap() - decodeSeconds + copySeconds)
@@ -182,7 +204,8 @@ final class Transfer {
       announcements[peer] = UnsafeRawBufferPointer(record.words)
       announcementsReceived[peer] = UnsafeMutableRawBufferPointer(announcement(of: peer).words)
       record.write(
-        kind: kind, sequence: sequence, bodyBytes: bodyBytes[peer], rows: { sources[$0].rows },
+        kind: kind, sequence: sequence, bodyBytes: bodyBytes[peer], side: UnsafeRawBufferPointer(sideOut[peer]),
+        rows: { sources[$0].rows },
         groups: sources.count)
     }
     try fabric.exchange(send: announcements, receive: announcementsReceived, operation: kind.operation)
@@ -208,6 +231,11 @@ final class Transfer {
       guard record.bodyBytes <= most else {
         throw refuse(.corruptFrame, "\(record.bodyBytes) bytes announced for \(rows) rows, at most \(most) possible")
       }
+      guard record.sideBytes <= rows * sideBytesPerRow else {
+        throw refuse(
+          .corruptFrame,
+          "\(record.sideBytes) bytes announced beside \(rows) rows, at most \(rows * sideBytesPerRow) possible")
+      }
     }
   }
 
@@ -232,6 +260,9 @@ final class Transfer {
       header.initializeMemory(as: UInt8.self, repeating: 0)
     }
   }
+
+  /// Where a rank's blocks begin in an exchange of bodies.
+  func blocks(of peer: Int) -> Int { peer * (outgoing.count / fabric.rankCount) }
 
   /// Words of an announcement of the present run.
   var announcementWords: Int { announcementBaseWords + note.count }

@@ -6,6 +6,7 @@ import CrosspointExchange
 /// The options that every tool shares.
 ///
 /// ```
+/// --copies expert | rank
 /// --compression off | lsh[:functions=Q,width=W,rounds=R,centred=true|false] | lsh-moe
 /// --compensation none|identity|scaled     --wire fp32|bf16|…     --wire-dispatch, --wire-combine, --wire-gradient
 /// --rounding-gradient, --rounding-forward nearest|stochastic|eden     --error-feedback
@@ -18,6 +19,12 @@ public struct ExchangeArguments: ParsableArguments {
       discussion: "lsh takes settings, for example lsh:functions=2,width=64,rounds=3,centred=true.",
       valueName: "off|lsh[:…]|lsh-moe"))
   public var compression = ExchangeOptions.Compression.off
+
+  @Option(
+    help: ArgumentHelp(
+      "How often a token with several experts on one rank travels there: once for each of them, or once.",
+      valueName: "expert|rank"))
+  public var copies = ExchangeOptions.Copies.perExpert
 
   @Option(help: ArgumentHelp("What is added back of the residual.", valueName: "none|identity|scaled|lowrank:R"))
   public var compensation = ResidualCompensation.identity
@@ -102,7 +109,8 @@ public struct ExchangeArguments: ParsableArguments {
     if let budgetError { policy = .budget(relativeError: budgetError) }
     policy.measuresSpeed = budgetSpeed
     return ExchangeOptions(
-      compression: compression, compensation: compensation, wire: formats, forwardRounding: roundingForward,
+      compression: compression, copies: copies, compensation: compensation, wire: formats,
+      forwardRounding: roundingForward,
       gradientRounding: roundingGradient, errorFeedback: errorFeedback, packing: packing, policy: policy, seed: seed)
   }
 }

@@ -6,6 +6,7 @@ import CrosspointExchange
 extension WireFormat: ExpressibleByArgument {}
 extension Rounding: ExpressibleByArgument {}
 extension Packing: ExpressibleByArgument {}
+extension ExchangeOptions.Copies: ExpressibleByArgument {}
 extension ResidualCompensation: ExpressibleByArgument {}
 extension ExchangeOptions.Compression: ExpressibleByArgument {
   public init?(argument: String) { self.init(argument) }

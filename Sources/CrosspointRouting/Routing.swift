@@ -3,17 +3,17 @@ import CrosspointCore
 /// Which experts each token goes to, and with what weight: what a router decides and an exchange carries out.
 public struct Routing: Sendable, Equatable {
   /// Number of tokens T on this rank.
-  public let tokens: Int
+  public private(set) var tokens: Int
   /// Experts per token K.
-  public let topK: Int
+  public private(set) var topK: Int
   /// Number of experts E over all ranks.
-  public let experts: Int
+  public private(set) var experts: Int
   /// `[T × K]` row-major; −1 means "not sent".
-  public let topkIndices: [Int32]
+  public private(set) var topkIndices: [Int32]
   /// `[T × K]` row-major; ignored where the index is −1.
-  public let topkWeights: [Float]
+  public private(set) var topkWeights: [Float]
   /// `[E]`: how many of this rank's (token, choice) pairs go to each expert.
-  public let tokensPerExpert: [Int]
+  public private(set) var tokensPerExpert: [Int]
 
   /// Checks shapes and ranges and counts tokens per expert.
   /// - Throws: `invalidArgument` naming the first offending token.
@@ -42,5 +42,39 @@ public struct Routing: Sendable, Equatable {
     self.topkIndices = topkIndices
     self.topkWeights = topkWeights
     tokensPerExpert = counts
+  }
+
+  /// No tokens at all.
+  package static let none = Routing()
+
+  private init() { (tokens, topK, experts, topkIndices, topkWeights, tokensPerExpert) = (0, 1, 1, [], [], [0]) }
+
+  /// Becomes the routing of groups of experts, in the memory that it has: the first of a token's choices within a group is
+  /// the group's, with the sum of the magnitudes of all its weights there (1 where they are all zero); the others are not
+  /// sent.
+  package mutating func regroup(_ routing: Routing, groups: Int, groupOf: (Int) -> Int) {
+    tokens = routing.tokens
+    topK = routing.topK
+    experts = groups
+    topkIndices.replaceAll(with: -1, count: routing.topkIndices.count)
+    topkWeights.replaceAll(with: 0, count: routing.topkIndices.count)
+    tokensPerExpert.replaceAll(with: 0, count: groups)
+    for (slot, expert) in routing.topkIndices.enumerated() where expert >= 0 {
+      let group = Int32(groupOf(Int(expert)))
+      let leader = (slot - slot % topK..<slot).first { topkIndices[$0] == group } ?? slot
+      if leader == slot {
+        topkIndices[slot] = group
+        tokensPerExpert[Int(group)] += 1
+      }
+      topkWeights[leader] += routing.topkWeights[slot].magnitude
+    }
+    for slot in topkWeights.indices where topkIndices[slot] >= 0 && topkWeights[slot] == 0 { topkWeights[slot] = 1 }
+  }
+}
+
+extension Array {
+  fileprivate mutating func replaceAll(with value: Element, count: Int) {
+    removeAll(keepingCapacity: true)
+    append(contentsOf: repeatElement(value, count: count))
   }
 }

@@ -22,13 +22,16 @@ extension ExpertExchange {
   func run(
     _ kind: Kind, _ handle: DispatchHandle, failure: CrosspointError?, checked: CheckedBatch? = nil,
     sources: (_ peer: Int, _ groups: inout [RowSource]) -> Void,
-    targets: (_ peer: Int, _ groups: inout [RowTarget]) -> Void
+    targets: (_ peer: Int, _ groups: inout [RowTarget]) -> Void,
+    completed: () throws(CrosspointError) -> Void = { () throws(CrosspointError) in }
   ) throws(CrosspointError) {
     var failure = failure
     let coding = coding(kind, handle)
     policy?.begin(kind)
     try look(kind, handle, coding, failure: &failure, sources: sources)
-    try move(kind, handle, coding, failure: failure, checked: checked, sources: sources, targets: targets)
+    try move(
+      kind, handle, coding, failure: failure, checked: checked, sources: sources, targets: targets,
+      completed: completed)
   }
 
   /// Lets the policy look at the rows of a transfer.
@@ -50,16 +53,24 @@ extension ExpertExchange {
     sized: (_ rows: (_ source: Int, _ group: Int) -> Int) throws(CrosspointError) -> Void = {
       _ throws(CrosspointError) in
     },
-    targets: (_ peer: Int, _ groups: inout [RowTarget]) -> Void
+    targets: (_ peer: Int, _ groups: inout [RowTarget]) -> Void,
+    completed: () throws(CrosspointError) -> Void = { () throws(CrosspointError) in }
   ) throws(CrosspointError) {
     if let policy { transfer.note = policy.outgoing(kind, pairs: failure == nil ? pairsAway(handle) : 0) }
     let governed = policy.flatMap { $0.options.governs(kind) ? $0.choice(kind) : nil }
     try transfer.run(
-      kind, format: governed?.wire ?? options.wire[kind], bytesBefore: policy?.takeExtraBytes() ?? 0, failure: failure,
-      checked: checked, coding: coding, sources: sources, sized: sized, targets: targets)
+      kind, format: transferFormat(kind), bytesBefore: policy?.takeExtraBytes() ?? 0, failure: failure,
+      checked: checked, coding: coding, sources: sources, sized: sized, targets: targets,
+      completed: completed)
     policy?.conclude(kind) { rank in transfer.announcement(of: rank).note }
     if governed != nil { statistics.choices[kind.rawValue] = policy?.choice(kind) }
     record(kind, handle)
+  }
+
+  /// The format of the next transfer of a kind: the policy's, or the caller's.
+  func transferFormat(_ kind: Kind) -> WireFormat {
+    guard let policy, policy.options.governs(kind) else { return options.wire[kind] }
+    return policy.choice(kind).wire
   }
 
   /// Whether the next dispatch clusters its tokens, and at most so many for a token.
@@ -73,6 +84,6 @@ extension ExpertExchange {
 
   /// Routed pairs of a dispatch whose expert is on another rank.
   private func pairsAway(_ handle: DispatchHandle) -> Int {
-    handle.plan.members - handle.plan.members(ofExperts: localExperts)
+    handle.plan.members - handle.plan.members(ofExperts: localLanes)
   }
 }

@@ -1,0 +1,116 @@
+import CrosspointCore
+import CrosspointRouting
+import CrosspointTokens
+
+/// One copy per rank, where tokens come from: marks go out with the rows, gradients of weights come back with theirs.
+///
+/// A token i with experts e on rank r travels there as one row, with the shares v_ie of its weight W_ir on that rank:
+///
+///     W_ir = Σ |w_ie|        v_ie = w_ie / W_ir        y_i = Σ_r W_ir Σ_e v_ie E_e(x_i)
+///
+/// The rank sums over e and the source over r, so that weights of one token are never rounded against another's. The row of
+/// a cluster of n tokens has the mean of their shares, `v_e = Σ_i v_ie / n`. Backwards, with g_e = ∂L/∂v_e:
+///
+///     ∂L/∂w_ie = sgn(w_ie) ∂L/∂W_ir + (g_e / n − sgn(w_ie) Σ_e' v_ie' g_e' / n) / W_ir
+///
+/// A token whose weights on a rank are all zero has W_ir = 1, a constant.
+extension ExpertExchange {
+  /// Whether one row serves all of a rank's experts.
+  var sharesCopies: Bool { options.copies == .perRank }
+
+  /// Decides what the rows of a dispatch are addressed to.
+  func regroup(_ routing: Routing, _ handle: DispatchHandle) {
+    guard sharesCopies else {
+      handle.lanes = routing
+      return
+    }
+    handle.lanes.regroup(routing, groups: lanes.experts) { layout.rank(of: $0, rankCount: fabric.rankCount) }
+  }
+
+  /// Marks the experts of every row and writes what travels beside the rows.
+  func markCopies(_ routing: Routing, _ handle: DispatchHandle) throws(CrosspointError) {
+    guard sharesCopies else { return }
+    try handle.sent.start(rows: handle.plan.rows)
+    forEachCopy(routing, handle) { slot, leader, expert in
+      handle.sent.mark(handle.plan.rowOfSlot[leader], expert)
+    }
+    try handle.sent.number()
+    forEachCopy(routing, handle) { slot, leader, expert in
+      let row = handle.plan.rowOfSlot[leader]
+      let share = routing.topkWeights[slot] / handle.lanes.topkWeights[leader]
+      handle.sent.weights.base[handle.sent.pair(row, expert)] += share / Float(handle.plan.counts[row])
+    }
+    handle.roundsShares = !transferFormat(.dispatch).isLossless
+    let isRounded = handle.roundsShares
+    try transfer.sideOut.layOut { peer in
+      let rows = handle.plan.rows(of: expertsOf(peer))
+      return handle.sent.bitBytes(rows: rows.count)
+        + PairNumbers.bytes(handle.sent.pairs(of: rows).count, isRounded: isRounded)
+    }
+    for peer in 0..<fabric.rankCount {
+      let rows = handle.plan.rows(of: expertsOf(peer))
+      let (block, bits) = (transfer.sideOut[peer], handle.sent.bitBytes(rows: rows.count))
+      guard block.count > 0 else { continue }
+      handle.sent.writeBits(rows, to: block)
+      PairNumbers.write(
+        UnsafeBufferPointer(handle.sent.weights(of: rows)), isRounded: isRounded,
+        to: UnsafeMutableRawBufferPointer(rebasing: block[bits...]))
+    }
+  }
+
+  /// Takes the gradients of the shares that came home and makes them gradients of the router's weights.
+  func takeShareGradients(_ handle: DispatchHandle) throws(CrosspointError) {
+    guard sharesCopies else { return }
+    let gradients = try TokenBatch(uninitializedRows: handle.sent.pairs, hidden: 1, pool: pool)
+    let isRounded = handle.roundsShares
+    for peer in 0..<fabric.rankCount {
+      let pairs = handle.sent.pairs(of: handle.plan.rows(of: expertsOf(peer)))
+      let block = UnsafeRawBufferPointer(transfer.sideIn[peer])
+      guard block.count == PairNumbers.bytes(pairs.count, isRounded: isRounded) else {
+        throw corruptMarks(.dispatchBackward, peer, "\(block.count) bytes for \(pairs.count) gradients")
+      }
+      PairNumbers.read(
+        UnsafeMutableBufferPointer(rebasing: gradients.elements[pairs]), isRounded: isRounded, from: block)
+    }
+    let routing = handle.routing!
+    // Both sums of a token's choices on a rank, kept at the slot of its leader.
+    let sums = try TokenBatch(uninitializedRows: 2, hidden: max(1, routing.topkIndices.count), pool: pool)
+    sums.elements.update(repeating: 0)
+    let (means, magnitudes) = (sums.base, sums.base + sums.hidden)
+    func gradient(_ leader: Int, _ expert: Int) -> Float {
+      let row = handle.plan.rowOfSlot[leader]
+      return gradients.base[handle.sent.pair(row, expert)] / Float(handle.plan.counts[row])
+    }
+    forEachCopy(routing, handle) { slot, leader, expert in
+      let weight = routing.topkWeights[slot]
+      means[leader] += weight / handle.lanes.topkWeights[leader] * gradient(leader, expert)
+      magnitudes[leader] += weight.magnitude
+    }
+    let ofLanes = try TokenBatch(uninitializedRows: 1, hidden: sums.hidden, pool: pool)
+    _ = ofLanes.elements.update(fromContentsOf: handle.topkWeightGradients)
+    for slot in handle.topkWeightGradients.indices { handle.topkWeightGradients[slot] = 0 }
+    forEachCopy(routing, handle) { slot, leader, expert in
+      let own = gradient(leader, expert)
+      let sign: Float = routing.topkWeights[slot] < 0 ? -1 : 1
+      let total = handle.lanes.topkWeights[leader]
+      handle.topkWeightGradients[slot] =
+        magnitudes[leader] == 0 ? own : sign * ofLanes.base[leader] + (own - sign * means[leader]) / total
+    }
+  }
+
+  /// Calls `body` with each routed slot, the slot that leads its token's choices on that rank, and the expert's place there.
+  private func forEachCopy(
+    _ routing: Routing, _ handle: DispatchHandle, _ body: (_ slot: Int, _ leader: Int, _ expert: Int) -> Void
+  ) {
+    for (slot, expert) in routing.topkIndices.enumerated() where expert >= 0 {
+      let rank = layout.rank(of: Int(expert), rankCount: fabric.rankCount)
+      let first = layout.experts(of: rank, rankCount: fabric.rankCount).lowerBound
+      let leader = (slot - slot % routing.topK...slot).first { Int(handle.lanes.topkIndices[$0]) == rank }!
+      body(slot, leader, Int(expert) - first)
+    }
+  }
+
+  func corruptMarks(_ kind: Kind, _ peer: Int, _ message: String) -> CrosspointError {
+    CrosspointError(.corruptFrame, operation: "\(kind.operation)", rank: peer, argument: "marks", message)
+  }
+}

@@ -1,0 +1,139 @@
+import CrosspointCore
+import CrosspointTokens
+
+/// For which of a rank's experts each row is, and with what weight, where one copy of a token serves several.
+///
+/// A row has a bit for each expert of its rank, lowest first. A *pair* is a bit that is set; pairs are numbered row by row
+/// and, within a row, by expert. A pair's weight is the expert's share of the rank's: their magnitudes sum to one in a row.
+struct ExpertMarks: ~Copyable {
+  /// 32-bit words of a row's bits.
+  let words: Int
+  private var bits: IndexBuffer
+  /// `[rows + 1]`: the first pair of each row.
+  private var firstPair: IndexBuffer
+  /// `[pairs × 1]`.
+  private(set) var weights: TokenBatch
+  private let pool: BufferPool
+
+  /// - Parameter experts: the most that a rank holds.
+  init(experts: Int, pool: BufferPool) {
+    words = (experts + 31) / 32
+    self.pool = pool
+    bits = IndexBuffer(pool: pool)
+    firstPair = IndexBuffer(pool: pool)
+    weights = TokenBatch(emptyOfHidden: 1, pool: pool)
+  }
+
+  var pairs: Int { weights.rows }
+
+  func pairs(of row: Int) -> Range<Int> { firstPair[row]..<firstPair[row + 1] }
+
+  func pairs(of rows: Range<Int>) -> Range<Int> { firstPair[rows.lowerBound]..<firstPair[rows.upperBound] }
+
+  /// The weights of the pairs of some rows.
+  func weights(of rows: Range<Int>) -> UnsafeMutableBufferPointer<Float> {
+    UnsafeMutableBufferPointer(rebasing: weights.elements[pairs(of: rows)])
+  }
+
+  /// The pair of a row and an expert that is marked.
+  func pair(_ row: Int, _ expert: Int) -> Int {
+    let word = row * words + expert / 32
+    var pair = firstPair[row] + (self[word] & (1 << (expert % 32) - 1)).nonzeroBitCount
+    for earlier in row * words..<word { pair += self[earlier].nonzeroBitCount }
+    return pair
+  }
+
+  /// Calls `body` with each pair of a row and its expert.
+  func forEachPair(of row: Int, _ body: (_ pair: Int, _ expert: Int) -> Void) {
+    var pair = firstPair[row]
+    for word in 0..<words {
+      var left = self[row * words + word]
+      while left != 0 {
+        body(pair, word * 32 + left.trailingZeroBitCount)
+        left &= left - 1
+        pair += 1
+      }
+    }
+  }
+
+  // MARK: - Filling: rows, marks, numbers, weights
+
+  /// Makes room for rows without marks.
+  mutating func start(rows: Int) throws(CrosspointError) {
+    try bits.resize(rows * words)
+    try firstPair.resize(rows + 1)
+    bits.base.update(repeating: 0, count: bits.count)
+  }
+
+  func mark(_ row: Int, _ expert: Int) {
+    let word = row * words + expert / 32
+    bits.base[word] |= Int32(bitPattern: 1 << UInt32(expert % 32))
+  }
+
+  /// Numbers the pairs; their weights are zero.
+  mutating func number() throws(CrosspointError) {
+    let rows = firstPair.count - 1
+    firstPair[0] = 0
+    for row in 0..<rows {
+      firstPair[row + 1] = (row * words..<(row + 1) * words).reduce(firstPair[row]) { $0 + self[$1].nonzeroBitCount }
+    }
+    weights = TokenBatch(emptyOfHidden: 1, pool: pool)
+    weights = try TokenBatch(uninitializedRows: firstPair[rows], hidden: 1, pool: pool)
+    weights.elements.update(repeating: 0)
+  }
+
+  // MARK: - On the wire: the bits of some rows, then a number for each of their pairs
+
+  /// The most bytes that a row takes.
+  static func bytesPerRow(experts: Int) -> Int { (experts + 31) / 32 * 4 + experts * MemoryLayout<Float>.stride }
+
+  /// Bytes of the bits of so many rows.
+  func bitBytes(rows: Int) -> Int { rows * words * 4 }
+
+  /// Writes the bits of some rows.
+  func writeBits(_ rows: Range<Int>, to block: UnsafeMutableRawBufferPointer) {
+    let source = UnsafeRawBufferPointer(start: bits.base + rows.lowerBound * words, count: bitBytes(rows: rows.count))
+    block.copyMemory(from: source)
+  }
+
+  /// Takes the bits of some rows as another rank has written them, up to the end of the block's bits.
+  /// - Returns: whether all of them name one of `experts` experts.
+  func readBits(_ rows: Range<Int>, from block: UnsafeRawBufferPointer, experts: Int) -> Bool {
+    let target = UnsafeMutableRawBufferPointer(
+      start: bits.base + rows.lowerBound * words, count: bitBytes(rows: rows.count))
+    guard block.count >= target.count else { return false }
+    target.copyMemory(from: UnsafeRawBufferPointer(rebasing: block[..<target.count]))
+    for row in rows {
+      for word in 0..<words {
+        let known = min(32, experts - word * 32)
+        if known < 32, self[row * words + word] >> max(0, known) != 0 { return false }
+      }
+    }
+    return true
+  }
+
+  private subscript(word: Int) -> UInt32 { UInt32(bitPattern: bits.base[word]) }
+}
+
+/// Numbers of pairs as bytes: fp32, or bf16 where the rows beside them are rounded too.
+enum PairNumbers {
+  static func bytes(_ count: Int, isRounded: Bool) -> Int { count * (isRounded ? 2 : 4) }
+
+  static func write(_ numbers: UnsafeBufferPointer<Float>, isRounded: Bool, to block: UnsafeMutableRawBufferPointer) {
+    guard let target = block.baseAddress, numbers.count > 0 else { return }
+    if isRounded {
+      kernels.bf16_encode(target, numbers.baseAddress!, numbers.count, 1)
+    } else {
+      block.copyMemory(from: UnsafeRawBufferPointer(numbers))
+    }
+  }
+
+  static func read(_ numbers: UnsafeMutableBufferPointer<Float>, isRounded: Bool, from block: UnsafeRawBufferPointer) {
+    guard let source = block.baseAddress, numbers.count > 0 else { return }
+    if isRounded {
+      kernels.bf16_decode(numbers.baseAddress!, source, numbers.count, 1)
+    } else {
+      UnsafeMutableRawBufferPointer(numbers).copyMemory(from: block)
+    }
+  }
+}
