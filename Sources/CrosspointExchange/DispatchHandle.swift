@@ -14,7 +14,8 @@ public final class DispatchHandle {
     case finished
   }
 
-  /// `[received rows × hidden]`: rows for this rank's experts, grouped by local expert, within an expert by source rank.
+  /// `[rows × hidden]`: rows for this rank's experts, grouped by local expert, within an expert by source rank. With one copy
+  /// per rank, a row that serves several of them stands here once for each.
   public internal(set) var rows: TokenBatch
   /// `[local experts]`: rows of each of this rank's experts, in the order of ``rows``.
   public internal(set) var rowsPerExpert: [Int] = []
@@ -60,8 +61,8 @@ public final class DispatchHandle {
   var places: IndexBuffer
   /// `[local experts]`: where each expert's next row goes.
   var expertStart: [Int] = []
-  /// The experts' outputs, a row per pair as in ``rows``, for the shares' gradients.
-  var copiesOut: TokenBatch
+  /// `[pairs × hidden]`: the experts' outputs, for the shares' gradients.
+  var pairOutputs: TokenBatch
   /// `[pairs × 1]`.
   var shareGradients: TokenBatch
 
@@ -75,7 +76,7 @@ public final class DispatchHandle {
     sent = ExpertMarks(experts: experts, pool: pool)
     marks = ExpertMarks(experts: experts, pool: pool)
     places = IndexBuffer(pool: pool)
-    copiesOut = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    pairOutputs = TokenBatch(emptyOfHidden: hidden, pool: pool)
     shareGradients = TokenBatch(emptyOfHidden: 1, pool: pool)
     rows = TokenBatch(emptyOfHidden: hidden, pool: pool)
     centroids = TokenBatch(emptyOfHidden: hidden, pool: pool)
@@ -110,7 +111,7 @@ public final class DispatchHandle {
     outputGradients = TokenBatch(emptyOfHidden: hidden, pool: pool)
     outputs = TokenBatch(emptyOfHidden: hidden, pool: pool)
     rowGradients = TokenBatch(emptyOfHidden: hidden, pool: pool)
-    copiesOut = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    pairOutputs = TokenBatch(emptyOfHidden: hidden, pool: pool)
     shareGradients = TokenBatch(emptyOfHidden: 1, pool: pool)
     routing = nil
     stage = .finished

@@ -126,7 +126,7 @@ public struct ExchangeOptions: Hashable, Sendable {
   /// The compensation that takes part: `none` where tokens are never clustered, since there are no residuals then.
   public var activeCompensation: ResidualCompensation { clusters == nil ? .none : compensation }
 
-  /// Whether the same bits come back that were sent, whatever the experts do.
+  /// Whether every row arrives with the bits that were sent.
   public var isLossless: Bool { compression == .off && wire == Wire(.fp32) && policy == .off }
 
   /// `key=value` pairs in a fixed order: what the ranks compare, and what summaries print.

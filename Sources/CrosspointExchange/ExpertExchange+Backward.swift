@@ -14,9 +14,10 @@ import CrosspointTokens
 extension ExpertExchange {
   /// Sends `∂L/∂o` to the experts. Collective.
   ///
-  /// Fills `handle.topkWeightGradients` and adds to the gradients of ``compensator``.
+  /// Fills `handle.topkWeightGradients`, which with one copy per rank are complete only after
+  /// ``dispatchBackward(_:_:)``, and adds to the gradients of ``compensator``.
   /// - Parameter outputGradient: ∂L/∂y, `[T × hidden]`.
-  /// - Returns: ∂L/∂output, `[received rows × hidden]`, in the order of `handle.rows`.
+  /// - Returns: ∂L/∂output, `[rows × hidden]`, in the order of `handle.rows`.
   /// - Throws: as ``combine(_:_:)``.
   public func combineBackward(
     _ outputGradient: borrowing TokenBatch, _ handle: DispatchHandle
@@ -57,14 +58,16 @@ extension ExpertExchange {
     handle.stage = .combineBackwarded
     handle.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
     guard let gradients = copies.take() else { return received.take()! }
+    watch = Stopwatch()
     differentiateOutputs(base!, handle, into: gradients.base)
-    handle.copiesOut = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
+    statistics.seconds.cluster += watch.lap()
+    handle.pairOutputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
     return gradients
   }
 
   /// Brings the experts' input gradients home. Collective.
   ///
-  /// - Parameter rowGradient: ∂L/∂rows as the experts' backward gives it, `[received rows × hidden]`.
+  /// - Parameter rowGradient: ∂L/∂rows as the experts' backward gives it, `[rows × hidden]`.
   /// - Returns: ∂L/∂tokens, `[T × hidden]`; zeros for tokens that were sent nowhere.
   /// - Throws: as ``combine(_:_:)``.
   public func dispatchBackward(
@@ -75,6 +78,7 @@ extension ExpertExchange {
     var returned: TokenBatch?
     var tokenGradient: TokenBatch?
     var summed: TokenBatch?
+    var watch = Stopwatch()
     if failure == nil {
       do throws(CrosspointError) {
         returned = try leaseRows(handle.plan.rows)
@@ -87,6 +91,7 @@ extension ExpertExchange {
         failure = error
       }
     }
+    statistics.seconds.cluster += watch.lap()
     let base = summed?.base ?? rowGradient.base
     let returnedBase = returned?.base
     try run(
@@ -97,7 +102,7 @@ extension ExpertExchange {
     feedback?.commit(.dispatchBackward)
     handle.stage = .finished
 
-    var watch = Stopwatch()
+    watch = Stopwatch()
     let result = tokenGradient.take()!
     differentiateRows(handle, returnedBase!)
     gatherGradients(handle, returnedBase!, into: result.base)

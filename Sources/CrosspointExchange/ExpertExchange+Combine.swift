@@ -10,7 +10,7 @@ extension ExpertExchange {
   /// only with clustering and compensation. Tokens that were sent nowhere get zeros. Contributions are added in the order of k:
   /// the result is bitwise repeatable, and with one expert of weight 1 it is that expert's output bit for bit.
   ///
-  /// - Parameter output: `[received rows × hidden]`, in the order of `handle.rows`.
+  /// - Parameter output: `[rows × hidden]`, in the order of `handle.rows`.
   /// - Returns: `[T × hidden]`.
   /// - Throws: `invalidArgument`, `handleMisuse`, `nonFinite`, `outOfMemory`, `corruptFrame` and the fabric's errors; the
   ///   same on every rank.
@@ -20,18 +20,17 @@ extension ExpertExchange {
     if failure == nil { failure = problem(.combine, "output", output, rows: handle.rows.rows) }
     var y: TokenBatch?
     var summed: TokenBatch?
+    var watch = Stopwatch()
     if failure == nil {
       do throws(CrosspointError) {
         handle.outputs = try leaseRows(handle.plan.rows)
         y = try leaseRows(handle.tokenCount)
-        if sharesCopies {
-          summed = try sumOutputs(output.base, handle)
-          handle.copiesOut = try copy(output)
-        }
+        if sharesCopies { summed = try sumOutputs(output.base, handle) }
       } catch {
         failure = error
       }
     }
+    statistics.seconds.cluster += watch.lap()
     let base = summed?.base ?? output.base
     try run(
       .combine, handle, failure: failure, checked: checked("output", output),
@@ -39,7 +38,7 @@ extension ExpertExchange {
       targets: { peer, groups in sourceSideTargets(peer, handle, handle.outputs.base, &groups) })
     handle.stage = .combined
 
-    var watch = Stopwatch()
+    watch = Stopwatch()
     let result = y.take()!
     weightedSum(handle, into: result.base)
     statistics.seconds.cluster += watch.lap()

@@ -133,6 +133,8 @@ final class Transfer {
     measure = Measure()
     measure.wireBytes = bytesBefore
     sequence += 1
+    // What travels beside the rows is this run's, however it ends.
+    defer { sideOut.clear() }
     var failure = failure
     var watch = Stopwatch()
 
@@ -181,10 +183,11 @@ final class Transfer {
       }
       decodeSeconds += decodeWatch.lap()
     }
-    sideOut.clear()
+    var completedWatch = Stopwatch()
     if failure == nil {
       do throws(CrosspointError) { try completed() } catch { failure = error }
     }
+    decodeSeconds += completedWatch.lap()
     measure.decode = decodeSeconds
     measure.wait = max(0, watch.lap() - decodeSeconds + copySeconds)
     try agreement.settle(failure, waitSeconds: measure.skew, operation: kind.operation)
@@ -228,13 +231,14 @@ final class Transfer {
       }
       let rows = record.rows
       let most = codec.maximumBodyBytes(format, rows: rows, groups: record.groups)
-      guard record.bodyBytes <= most else {
+      guard (0...most).contains(record.bodyBytes) else {
         throw refuse(.corruptFrame, "\(record.bodyBytes) bytes announced for \(rows) rows, at most \(most) possible")
       }
-      guard record.sideBytes <= rows * sideBytesPerRow else {
+      let mostBeside = rows * sideBytesPerRow
+      guard (0...mostBeside).contains(record.sideBytes) else {
         throw refuse(
           .corruptFrame,
-          "\(record.sideBytes) bytes announced beside \(rows) rows, at most \(rows * sideBytesPerRow) possible")
+          "\(record.sideBytes) bytes announced beside \(rows) rows, at most \(mostBeside) possible")
       }
     }
   }

@@ -26,6 +26,9 @@ struct ExchangeReport: Sendable {
   /// Seconds of each phase, of the rank that took longest, per iteration.
   private let crosspointPhases: [Phase]
   private let plainPhases: [Phase]
+  /// Rows that all ranks sent, per exchange, and the routed pairs that they stood for; own experts included.
+  private let rowsSent: Int
+  private let rowsRouted: Int
   /// What a policy chose for each transfer.
   private let choices: [String]
   let wrongValues: Int
@@ -47,7 +50,7 @@ struct ExchangeReport: Sendable {
       ],
       [[combine.wireBytes, combine.localBytes], [plain.receivedAway * rowBytes, plain.sentHere * rowBytes]],
     ]
-    let rows = [
+    let plainBytes = [
       [(plain.sentAway + plain.sentHere) * rowBytes, plain.sentAway * rowBytes],
       [(plain.receivedAway + plain.sentHere) * rowBytes, plain.receivedAway * rowBytes],
     ]
@@ -56,7 +59,7 @@ struct ExchangeReport: Sendable {
       return values.joined().enumerated().map { index, _ in Int(all.map { $0[index] }.max()!) / settings.iterations }
     }
     let wires = try busiest(traffic.flatMap { $0 })
-    let payloads = try busiest(rows)
+    let payloads = try busiest(plainBytes)
     func total(_ values: [Int], _ at: (Int) -> Int) -> [Int] {
       [values[at(0)], values[at(1)], values[at(0)] + values[at(1)]]
     }
@@ -89,6 +92,9 @@ struct ExchangeReport: Sendable {
         (phase.key, all.map { $0[index] }.max()! / Double(settings.iterations))
       }
     }
+    let rows = try fabric.allgather([Double(statistics.rowsSent), Double(statistics.rowsRouted)])
+    rowsSent = Int(rows.map { $0[0] }.reduce(0, +)) / settings.iterations
+    rowsRouted = Int(rows.map { $0[1] }.reduce(0, +)) / settings.iterations
     let inside = statistics.seconds
     crosspointPhases = try phases([
       "hash": inside.hash, "cluster and sums": inside.cluster, "policy": inside.policy, "encode": inside.encode,
@@ -138,6 +144,7 @@ struct ExchangeReport: Sendable {
       # \(transport); \(settings.experts) experts, pattern \(settings.pattern.rawValue), \
       \(settings.warmup) warm-up and \(settings.iterations) timed runs each, taking turns; kernels: \(kernelName)
       # \(settings.options)
+      # \(rowsSent) rows sent per exchange for \(rowsRouted) routed pairs, over all ranks
       """
     let inside = zip(Self.implementations, [crosspointPhases, plainPhases]).map { name, phases in
       "# inside \(name), per exchange, largest over ranks (us): "

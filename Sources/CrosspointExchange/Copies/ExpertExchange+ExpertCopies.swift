@@ -64,18 +64,27 @@ extension ExpertExchange {
     }
   }
 
-  /// The weighted sum of what the experts made of each row: what goes home.
+  /// The weighted sum of what the experts made of each row: what goes home. Keeps the outputs themselves.
   func sumOutputs(_ output: UnsafePointer<Float>, _ handle: DispatchHandle) throws(CrosspointError) -> TokenBatch {
-    try sum(output, handle) { handle.marks.weights.base[$0] }
+    let outputs = try leaseRows(handle.marks.pairs)
+    let kept = outputs.base
+    let hidden = layout.hidden
+    handle.pairOutputs = consume outputs
+    return try sum(output, handle) { pair, output in
+      // Copied while it is in the cache.
+      (kept + pair * hidden).update(from: output, count: hidden)
+      return handle.marks.weights.base[pair]
+    }
   }
 
   /// The sum of the gradients of each row's copies.
   func sumGradients(_ gradient: UnsafePointer<Float>, _ handle: DispatchHandle) throws(CrosspointError) -> TokenBatch {
-    try sum(gradient, handle) { _ in 1 }
+    try sum(gradient, handle) { _, _ in 1 }
   }
 
   private func sum(
-    _ rows: UnsafePointer<Float>, _ handle: DispatchHandle, _ weight: (_ pair: Int) -> Float
+    _ rows: UnsafePointer<Float>, _ handle: DispatchHandle,
+    _ weight: (_ pair: Int, _ source: UnsafePointer<Float>) -> Float
   ) throws(CrosspointError) -> TokenBatch {
     let hidden = layout.hidden
     let sums = try leaseRows(handle.rowsReceived)
@@ -83,7 +92,8 @@ extension ExpertExchange {
       let (sum, pairs) = (sums.base + row * hidden, handle.marks.pairs(of: row))
       if pairs.isEmpty { sum.update(repeating: 0, count: hidden) }
       for pair in pairs {
-        let (source, weight) = (rows + handle.places[pair] * hidden, weight(pair))
+        let source = rows + handle.places[pair] * hidden
+        let weight = weight(pair, source)
         switch (pair == pairs.lowerBound, weight) {
         case (true, 1): sum.update(from: source, count: hidden)
         case (true, _): kernels.scale(sum, weight, source, hidden)
@@ -103,7 +113,8 @@ extension ExpertExchange {
       for pair in handle.marks.pairs(of: row) {
         let place = handle.places[pair] * hidden
         kernels.scale(gradients + place, handle.marks.weights.base[pair], rows + row * hidden, hidden)
-        handle.shareGradients.base[pair] = kernels.dot(rows + row * hidden, handle.copiesOut.base + place, hidden)
+        handle.shareGradients.base[pair] = kernels.dot(
+          rows + row * hidden, handle.pairOutputs.base + pair * hidden, hidden)
       }
     }
   }
