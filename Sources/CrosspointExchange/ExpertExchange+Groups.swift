@@ -59,15 +59,19 @@ extension ExpertExchange {
     }
   }
 
+  /// Routed pairs of a dispatch whose expert is on another rank.
+  func routedAway(_ handle: DispatchHandle) -> Int {
+    let tokensPerExpert = handle.routing?.tokensPerExpert ?? []
+    return tokensPerExpert.indices.reduce(0) { $0 + (localExperts.contains($1) ? 0 : tokensPerExpert[$1]) }
+  }
+
   /// Adds the last transfer to the statistics.
   func record(_ kind: Kind, _ handle: DispatchHandle) {
     let measure = transfer.measure
     // Counted at the source in both directions: summed over ranks, what fp32 rows would have taken.
     let rowBytes = layout.hidden * MemoryLayout<Float>.stride
-    let tokensPerExpert = handle.routing?.tokensPerExpert ?? []
-    let away = tokensPerExpert.indices.reduce(0) { $0 + (localExperts.contains($1) ? 0 : tokensPerExpert[$1]) }
     statistics.traffic[kind.rawValue].wireBytes += measure.wireBytes
-    statistics.traffic[kind.rawValue].uncompressedBytes += away * rowBytes
+    statistics.traffic[kind.rawValue].uncompressedBytes += routedAway(handle) * rowBytes
     statistics.traffic[kind.rawValue].localBytes += measure.localBytes
     statistics.traffic[kind.rawValue].highRows += measure.highRows
     statistics.traffic[kind.rawValue].lowRows += measure.lowRows

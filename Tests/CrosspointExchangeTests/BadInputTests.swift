@@ -8,7 +8,7 @@ import Testing
 @testable import CrosspointExchange
 
 /// Runs a body on every rank and gives each rank's error; a rank that does not throw is a test failure.
-private func errors(
+func errors(
   ranks: Int = 3, deadline: Duration = .seconds(5), faults: [Fault] = [],
   _ body: @escaping @Sendable (any Fabric) throws -> Void
 ) -> [CrosspointError] {
@@ -185,8 +185,8 @@ private func errors(
   /// Fabric exchanges that a whole training step makes, init included.
   static let exchangesPerStep = 2 + 4 * 4
 
-  static func step(_ fabric: any Fabric) throws {
-    let exchange = try ExpertExchange(fabric: fabric, layout: BadInputTests.layout)
+  static func step(_ fabric: any Fabric, options: ExchangeOptions = .init()) throws {
+    let exchange = try ExpertExchange(fabric: fabric, layout: BadInputTests.layout, options: options)
     try BadInputTests.step(exchange, tokens: randomBatch(rows: 12, hidden: 8, seed: UInt64(fabric.rank)))
   }
 
@@ -225,7 +225,7 @@ private func errors(
   }
 
   /// Fixed words, row counts, and the frame's header behind them.
-  @Test(arguments: 0..<104)
+  @Test(arguments: 0..<116)
   func aFlippedByteInAnAnnouncementIsCaught(offset: Int) {
     let thrown = errors(faults: [.flippedByte(from: 2, to: 0, exchange: 2, offset: offset)]) { try Self.step($0) }
     for error in thrown { #expect(error == thrown[0]) }

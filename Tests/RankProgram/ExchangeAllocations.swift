@@ -26,11 +26,21 @@ func exchangeAllocations(_ ranks: Ranks) throws {
     options: ExchangeOptions(
       compression: .crossPolytope(.init(functions: 2, width: 16)), wire: .init(.mixed(low: 2, high: 4))))
   try ranks.expect(mixed, is: 0, "allocator calls in five warm steps over MPI, rows of two precisions")
+  for compression in [ExchangeOptions.Compression.off, .crossPolytope(.init(functions: 2, width: 16))] {
+    for wire in [WireFormat.fp32, .bf16] {
+      let shared = try allocations(
+        of: ranks.fabric(), options: ExchangeOptions(compression: compression, copies: .perRank, wire: .init(wire)))
+      try ranks.expect(shared, is: 0, "allocator calls in five warm steps, one copy per rank, \(compression), \(wire)")
+    }
+  }
   guard ranks.count == 1 else { return }
   for compression in [ExchangeOptions.Compression.off, .crossPolytope(.init(functions: 2, width: 16))] {
-    let options = ExchangeOptions(compression: compression, wire: .init(.bf16))
-    let calls = try SimulatedCluster(ranks: 3).run { try allocations(of: $0, options: options) }
-    try ranks.expect(calls.max(), is: 0, "allocator calls in five warm steps over simulated ranks, \(compression)")
+    for copies in ExchangeOptions.Copies.allCases {
+      let options = ExchangeOptions(compression: compression, copies: copies, wire: .init(.bf16))
+      let calls = try SimulatedCluster(ranks: 3).run { try allocations(of: $0, options: options) }
+      try ranks.expect(
+        calls.max(), is: 0, "allocator calls in five warm steps over simulated ranks, \(compression), \(copies)")
+    }
   }
 }
 

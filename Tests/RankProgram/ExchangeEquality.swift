@@ -25,12 +25,14 @@ func exchangeEqualsSimulated(_ ranks: Ranks) throws {
 /// The same where groups are large enough to travel as blocks of their own.
 func exchangeInPlace(_ ranks: Ranks) throws {
   let fabric = try ranks.fabric()
-  let options = ExchangeOptions()
-  let real = try equalityStep(fabric, hidden: 512, tokens: 500, options: options, seed: 7)
-  let simulated = try SimulatedCluster(ranks: ranks.count).run { fabric in
-    try equalityStep(fabric, hidden: 512, tokens: 500, options: options, seed: 7)
+  for copies in ExchangeOptions.Copies.allCases {
+    let options = ExchangeOptions(copies: copies)
+    let real = try equalityStep(fabric, hidden: 512, tokens: 500, options: options, seed: 7)
+    let simulated = try SimulatedCluster(ranks: ranks.count).run { fabric in
+      try equalityStep(fabric, hidden: 512, tokens: 500, options: options, seed: 7)
+    }
+    try ranks.expect(real.isBitwiseEqual(to: simulated[ranks.rank]), "\(copies): the same bits as simulated ranks give")
   }
-  try ranks.expect(real.isBitwiseEqual(to: simulated[ranks.rank]), "the same bits as simulated ranks give")
 }
 
 /// What is wrong on one rank is the same error on all of them.
@@ -73,6 +75,10 @@ private let equalityOptions: [ExchangeOptions] = [
   ExchangeOptions(
     compression: .crossPolytope(), wire: .init(.mixed(low: 2, high: 4)), gradientRounding: .eden, errorFeedback: true),
   ExchangeOptions(wire: .init(.mixed(low: 3, high: 8, fraction: 0.125)), packing: .zstd),
+  ExchangeOptions(copies: .perRank),
+  ExchangeOptions(compression: .crossPolytope(), copies: .perRank, wire: .init(.bf16)),
+  ExchangeOptions(
+    copies: .perRank, wire: .init(.rotated(bits: 2)), gradientRounding: .stochastic, errorFeedback: true),
 ]
 
 private func equalityStep(

@@ -58,6 +58,20 @@ extension ExpertExchange {
     }
   }
 
+  /// Bytes beside the rows of a transfer to other ranks, as far as they are known before its rows are: for a dispatch those
+  /// of rounded shares without clusters.
+  func bytesBeside(_ kind: Kind, _ handle: DispatchHandle) -> Int {
+    guard sharesCopies else { return 0 }
+    switch kind {
+    case .dispatch:
+      return handle.sent.bitBytes(rows: pairsAway(handle))
+        + PairNumbers.bytes(routedAway(handle), isRounded: true)
+    case .dispatchBackward:
+      return (0..<fabric.rankCount).reduce(0) { $0 + ($1 == fabric.rank ? 0 : transfer.sideOut[$1].count) }
+    case .combine, .combineBackward: return 0
+    }
+  }
+
   /// Takes the gradients of the shares that came home and makes them gradients of the router's weights.
   func takeShareGradients(_ handle: DispatchHandle) throws(CrosspointError) {
     guard sharesCopies else { return }

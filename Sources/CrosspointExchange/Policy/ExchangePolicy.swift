@@ -75,14 +75,15 @@ final class ExchangePolicy {
   /// Looks at the rows of a transfer and, if there is no choice yet, chooses. Collective then.
   ///
   /// - Parameters:
-  ///   - pairs: routed pairs of this rank whose expert is on another.
+  ///   - pairs: rows that this rank's routing sends to others.
+  ///   - beside: bytes that will travel beside them.
   ///   - clusterer: tries cluster rates, if they are to be decided about.
   ///   - rounding: how the rows will be rounded.
   ///   - failure: what has gone wrong on this rank before; it then reports no rows.
   ///   - sources: appends the groups of rows for a peer.
   func look(
-    _ kind: Kind, pairs: Int, clusterer: TokenClusterer?, rounding: RowRounding, failure: inout CrosspointError?,
-    sources: (_ peer: Int, _ groups: inout [RowSource]) -> Void
+    _ kind: Kind, pairs: Int, beside: Int, clusterer: TokenClusterer?, rounding: RowRounding,
+    failure: inout CrosspointError?, sources: (_ peer: Int, _ groups: inout [RowSource]) -> Void
   ) throws(CrosspointError) {
     guard fabric.rankCount > 1, options.governs(kind) else { return }
     let isFirst = state[kind].choice == nil
@@ -94,6 +95,7 @@ final class ExchangePolicy {
         for peer in 0..<fabric.rankCount where peer != fabric.rank { sampler.gather(peer, sources) }
         try sampler.measure(state.clock, rounding, clusterer, into: &mine)
         mine.pairs = Double(pairs)
+        mine.beside = Double(beside)
       } catch {
         mine.clear()
         failure = error

@@ -41,7 +41,8 @@ extension ExpertExchange {
   ) throws(CrosspointError) {
     var watch = Stopwatch()
     try policy?.look(
-      kind, pairs: failure == nil ? pairsAway(handle) : 0, clusterer: kind == .dispatch ? clusterer : nil,
+      kind, pairs: failure == nil ? pairsAway(handle) : 0, beside: failure == nil ? bytesBeside(kind, handle) : 0,
+      clusterer: kind == .dispatch ? clusterer : nil,
       rounding: coding.rounding, failure: &failure, sources: sources)
     statistics.seconds.policy += watch.lap()
   }
@@ -82,8 +83,8 @@ extension ExpertExchange {
     return true
   }
 
-  /// Routed pairs of a dispatch whose expert is on another rank.
-  private func pairsAway(_ handle: DispatchHandle) -> Int {
+  /// Members of rows of a dispatch that go to other ranks: routed pairs or, with one copy per rank, pairs of token and rank.
+  func pairsAway(_ handle: DispatchHandle) -> Int {
     handle.plan.members - handle.plan.members(ofExperts: localLanes)
   }
 }

@@ -12,8 +12,10 @@ struct PolicyMeasurement: Equatable {
 
   /// Rows that leave their rank, before any clustering that is to be decided.
   var rows = 0.0
-  /// Routed pairs whose expert is on another rank: what bf16 is counted of.
+  /// Rows that the routing sends to other ranks: what bf16 is counted of.
   var pairs = 0.0
+  /// Bytes that travel beside the rows if none of them are clustered.
+  var beside = 0.0
   /// Σ‖x‖² of the rows.
   var energy = 0.0
   /// Of each way the rows sent; zero where it is not to be decided about.
@@ -27,7 +29,7 @@ struct PolicyMeasurement: Equatable {
   /// Where a record is put together.
   private var scratch = [Float](repeating: 0, count: numbers(ways: ways))
 
-  private static func numbers(ways: Int) -> Int { 3 + 2 * ways * (1 + PolicyMenu.trials.count) }
+  private static func numbers(ways: Int) -> Int { 4 + 2 * ways * (1 + PolicyMenu.trials.count) }
 
   /// Words of 32 bits that a record of so many ways takes.
   static func words(ways: Int) -> Int { (numbers(ways: ways) + 1) / 2 }
@@ -36,6 +38,7 @@ struct PolicyMeasurement: Equatable {
   private mutating func forEach(ways: Int = Self.ways, _ body: (inout Double) -> Void) {
     body(&rows)
     body(&pairs)
+    body(&beside)
     body(&energy)
     for way in 0..<ways {
       body(&kept[way])
@@ -78,19 +81,20 @@ struct PolicyMeasurement: Equatable {
       && errors.allSatisfy { $0.allSatisfy(\.isFinite) }
   }
 
-  /// What a way and a code would give: relative error, and bytes of bodies.
+  /// What a way and a code would give: relative error, and bytes of bodies and of what is beside them.
   ///
   /// Residual and coding error are orthogonal, since a centroid is a mean: their squares add.
   func estimate(way: Int, code: PolicyMenu.Code, hidden: Int) -> (error: Double, bytes: Double) {
     func total(_ coding: Double) -> Double { share(residuals[way] + coding).squareRoot() }
+    let beside = rows == 0 ? 0 : beside * kept[way] / rows
     switch code {
-    case .fp32: return (total(0), kept[way] * Double(4 * hidden))
-    case .fixed(let index): return (total(errors[way][index]), bytes[way][index])
+    case .fp32: return (total(0), kept[way] * Double(4 * hidden) + beside)
+    case .fixed(let index): return (total(errors[way][index]), bytes[way][index] + beside)
     case .entropy(let bits):
       // An octave of error for each bit or so: logarithms are nearly straight.
       let first = PolicyMenu.formats.count
       let logarithm = PolicyMenu.interpolate(bits) { log2(max(errors[way][first + $0], 1e-30)) }
-      return (total(exp2(logarithm)), PolicyMenu.interpolate(bits) { bytes[way][first + $0] })
+      return (total(exp2(logarithm)), PolicyMenu.interpolate(bits) { bytes[way][first + $0] } + beside)
     }
   }
 

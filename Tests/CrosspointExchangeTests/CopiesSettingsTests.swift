@@ -1,0 +1,131 @@
+import CrosspointCompression
+import CrosspointCore
+import CrosspointFabric
+import CrosspointRouting
+import CrosspointTestSupport
+import CrosspointTokens
+import Testing
+
+@testable import CrosspointExchange
+
+/// One copy per rank together with what else can be set.
+@Suite struct CopiesSettingsTests {
+  /// Rows of tokens that go to other ranks, once each, in some steps of `data`.
+  private static func rowsAway(_ data: PolicyData, rank: Int, ranks: Int, steps: Int) throws -> Int {
+    let layout = try ExpertLayout(experts: PolicyData.experts, hidden: PolicyData.hidden)
+    return try (0..<steps).reduce(0) { sum, step in
+      let routing = try data.routing(rank, step: step, tokens: data.tokens(rank, step: step).rows)
+      var lanes = Routing.none
+      lanes.regroup(routing, groups: ranks) { layout.rank(of: $0, rankCount: ranks) }
+      return sum + lanes.tokensPerExpert.reduce(0, +) - lanes.tokensPerExpert[rank]
+    }
+  }
+
+  /// The budget is a fraction of one row per token and rank, and what travels beside the rows is charged to it.
+  @Test(arguments: [PolicyData.random, .skewed, .duplicates, .emptyRanks], [0.2, 0.4])
+  func aByteBudgetHoldsAndEveryRankChoosesTheSame(data: PolicyData, fraction: Double) throws {
+    let (ranks, steps) = (3, 16)
+    let all = try SimulatedCluster(ranks: ranks).run { fabric in
+      let exchange = try ExpertExchange(
+        fabric: fabric, layout: ExpertLayout(experts: PolicyData.experts, hidden: PolicyData.hidden),
+        options: .init(copies: .perRank, policy: .budget(bytes: fraction)))
+      _ = try data.train(exchange, rank: fabric.rank, steps: 0..<steps)
+      return (state: exchange.policyState, statistics: exchange.statistics)
+    }
+    let rows = try (0..<ranks).reduce(0) { try $0 + Self.rowsAway(data, rank: $1, ranks: ranks, steps: steps) }
+    for kind in LayerStatistics.TransferKind.allCases {
+      let wire = all.reduce(0) { $0 + $1.statistics[kind].wireBytes }
+      let bf16 = rows * PolicyData.hidden * 2
+      #expect(Double(wire) <= 1.03 * fraction * Double(bf16), "\(kind): \(Double(wire) / Double(bf16))")
+      #expect(all[0].statistics.choices[kind.rawValue]?.reason == .budget)
+    }
+    for one in all {
+      #expect(one.state == all[0].state)
+      #expect(one.statistics.choices == all[0].statistics.choices)
+    }
+  }
+
+  @Test(arguments: [0.1, 0.01])
+  func anErrorBudgetHolds(budget: Double) throws {
+    func outputs(_ policy: ExchangeOptions.Policy) throws -> [Float] {
+      try SimulatedCluster(ranks: 3).run { fabric in
+        let exchange = try ExpertExchange(
+          fabric: fabric, layout: ExpertLayout(experts: PolicyData.experts, hidden: PolicyData.hidden),
+          options: .init(copies: .perRank, compensation: .none, policy: policy))
+        return try PolicyData.random.train(exchange, rank: fabric.rank, steps: 0..<4).last!.y
+      }.flatMap(\.self)
+    }
+    // Dispatch and combine each take theirs; toy experts pass an error on about as large as they find it.
+    let error = relativeError(try outputs(.budget(relativeError: budget)), try outputs(.off))
+    #expect(error > 0 && error < 3 * budget, "\(error)")
+  }
+
+  /// Feedback and rounding of gradients work on rows, so that the sum over the rows of a rank stays unbiased over steps.
+  @Test(arguments: [Rounding.nearest, .stochastic, .eden])
+  func gradientsThatAreFedBackAddUp(rounding: Rounding) throws {
+    let (steps, hidden, count) = (30, 24, 9)
+    func gradients(_ options: ExchangeOptions) throws -> [Double] {
+      try SimulatedCluster(ranks: 2).run { fabric in
+        let exchange = try ExpertExchange(
+          fabric: fabric, layout: ExpertLayout(experts: 4, hidden: hidden), options: options)
+        let rows = fabric.rank == 0 ? count : 0
+        // Experts 2 and 3 are on the other rank.
+        let routing = try Routing(
+          topkIndices: (0..<rows).flatMap { _ in [2, 3] as [Int32] },
+          topkWeights: Array(repeating: 0.5, count: 2 * rows), topK: 2, experts: 4)
+        let tokens = try randomBatch(rows: rows, hidden: hidden, seed: 1)
+        let dy = try randomBatch(rows: rows, hidden: hidden, seed: 2)
+        var sum = [Double](repeating: 0, count: hidden)
+        for _ in 0..<steps {
+          let handle = try exchange.dispatch(tokens, routing)
+          _ = try exchange.combine(handle.rows, handle)
+          let back = try exchange.dispatchBackward(exchange.combineBackward(dy, handle), handle)
+          for (index, value) in back.array.enumerated() { sum[index % hidden] += Double(value) }
+        }
+        return sum
+      }[0]
+    }
+    func error(feedback: Bool) throws -> Double {
+      var wire = ExchangeOptions.Wire(.rotated(bits: 2))
+      (wire.dispatch, wire.combine) = (.fp32, .fp32)
+      let exact = try gradients(.init(copies: .perRank))
+      let coded = try gradients(
+        .init(copies: .perRank, wire: wire, gradientRounding: rounding, errorFeedback: feedback))
+      return relativeError(coded, exact)
+    }
+    let (with, without) = (try error(feedback: true), try error(feedback: false))
+    #expect(with < 0.1, "\(with)")
+    if rounding == .nearest { #expect(with < 0.5 * without, "\(with), \(without) without") }
+  }
+
+  /// A row's importance is the weight of all its experts on the rank.
+  @Test func rowsOfMoreWeightTravelInMoreBits() throws {
+    let (hidden, rows) = (64, 32)
+    var wire = ExchangeOptions.Wire(.mixed(low: 2, high: 8))
+    wire.combine = .fp32
+    let options = ExchangeOptions(copies: .perRank, wire: wire)
+    let outputs = try SimulatedCluster(ranks: 2).run { fabric in
+      let exchange = try ExpertExchange(
+        fabric: fabric, layout: ExpertLayout(experts: 4, hidden: hidden), options: options)
+      let others: [Int32] = fabric.rank == 0 ? [2, 3] : [0, 1]
+      // A quarter of the rows weighs most, but no single weight of theirs does.
+      let routing = try Routing(
+        topkIndices: (0..<rows).flatMap { _ in others },
+        topkWeights: (0..<rows).flatMap { $0 % 4 == 0 ? [0.4, 0.4] : [0.45, 0.01] as [Float] }, topK: 2, experts: 4)
+      let tokens = try randomBatch(rows: rows, hidden: hidden, seed: UInt64(fabric.rank))
+      let handle = try exchange.dispatch(tokens, routing)
+      let y = try exchange.combine(handle.rows, handle).array
+      #expect(exchange.statistics[.dispatch].highRows == rows / 4)
+      return (0..<rows).map { row in
+        let total: Float = row % 4 == 0 ? 0.8 : 0.46
+        return relativeError(
+          Array(y[row * hidden..<(row + 1) * hidden]), tokens.row(row).map { $0 * total })
+      }
+    }
+    for errors in outputs {
+      for (row, error) in errors.enumerated() {
+        if row % 4 == 0 { #expect(error < 0.02, "row \(row): \(error)") } else { #expect(error > 0.1, "row \(row)") }
+      }
+    }
+  }
+}
