@@ -3,7 +3,8 @@ import CrosspointCore
 /// What a rank tells another before it sends a frame: step, size, rows per expert, the frame's header, a policy's note.
 ///
 /// A fixed-size record, little-endian words: magic · operation · sequence (two words) · body bytes (two words) · groups ·
-/// checksum · bytes beside the rows (two words) and their checksum · rows of each group · header of the frame, zeros where none is sent · floats of a note, if a policy decides.
+/// checksum · bytes beside the rows (two words) and their hash · rows of each group · header of the frame, zeros where none
+/// is sent · floats of a note, if a policy decides.
 /// Everything a receiver allocates follows from it, so it is checked before use.
 struct Announcement {
   static let magic: UInt32 = 0x5850_4132  // "XPA2"

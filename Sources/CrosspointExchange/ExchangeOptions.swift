@@ -81,10 +81,9 @@ public struct ExchangeOptions: Hashable, Sendable {
 
   public init(
     compression: Compression = .off, copies: Copies = .perExpert, compensation: ResidualCompensation = .identity,
-    wire: Wire = .init(.fp32),
-    forwardRounding: Rounding = .nearest, gradientRounding: Rounding = .nearest, errorFeedback: Bool = false,
-    packing: Packing = .none, nonFinite: NonFinitePolicy = .error, policy: Policy = .off, capacityBytes: Int = .max,
-    seed: UInt64 = 0
+    wire: Wire = .init(.fp32), forwardRounding: Rounding = .nearest, gradientRounding: Rounding = .nearest,
+    errorFeedback: Bool = false, packing: Packing = .none, nonFinite: NonFinitePolicy = .error, policy: Policy = .off,
+    capacityBytes: Int = .max, seed: UInt64 = 0
   ) {
     self.compression = compression
     self.copies = copies

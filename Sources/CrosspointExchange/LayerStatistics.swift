@@ -9,8 +9,8 @@ public struct LayerStatistics: Sendable, Equatable {
 
   /// Bytes of one kind of transfer.
   public struct Traffic: Sendable, Equatable {
-    /// Bytes that left this rank: announcements, headers, counts, scales and rows; not the two votes of 16 bytes to each
-    /// peer, nor the transport's own.
+    /// Bytes that left this rank: announcements, headers, counts, scales, rows and what is beside them; not the two votes
+    /// of 16 bytes to each peer, nor the transport's own.
     public var wireBytes = 0
     /// Bytes that fp32 rows of every routed token would have taken between this rank and the others, either way.
     public var uncompressedBytes = 0
@@ -40,9 +40,9 @@ public struct LayerStatistics: Sendable, Equatable {
 
   /// Transfers of the kind dispatch.
   public var dispatches = 0
-  /// Routed (token, choice) pairs before clustering.
+  /// Routed (token, choice) pairs.
   public var rowsRouted = 0
-  /// Rows that stood for them.
+  /// Rows that stood for them: fewer with clusters or one copy per rank.
   public var rowsSent = 0
   public var traffic = [Traffic](repeating: Traffic(), count: TransferKind.allCases.count)
   /// Σ‖x − c‖² over routed tokens.
@@ -66,7 +66,7 @@ public struct LayerStatistics: Sendable, Equatable {
 
   public var wireBytes: Int { traffic.reduce(0) { $0 + $1.wireBytes } }
   public var uncompressedBytes: Int { traffic.reduce(0) { $0 + $1.uncompressedBytes } }
-  /// Rows sent per routed token, 1 without clustering; 1 when nothing was routed.
+  /// Rows sent per routed pair, 1 without clusters and with a copy per expert; 1 when nothing was routed.
   public var rowsSentFraction: Double { rowsRouted == 0 ? 1 : Double(rowsSent) / Double(rowsRouted) }
   /// Share of the tokens' energy that stayed home as residuals.
   public var residualEnergy: Double { tokenSquared == 0 ? 0 : residualSquared / tokenSquared }

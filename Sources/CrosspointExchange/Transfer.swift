@@ -72,8 +72,7 @@ final class Transfer {
 
   init(
     fabric: any Fabric, layout: ExpertLayout, sideBytesPerRow: Int, codec: RowCodec, packing: Packing,
-    noteCapacity: Int,
-    agreement: Agreement, pool: BufferPool
+    noteCapacity: Int, agreement: Agreement, pool: BufferPool
   ) throws(CrosspointError) {
     self.fabric = fabric
     self.codec = codec
@@ -208,8 +207,7 @@ final class Transfer {
       announcementsReceived[peer] = UnsafeMutableRawBufferPointer(announcement(of: peer).words)
       record.write(
         kind: kind, sequence: sequence, bodyBytes: bodyBytes[peer], side: UnsafeRawBufferPointer(sideOut[peer]),
-        rows: { sources[$0].rows },
-        groups: sources.count)
+        rows: { sources[$0].rows }, groups: sources.count)
     }
     try fabric.exchange(send: announcements, receive: announcementsReceived, operation: kind.operation)
   }

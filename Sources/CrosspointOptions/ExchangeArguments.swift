@@ -110,7 +110,7 @@ public struct ExchangeArguments: ParsableArguments {
     policy.measuresSpeed = budgetSpeed
     return ExchangeOptions(
       compression: compression, copies: copies, compensation: compensation, wire: formats,
-      forwardRounding: roundingForward,
-      gradientRounding: roundingGradient, errorFeedback: errorFeedback, packing: packing, policy: policy, seed: seed)
+      forwardRounding: roundingForward, gradientRounding: roundingGradient, errorFeedback: errorFeedback,
+      packing: packing, policy: policy, seed: seed)
   }
 }

@@ -4,6 +4,12 @@ import CrosspointOptions
 import Testing
 
 @Suite struct ExchangeArgumentsTests {
+  @Test func copiesArePerExpertUnlessRanksAreAskedFor() throws {
+    #expect(try ExchangeArguments.parse([]).exchangeOptions.copies == .perExpert)
+    #expect(try ExchangeArguments.parse(["--copies", "rank"]).exchangeOptions.copies == .perRank)
+    #expect(throws: (any Error).self) { try ExchangeArguments.parse(["--copies", "token"]) }
+  }
+
   @Test func aBudgetIsAPolicy() throws {
     #expect(try ExchangeArguments.parse([]).exchangeOptions.policy == .off)
     #expect(try ExchangeArguments.parse(["--budget-bytes", "0.13"]).exchangeOptions.policy == .budget(bytes: 0.13))
