@@ -23,8 +23,17 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+MODEL = "--width 64 --expert-width 256 --heads 2"
+FINE_GRAINED = "--width 64 --heads 2 --experts 64 --top-k 8 --expert-width 64"
 BASELINE = ("off", "--compression off --wire fp32")
 STUDIES = {
+    "copies": {
+        "model": FINE_GRAINED,
+        "schemes": [
+            ("crosspoint", "--router-groups 4 --groups-per-token 1.18 --copies rank "
+                           "--wire rotated:6 --wire-gradient rotated:4 --rounding-gradient eden"),
+        ],
+    },
     "compression": {
         "schemes": [
             ("lsh-moe", "--compression lsh-moe --compensation identity --wire bf16"),
@@ -48,8 +57,6 @@ STUDIES = {
         "comparisons": [("gate", "random"), ("gate", "fixed")],
     },
 }
-MODEL = "--width 64 --expert-width 256 --heads 2"
-
 
 def student_quantile(degrees):
     """The two-sided 95 % quantile of Student's t, by bisection on its distribution function."""
@@ -178,7 +185,7 @@ def main():
     parser.add_argument("--study", choices=sorted(STUDIES), default="compression")
     parser.add_argument("--scheme", action="append", metavar="NAME=OPTIONS",
                         help="a scheme to hold against off instead of the study's; repeatable")
-    parser.add_argument("--model", default=MODEL, help=f"options of moe-lm train, the same for every run (default: {MODEL})")
+    parser.add_argument("--model", help="options of moe-lm train, the same for every run (default: the study's model)")
     parser.add_argument("--data", help="text to train on (default: the King James Bible)")
     parser.add_argument("--binary", default=ROOT / ".build" / "release" / "moe-lm", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path, help="results folder (default: results/ and the study's name)")
@@ -186,8 +193,9 @@ def main():
     if not arguments.binary.exists():
         sys.exit(f"{arguments.binary} is missing: run `swift build -c release` first")
     arguments.out = arguments.out or ROOT / "results" / ("schemes" if arguments.scheme else arguments.study)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     study = STUDIES[arguments.study]
+    arguments.model = arguments.model or study.get("model", MODEL)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.scheme:
         study = {"schemes": [tuple(s.split("=", 1)) for s in arguments.scheme]}
     schemes = [BASELINE] + study["schemes"]

@@ -44,6 +44,17 @@ public struct Routing: Sendable, Equatable {
     tokensPerExpert = counts
   }
 
+  /// How many of `groups` groups of consecutive experts each token uses, summed over tokens.
+  public func groupsUsed(of groups: Int) -> Int {
+    let size = max(1, experts / groups)
+    var used = 0
+    for (slot, expert) in topkIndices.enumerated() where expert >= 0 {
+      let earlier = topkIndices[slot - slot % topK..<slot]
+      if !earlier.contains(where: { $0 >= 0 && Int($0) / size == Int(expert) / size }) { used += 1 }
+    }
+    return used
+  }
+
   /// No tokens at all.
   package static let none = Routing()
 

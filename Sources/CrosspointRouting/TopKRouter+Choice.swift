@@ -83,12 +83,13 @@ extension TopKRouter {
   private func select(
     _ logits: UnsafeBufferPointer<Float>, _ scores: Scores, _ bias: SelectionBias?
   ) -> [Int32] {
-    let isPlain = bias == nil && groupLimit == nil
+    let isPlain = bias == nil && groupLimit == nil && groupPrice == nil
     var keys = isPlain ? [] : scoring == .topKThenSoftmax ? Array(logits) : scores.values
     if let bias {
       for i in keys.indices { keys[i] += bias.values[i % experts] }
     }
     if let groupLimit { mask(&keys, groupLimit) }
+    if let groupPrice { mask(&keys, groupPrice) }
     var chosen = [Int32](repeating: 0, count: logits.count / experts * topK)
     var best = [Float](repeating: 0, count: topK)
     keys.withUnsafeBufferPointer { keys in

@@ -41,6 +41,8 @@ public struct TopKRouter: Sendable, Hashable {
   public internal(set) var trim: RoutingTrim?
   /// Groups that each token is held to; see ``limited(toGroups:of:)``.
   public internal(set) var groupLimit: GroupLimit?
+  /// What each token pays for groups; see ``priced(_:perGroupOf:)``.
+  public internal(set) var groupPrice: GroupPrice?
 
   /// - Throws: `invalidArgument` for no experts, `topK` outside `1 ... experts`, a coefficient that is negative or not
   ///   finite, a scale or capacity factor that is not above zero.

@@ -82,6 +82,9 @@ struct StageArguments: ParsableArguments {
   @Option(help: "Groups that the experts of a token may be in.")
   var routerGroupLimit = StageOptions().routerGroupLimit
 
+  @Option(help: "Groups that a token uses on average, instead of a limit: it pays for each one beyond the first.")
+  var groupsPerToken: Double?
+
   func validate() throws {
     if StageOptions.granularities(granularities) == nil {
       throw ValidationError("--granularities \(granularities): give whole numbers, for example 1,2,4")
@@ -111,6 +114,7 @@ struct StageArguments: ParsableArguments {
     options.secondExpert = secondExpert
     options.routerGroups = routerGroups
     options.routerGroupLimit = routerGroupLimit
+    options.groupsPerToken = groupsPerToken
     return options
   }
 }

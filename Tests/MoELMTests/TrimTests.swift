@@ -72,6 +72,42 @@ import Testing
     }
   }
 
+  @Test func groupsAtAPriceAreAsManyAsAskedForAndResumeBitForBit() throws {
+    let folder = try TemporaryFolder()
+    var options = options {
+      $0.routerGroups = 4
+      $0.groupsPerToken = 1.5
+    }
+    (options.shape.experts, options.shape.topK) = (8, 2)
+    options.exchange.copies = .perRank
+    options.steps = 120
+    let corpus = try tinyCorpus(options)
+    func train(from: String? = nil, until last: Int, to: String? = nil) throws -> (state: [[UInt64]], groups: Double) {
+      let ranks = try SimulatedCluster(ranks: 4).run { [options] fabric in
+        let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
+        if let from { try trainer.resume(from) }
+        var (used, tokens) = (0, 0)
+        while trainer.progress.step < last {
+          _ = try trainer.step()
+          guard trainer.progress.step > 80, let routing = trainer.model.layers[0].layer.decision?.routing else {
+            continue
+          }
+          used += routing.groupsUsed(of: 4)
+          tokens += routing.tokens
+        }
+        if let to { try trainer.saveCheckpoint(to) }
+        let floats = Array(trainer.model.shared.all) + Array(trainer.model.experts.all)
+        return (floats.map { UInt64($0.bitPattern) } + trainer.model.stageState.flatMap { $0 }, used, tokens)
+      }
+      let (used, tokens) = ranks.reduce((0, 0)) { ($0.0 + $1.1, $0.1 + $1.2) }
+      return (ranks.map(\.0), Double(used) / Double(max(1, tokens)))
+    }
+    let straight = try train(until: 120)
+    _ = try train(until: 60, to: folder.file("c"))
+    #expect(try train(from: folder.file("c"), until: 120).state == straight.state)
+    #expect(abs(straight.groups - 1.5) < 0.1)
+  }
+
   @Test func mergingSendsFewerRows() throws {
     var merged = options {
       $0.merge = .rate(0.3)
@@ -179,7 +215,21 @@ import Testing
           $0.stages.secondExpert = .random
         }
       ),
-      ("groups", { $0.stages.routerGroups = 2 }),
+      ("groups", { $0.stages.routerGroups = 2 }), ("groups-per-token", { $0.stages.groupsPerToken = 1.5 }),
+      (
+        "groups-per-token",
+        {
+          $0.stages.routerGroups = 4
+          $0.stages.groupsPerToken = 0.9
+        }
+      ),
+      (
+        "groups",
+        {
+          $0.stages.routerGroups = 2
+          $0.stages.groupsPerToken = 1.5
+        }
+      ),
       (
         "kept",
         {

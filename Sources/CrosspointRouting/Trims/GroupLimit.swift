@@ -24,6 +24,7 @@ extension TopKRouter {
         "GroupLimit", "kept", "\(kept) of \(groups) groups with \(experts / groups) experts each, for top-\(topK)")
     }
     var router = self
+    router.groupPrice = nil
     router.groupLimit = GroupLimit(groups: groups, kept: kept)
     return router
   }

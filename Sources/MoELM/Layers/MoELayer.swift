@@ -8,7 +8,9 @@ final class MoELayer {
   private let stages: StageOptions
   private let seed: UInt64
   /// The threshold of pruning where it moves.
-  private(set) var prune: PruneThreshold?
+  private(set) var prune: MovingThreshold?
+  /// What a token pays for each group of experts beyond the first, if it does.
+  private(set) var groupPrice: MovingThreshold?
   /// One for all granularities, or one for each.
   private let gates: [Int: Parameter]
   /// What the exchange's compensation learns, if anything.
@@ -64,7 +66,8 @@ final class MoELayer {
     stages = shape.stages
     seed = stages.seed(of: name)
     router = try stages.router(shape)
-    prune = stages.prune == .auto ? PruneThreshold(share: stages.pruneShare) : nil
+    prune = stages.prune == .auto ? .pruning(share: stages.pruneShare) : nil
+    groupPrice = stages.groupsPerToken.map { .groupPrice(groups: $0) }
     gates = Dictionary(
       uniqueKeysWithValues: zip(stages.granularities, stages.routers).map { ($0, shared[Self.gateName(name, $1)]) })
     compensation = exchange.compensator.parameters.isEmpty ? nil : shared[name + ".compensation"]
@@ -91,7 +94,10 @@ final class MoELayer {
       try fabric.sum(&counts, operation: "route")
       tokensOfAll = counts[router.experts]
     }
-    if pass.context.isTraining { prune?.count(decision) }
+    if pass.context.isTraining {
+      prune?.count(decision.trimmed, of: decision.routing.tokens * (router.topK - 1))
+      groupPrice?.count(decision.routing.groupsUsed(of: stages.routerGroups), of: decision.routing.tokens)
+    }
     let tokens = tokensPerRow.isEmpty ? Float(x.rows) : tokensPerRow.reduce(0) { $0 + Float($1) }
     share = tokensOfAll == 0 ? 0 : tokens / Float(tokensOfAll)
     if let compensation {
@@ -146,13 +152,20 @@ final class MoELayer {
     return dx
   }
 
-  /// Lets the pruning threshold move, once per optimiser step. Collective.
-  func step() throws(CrosspointError) { try prune?.step(fabric) }
+  /// Lets thresholds move, once per optimiser step. Collective.
+  func step() throws(CrosspointError) {
+    try prune?.step(fabric, operation: "prune")
+    try groupPrice?.step(fabric, operation: "groupPrice")
+  }
 
   /// For a checkpoint.
-  var state: [UInt64] { prune?.state ?? [] }
+  var state: [UInt64] { [prune, groupPrice].compactMap { $0?.state } }
 
-  func restore(_ state: [UInt64]) { prune?.restore(state) }
+  func restore(_ state: [UInt64]) {
+    guard state.count == self.state.count else { return }  // a model without them
+    if let first = state.first { prune?.restore(first) }
+    if let last = state.last { groupPrice?.restore(last) }
+  }
 
   /// Gives back what forward kept.
   func forget() {
@@ -167,6 +180,8 @@ final class MoELayer {
 
   /// The router with the trim of this pass: its threshold as it stands, and nothing at random in evaluation.
   private func router(of pass: Pass) throws(CrosspointError) -> TopKRouter {
+    var router = router
+    if let groupPrice { router = try router.priced(groupPrice.value, perGroupOf: stages.routerGroups) }
     if let prune { return try router.trimmed(by: stages.pruning(prune.value)) }
     if stages.secondExpert == .random, !pass.context.isTraining { return try router.trimmed(by: nil) }
     return router

@@ -26,12 +26,14 @@ extension StageOptions {
     var router = try TopKRouter(
       experts: shape.experts, topK: shape.topK, scoring: .softmaxThenTopK(renormalised: true),
       loadBalance: shape.loadBalance)
-    if routerGroups != 1 || routerGroupLimit != 1 {
+    if groupsPerToken != nil {
+      router = try router.priced(0, perGroupOf: routerGroups)
+    } else if routerGroups != 1 || routerGroupLimit != 1 {
       router = try router.limited(toGroups: routerGroupLimit, of: routerGroups)
     }
     switch (prune, secondExpert) {
     case (.threshold(let threshold), _): return try router.trimmed(by: pruning(threshold))
-    case (.auto, _): return try router.trimmed(by: pruning(PruneThreshold.start))
+    case (.auto, _): return try router.trimmed(by: pruning(MovingThreshold.pruning(share: pruneShare).value))
     case (.off, .random): return try router.trimmed(by: .randomSecond())
     case (.off, .all): return router
     }

@@ -71,6 +71,7 @@ extension StageOptions {
       ("prune", "\(prune)"), ("prune-share", "\(pruneShare)"), ("prune-protect", "\(pruneProtect)"),
       ("second-expert", secondExpert.rawValue), ("router-groups", "\(routerGroups)"),
       ("router-group-limit", "\(routerGroupLimit)"),
+      ("groups-per-token", groupsPerToken.map { "\($0)" } ?? "any"),
     ]
   }
 
@@ -105,6 +106,8 @@ extension StageOptions {
     secondExpert = try parse("second-expert", SecondExpert.init)
     routerGroups = try parse("router-groups", Int.init)
     routerGroupLimit = try parse("router-group-limit", Int.init)
+    let groups = try parse("groups-per-token") { text in text == "any" ? 0 : Double(text) }
+    groupsPerToken = groups == 0 ? nil : groups
   }
 
   /// `1,2,4` as numbers; `nil` for anything else.

@@ -62,6 +62,13 @@ extension StageOptions {
   private func validateRouting(_ shape: ModelShape) throws(CrosspointError) {
     try requireShare(pruneShare, "prune-share")
     try requireShare(pruneProtect, "prune-protect")
+    if let groupsPerToken {
+      try require(
+        groupsPerToken >= 1 && groupsPerToken <= Double(max(1, routerGroups)), "groups-per-token",
+        "\(groupsPerToken) is not in 1…\(routerGroups), the router's groups")
+      try require(
+        routerGroupLimit == 1, "groups-per-token", "it stands instead of --router-group-limit \(routerGroupLimit)")
+    }
     try require(
       prune == .off || secondExpert == .all, "second-expert", "random does not go together with --prune; take one")
   }

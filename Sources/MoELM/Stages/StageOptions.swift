@@ -79,6 +79,8 @@ public struct StageOptions: Sendable, Hashable {
   /// Groups of consecutive experts, and how many of them a token may use; 1 and 1 are no limit.
   public var routerGroups = 1
   public var routerGroupLimit = 1
+  /// Groups that a token uses on average, instead of a limit: it pays for each beyond the first.
+  public var groupsPerToken: Double?
 
   /// Seeds what stages begin with and draw.
   public var seed: UInt64 = 0
