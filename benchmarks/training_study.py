@@ -4,6 +4,7 @@ order, and reports the mean difference in held-out bits per byte with its 95 % i
 
   benchmarks/training_study.py                          # the whole table: 5 seeds, 4 ranks (half an hour on 2 cores)
   benchmarks/training_study.py --seeds 2 --steps 200    # a quick look
+  benchmarks/training_study.py --study copies           # many small experts, one row per token and rank
   benchmarks/training_study.py --study stages           # deletion, pruning, and everything together
   benchmarks/training_study.py --scheme 'bf16=--wire bf16' --scheme 'lsh=--compression lsh --wire bf16'
 
