@@ -25,13 +25,13 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODEL = "--width 64 --expert-width 256 --heads 2"
-FINE_GRAINED = "--width 64 --heads 2 --experts 64 --top-k 8 --expert-width 64"
+FINE_GRAINED = "--width 64 --heads 2 --experts 64 --top-k 16 --expert-width 32"
 BASELINE = ("off", "--compression off --wire fp32")
 STUDIES = {
     "copies": {
         "model": FINE_GRAINED,
         "schemes": [
-            ("crosspoint", "--router-groups 4 --groups-per-token 1.18 --copies rank "
+            ("crosspoint", "--router-groups 4 --groups-per-token 2.36 --copies rank "
                            "--wire rotated:6 --wire-gradient rotated:4 --rounding-gradient eden"),
         ],
     },
