@@ -35,10 +35,11 @@ extension ExpertExchange {
       handle.sent.mark(handle.plan.rowOfSlot[leader], expert)
     }
     try handle.sent.number()
+    let shares = handle.sent.weights.base
     forEachCopy(routing, handle) { slot, leader, expert in
       let row = handle.plan.rowOfSlot[leader]
       let share = routing.topkWeights[slot] / handle.lanes.topkWeights[leader]
-      handle.sent.weights.base[handle.sent.pair(row, expert)] += share / Float(handle.plan.counts[row])
+      shares[handle.sent.pair(row, expert)] += share / Float(handle.plan.counts[row])
     }
     handle.roundsShares = !transferFormat(.dispatch).isLossless
     let isRounded = handle.roundsShares

@@ -66,8 +66,8 @@ struct ExpertMarks: ~Copyable {
   }
 
   func mark(_ row: Int, _ expert: Int) {
-    let word = row * words + expert / 32
-    bits.base[word] |= Int32(bitPattern: 1 << UInt32(expert % 32))
+    let word = bits.base + (row * words + expert / 32)
+    word.pointee |= Int32(bitPattern: 1 << UInt32(expert % 32))
   }
 
   /// Numbers the pairs; their weights are zero.
