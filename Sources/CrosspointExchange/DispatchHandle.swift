@@ -93,8 +93,11 @@ public final class DispatchHandle {
   /// Rows that arrived here, before a rank hands them to its experts.
   var rowsReceived: Int { rowsPerLane.reduce(0, +) }
 
-  /// Those of one source, where all of its rows lie in one lane.
-  func rowsReceived(from source: Int) -> Int { receivedRows[source] }
+  /// Those of one source, where all rows lie in one lane.
+  func rows(from source: Int) -> Range<Int> {
+    let first = receivedRows[..<source].reduce(0, +)
+    return first..<first + receivedRows[source]
+  }
 
   /// A token and the row that stood for it; only where residuals are kept.
   func residual(token: Int, row: Int, hidden: Int) -> (x: UnsafePointer<Float>, c: UnsafePointer<Float>) {

@@ -57,12 +57,7 @@ extension ExpertExchange {
         let row = handle.plan.rowOfSlot[slot]
         guard row >= 0 else { continue }
         let weight = routing.topkWeights[slot]
-        let output = outputs + row * hidden
-        switch (isFirst, weight) {
-        case (true, 1): sum.update(from: output, count: hidden)
-        case (true, _): kernels.scale(sum, weight, output, hidden)
-        case (false, _): kernels.axpy(sum, weight, output, hidden)
-        }
+        add(outputs + row * hidden, weight: weight, to: sum, isFirst: isFirst)
         isFirst = false
         if compensates(handle) {
           let (x, c) = handle.residual(token: token, row: row, hidden: hidden)
@@ -70,6 +65,18 @@ extension ExpertExchange {
         }
       }
       if isFirst { sum.update(repeating: 0, count: hidden) }
+    }
+  }
+
+  /// Adds a weighted row to a sum, or begins it; a weight of 1 begins it bit for bit.
+  @inline(__always)
+  func add(
+    _ row: UnsafePointer<Float>, weight: Float, to sum: UnsafeMutablePointer<Float>, isFirst: Bool
+  ) {
+    switch (isFirst, weight) {
+    case (true, 1): sum.update(from: row, count: layout.hidden)
+    case (true, _): kernels.scale(sum, weight, row, layout.hidden)
+    case (false, _): kernels.axpy(sum, weight, row, layout.hidden)
     }
   }
 

@@ -88,8 +88,9 @@ public final class ExpertExchange {
       handles[index].recycle()
       return handles[index]
     }
-    let experts = layout.experts(of: 0, rankCount: fabric.rankCount).count  // no rank holds more
-    let handle = DispatchHandle(owner: ObjectIdentifier(self), hidden: layout.hidden, experts: experts, pool: pool)
+    let handle = DispatchHandle(
+      owner: ObjectIdentifier(self), hidden: layout.hidden,
+      experts: layout.mostExperts(rankCount: fabric.rankCount), pool: pool)
     handles.append(handle)
     return handle
   }
@@ -115,7 +116,7 @@ public final class ExpertExchange {
     let transfer = try Transfer(
       fabric: fabric, layout: lanes,
       sideBytesPerRow: options.copies == .perRank
-        ? ExpertMarks.bytesPerRow(experts: layout.experts(of: 0, rankCount: fabric.rankCount).count) : 0,
+        ? ExpertMarks.bytesPerRow(experts: layout.mostExperts(rankCount: fabric.rankCount)) : 0,
       codec: codec, packing: options.packing,
       noteCapacity: options.policy == .off ? 0 : ExchangePolicy.noteWords, agreement: agreement, pool: pool)
     let policy = options.policy == .off ? nil : try ExchangePolicy(options.policy, transfer: transfer)

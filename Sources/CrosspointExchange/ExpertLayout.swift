@@ -31,6 +31,9 @@ public struct ExpertLayout: Hashable, Sendable {
     return start..<(start + share + (rank < extra ? 1 : 0))
   }
 
+  /// The most experts that one of `rankCount` ranks holds: the first has as many as any.
+  func mostExperts(rankCount: Int) -> Int { experts(of: 0, rankCount: rankCount).count }
+
   /// The rank that holds `expert`.
   public func rank(of expert: Int, rankCount: Int) -> Int {
     let (share, extra) = experts.quotientAndRemainder(dividingBy: rankCount)

@@ -71,11 +71,12 @@ extension Transfer {
 
   /// Decodes a peer's frame.
   func take(
-    from peer: Int, _ collectTargets: (Int, inout [RowTarget]) -> Void
+    _ kind: LayerStatistics.TransferKind, from peer: Int, _ collectTargets: (Int, inout [RowTarget]) -> Void
   ) throws(CrosspointError) {
     guard Announcement.hash(UnsafeRawBufferPointer(sideIn[peer])) == announcement(of: peer).sideHash else {
       throw CrosspointError(
-        .corruptFrame, operation: "take", rank: peer, argument: "side", "\(sideIn[peer].count) bytes arrived damaged")
+        .corruptFrame, operation: "\(kind.operation)", rank: peer, argument: "side",
+        "\(sideIn[peer].count) bytes arrived damaged")
     }
     guard peer != fabric.rank else { return }
     gather(peer, collectTargets)

@@ -80,7 +80,7 @@ final class Transfer {
     self.pool = pool
     let ranks = fabric.rankCount
     rowBytes = layout.hidden * MemoryLayout<Float>.stride
-    groupCapacity = max(1, layout.experts(of: 0, rankCount: ranks).count)
+    groupCapacity = max(1, layout.mostExperts(rankCount: ranks))
     self.sideBytesPerRow = sideBytesPerRow
     sideOut = RankBlocks(ranks: ranks, pool: pool)
     sideIn = RankBlocks(ranks: ranks, pool: pool)
@@ -175,7 +175,7 @@ final class Transfer {
 
     try fabric.exchange(send: outgoing, receive: incoming, operation: kind.operation) { peer in
       var decodeWatch = Stopwatch()
-      do throws(CrosspointError) { try take(from: peer, collectTargets) } catch {
+      do throws(CrosspointError) { try take(kind, from: peer, collectTargets) } catch {
         // A frame that does not decode is its sender's; anything else is this rank's own.
         let isFrame = error.code == .corruptFrame || error.code == .truncatedFrame
         failure = failure ?? (isFrame ? error.on(rank: peer) : error)

@@ -33,17 +33,7 @@ struct GroupLimitTests {
   @Test(arguments: everyScoring)
   func gradientsMatchCentralDifferences(scoring: TopKRouter.Scoring) throws {
     let router = try TopKRouter(experts: 6, topK: 2, scoring: scoring, loadBalance: 1).limited(toGroups: 1, of: 2)
-    let logits = separatedLogits(tokens: 5, experts: 6, seed: 6)
-    let gradients = randomFloats(10, seed: 7)
-    let decision = try router.route(logits: logits)
-    let numeric = try centralDifferences(at: logits, step: 1e-3) { logits in
-      let moved = try router.route(logits: logits)
-      #expect(moved.routing.topkIndices == decision.routing.topkIndices)
-      return moved.losses.total
-        + zip(moved.routing.topkWeights, gradients).reduce(0.0) { $0 + Double($1.0) * Double($1.1) }
-    }
-    let exact = try router.backward(decision, topkWeightGradients: gradients)
-    #expect(relativeError(exact, numeric.map(Float.init)) < 2e-3)
+    try expectExactGradients(of: router)
   }
 
   @Test func groupsThatCannotServeAreRefused() throws {

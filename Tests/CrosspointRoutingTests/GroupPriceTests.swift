@@ -68,17 +68,7 @@ struct GroupPriceTests {
   @Test(arguments: everyScoring)
   func gradientsMatchCentralDifferences(scoring: TopKRouter.Scoring) throws {
     let router = try TopKRouter(experts: 6, topK: 2, scoring: scoring, loadBalance: 1).priced(0.4, perGroupOf: 2)
-    let logits = separatedLogits(tokens: 5, experts: 6, seed: 6)
-    let gradients = randomFloats(10, seed: 7)
-    let decision = try router.route(logits: logits)
-    let numeric = try centralDifferences(at: logits, step: 1e-3) { logits in
-      let moved = try router.route(logits: logits)
-      #expect(moved.routing.topkIndices == decision.routing.topkIndices)
-      return moved.losses.total
-        + zip(moved.routing.topkWeights, gradients).reduce(0.0) { $0 + Double($1.0) * Double($1.1) }
-    }
-    let exact = try router.backward(decision, topkWeightGradients: gradients)
-    #expect(relativeError(exact, numeric.map(Float.init)) < 2e-3)
+    try expectExactGradients(of: router)
   }
 
   @Test func whatIsNoPriceIsRefused() throws {

@@ -42,25 +42,21 @@ extension ExpertExchange {
   private func readMarks(_ handle: DispatchHandle) throws(CrosspointError) {
     let isRounded = handle.roundsShares
     try handle.marks.start(rows: handle.rows.rows)
-    var first = 0
     for peer in 0..<fabric.rankCount {
-      let rows = first..<first + handle.rowsReceived(from: peer)
       guard
-        handle.marks.readBits(rows, from: UnsafeRawBufferPointer(transfer.sideIn[peer]), experts: localExperts.count)
+        handle.marks.readBits(
+          handle.rows(from: peer), from: UnsafeRawBufferPointer(transfer.sideIn[peer]), experts: localExperts.count)
       else { throw corruptMarks(.dispatch, peer, "rows are marked for experts that are not there") }
-      first = rows.upperBound
     }
     try handle.marks.number()
-    first = 0
     for peer in 0..<fabric.rankCount {
-      let rows = first..<first + handle.rowsReceived(from: peer)
+      let rows = handle.rows(from: peer)
       let (block, bits) = (UnsafeRawBufferPointer(transfer.sideIn[peer]), handle.marks.bitBytes(rows: rows.count))
       let weights = handle.marks.weights(of: rows)
       guard block.count == bits + PairNumbers.bytes(weights.count, isRounded: isRounded) else {
         throw corruptMarks(.dispatch, peer, "\(block.count) bytes for \(rows.count) rows and \(weights.count) marks")
       }
       PairNumbers.read(weights, isRounded: isRounded, from: UnsafeRawBufferPointer(rebasing: block[bits...]))
-      first = rows.upperBound
     }
   }
 
@@ -93,12 +89,7 @@ extension ExpertExchange {
       if pairs.isEmpty { sum.update(repeating: 0, count: hidden) }
       for pair in pairs {
         let source = rows + handle.places[pair] * hidden
-        let weight = weight(pair, source)
-        switch (pair == pairs.lowerBound, weight) {
-        case (true, 1): sum.update(from: source, count: hidden)
-        case (true, _): kernels.scale(sum, weight, source, hidden)
-        case (false, _): kernels.axpy(sum, weight, source, hidden)
-        }
+        add(source, weight: weight(pair, source), to: sum, isFirst: pair == pairs.lowerBound)
       }
     }
     return sums
@@ -122,10 +113,7 @@ extension ExpertExchange {
   /// Writes the shares' gradients beside the rows that go home.
   func writeShareGradients(_ handle: DispatchHandle) throws(CrosspointError) {
     let isRounded = handle.roundsShares
-    func pairs(_ peer: Int) -> Range<Int> {
-      let first = (0..<peer).reduce(0) { $0 + handle.rowsReceived(from: $1) }
-      return handle.marks.pairs(of: first..<first + handle.rowsReceived(from: peer))
-    }
+    func pairs(_ peer: Int) -> Range<Int> { handle.marks.pairs(of: handle.rows(from: peer)) }
     try transfer.sideOut.layOut { PairNumbers.bytes(pairs($0).count, isRounded: isRounded) }
     for peer in 0..<fabric.rankCount {
       PairNumbers.write(

@@ -88,10 +88,11 @@ extension ExpertExchange {
         UnsafeMutableBufferPointer(rebasing: gradients.elements[pairs]), isRounded: isRounded, from: block)
     }
     let routing = handle.routing!
-    // Both sums of a token's choices on a rank, kept at the slot of its leader.
-    let sums = try TokenBatch(uninitializedRows: 2, hidden: max(1, routing.topkIndices.count), pool: pool)
+    // Of a token's choices on a rank, kept at the slot of its leader: two sums, and ∂L/∂W.
+    let sums = try TokenBatch(uninitializedRows: 3, hidden: max(1, routing.topkIndices.count), pool: pool)
     sums.elements.update(repeating: 0)
-    let (means, magnitudes) = (sums.base, sums.base + sums.hidden)
+    let (means, magnitudes, ofLanes) = (sums.base, sums.base + sums.hidden, sums.row(2))
+    _ = ofLanes.update(fromContentsOf: handle.topkWeightGradients)
     func gradient(_ leader: Int, _ expert: Int) -> Float {
       let row = handle.plan.rowOfSlot[leader]
       return gradients.base[handle.sent.pair(row, expert)] / Float(handle.plan.counts[row])
@@ -101,15 +102,13 @@ extension ExpertExchange {
       means[leader] += weight / handle.lanes.topkWeights[leader] * gradient(leader, expert)
       magnitudes[leader] += weight.magnitude
     }
-    let ofLanes = try TokenBatch(uninitializedRows: 1, hidden: sums.hidden, pool: pool)
-    _ = ofLanes.elements.update(fromContentsOf: handle.topkWeightGradients)
     for slot in handle.topkWeightGradients.indices { handle.topkWeightGradients[slot] = 0 }
     forEachCopy(routing, handle) { slot, leader, expert in
       let own = gradient(leader, expert)
       let sign: Float = routing.topkWeights[slot] < 0 ? -1 : 1
       let total = handle.lanes.topkWeights[leader]
       handle.topkWeightGradients[slot] =
-        magnitudes[leader] == 0 ? own : sign * ofLanes.base[leader] + (own - sign * means[leader]) / total
+        magnitudes[leader] == 0 ? own : sign * ofLanes[leader] + (own - sign * means[leader]) / total
     }
   }
 

@@ -16,9 +16,7 @@ extension TopKRouter {
   /// This router with each token held to `kept` of `groups` groups of consecutive experts.
   /// - Throws: `invalidArgument` if experts do not divide into the groups, or the kept ones hold fewer than K.
   public func limited(toGroups kept: Int, of groups: Int) throws(CrosspointError) -> TopKRouter {
-    guard groups > 0, experts.isMultiple(of: groups) else {
-      throw Self.invalid("GroupLimit", "groups", "\(experts) experts do not form \(groups) equal groups")
-    }
+    try requireEqualGroups(groups, "GroupLimit")
     guard kept > 0, kept <= groups, kept * (experts / groups) >= topK else {
       throw Self.invalid(
         "GroupLimit", "kept", "\(kept) of \(groups) groups with \(experts / groups) experts each, for top-\(topK)")
@@ -27,6 +25,13 @@ extension TopKRouter {
     router.groupPrice = nil
     router.groupLimit = GroupLimit(groups: groups, kept: kept)
     return router
+  }
+
+  /// - Throws: `invalidArgument` if experts do not divide into so many groups.
+  func requireEqualGroups(_ groups: Int, _ operation: String) throws(CrosspointError) {
+    guard groups > 0, experts.isMultiple(of: groups) else {
+      throw Self.invalid(operation, "groups", "\(experts) experts do not form \(groups) equal groups")
+    }
   }
 
   /// Sets the keys of all but the best groups to −∞, row by row.

@@ -29,9 +29,7 @@ extension TopKRouter {
   ///
   /// - Throws: `invalidArgument` if experts do not divide into the groups, or for a price that is not in 0…1.
   public func priced(_ price: Double, perGroupOf groups: Int) throws(CrosspointError) -> TopKRouter {
-    guard groups > 0, experts.isMultiple(of: groups) else {
-      throw Self.invalid("GroupPrice", "groups", "\(experts) experts do not form \(groups) equal groups")
-    }
+    try requireEqualGroups(groups, "GroupPrice")
     guard price >= 0, price <= 1 else { throw Self.invalid("GroupPrice", "price", "\(price) is not in 0…1") }
     var router = self
     router.groupLimit = nil

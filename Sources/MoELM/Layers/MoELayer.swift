@@ -162,9 +162,9 @@ final class MoELayer {
   var state: [UInt64] { [prune, groupPrice].compactMap { $0?.state } }
 
   func restore(_ state: [UInt64]) {
-    guard state.count == self.state.count else { return }  // a model without them
-    if let first = state.first { prune?.restore(first) }
-    if let last = state.last { groupPrice?.restore(last) }
+    var rest = state[...]
+    if prune != nil, let value = rest.popFirst() { prune?.restore(value) }
+    if groupPrice != nil, let value = rest.popFirst() { groupPrice?.restore(value) }
   }
 
   /// Gives back what forward kept.

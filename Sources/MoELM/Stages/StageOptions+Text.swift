@@ -106,8 +106,7 @@ extension StageOptions {
     secondExpert = try parse("second-expert", SecondExpert.init)
     routerGroups = try parse("router-groups", Int.init)
     routerGroupLimit = try parse("router-group-limit", Int.init)
-    let groups = try parse("groups-per-token") { text in text == "any" ? 0 : Double(text) }
-    groupsPerToken = groups == 0 ? nil : groups
+    groupsPerToken = try parse("groups-per-token") { $0 == "any" ? .some(nil) : Double($0).map(Optional.some) }
   }
 
   /// `1,2,4` as numbers; `nil` for anything else.
