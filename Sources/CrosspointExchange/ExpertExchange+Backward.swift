@@ -15,12 +15,15 @@ extension ExpertExchange {
   /// Sends `∂L/∂o` to the experts. Collective.
   ///
   /// Fills `handle.topkWeightGradients`, which with one copy per rank are complete only after
-  /// ``dispatchBackward(_:_:)``, and adds to the gradients of ``compensator``.
-  /// - Parameter outputGradient: ∂L/∂y, `[T × hidden]`.
+  /// ``dispatchBackward(_:_:meanwhile:)``, and adds to the gradients of ``compensator``.
+  /// - Parameters:
+  ///   - outputGradient: ∂L/∂y, `[T × hidden]`.
+  ///   - work: see ``LocalWork``.
   /// - Returns: ∂L/∂output, `[rows × hidden]`, in the order of `handle.rows`.
-  /// - Throws: as ``combine(_:_:)``.
+  /// - Throws: as ``combine(_:_:meanwhile:)``.
   public func combineBackward(
-    _ outputGradient: borrowing TokenBatch, _ handle: DispatchHandle
+    _ outputGradient: borrowing TokenBatch, _ handle: DispatchHandle,
+    meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {
     var failure = problem(.combineBackward, handle, expects: .combined)
     if failure == nil {
@@ -53,7 +56,8 @@ extension ExpertExchange {
     try run(
       .combineBackward, handle, failure: failure,
       sources: { peer, groups in sourceSideSources(peer, handle, handle.rowGradients.base, &groups) },
-      targets: { peer, groups in expertSideTargets(peer, handle, base!, &groups) })
+      targets: { peer, groups in expertSideTargets(peer, handle, base!, &groups) },
+      meanwhile: work)
     feedback?.commit(.combineBackward)
     handle.stage = .combineBackwarded
     handle.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
@@ -67,11 +71,14 @@ extension ExpertExchange {
 
   /// Brings the experts' input gradients home. Collective.
   ///
-  /// - Parameter rowGradient: ∂L/∂rows as the experts' backward gives it, `[rows × hidden]`.
+  /// - Parameters:
+  ///   - rowGradient: ∂L/∂rows as the experts' backward gives it, `[rows × hidden]`.
+  ///   - work: see ``LocalWork``.
   /// - Returns: ∂L/∂tokens, `[T × hidden]`; zeros for tokens that were sent nowhere.
-  /// - Throws: as ``combine(_:_:)``.
+  /// - Throws: as ``combine(_:_:meanwhile:)``.
   public func dispatchBackward(
-    _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle
+    _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle,
+    meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {
     var failure = problem(.dispatchBackward, handle, expects: .combineBackwarded)
     if failure == nil { failure = problem(.dispatchBackward, "rowGradient", rowGradient, rows: handle.rows.rows) }
@@ -98,7 +105,7 @@ extension ExpertExchange {
       .dispatchBackward, handle, failure: failure, checked: checked("rowGradient", rowGradient),
       sources: { peer, groups in expertSideSources(peer, handle, base, &groups) },
       targets: { peer, groups in sourceSideTargets(peer, handle, returnedBase!, &groups) },
-      completed: { () throws(CrosspointError) in try takeShareGradients(handle) })
+      completed: { () throws(CrosspointError) in try takeShareGradients(handle) }, meanwhile: work)
     feedback?.commit(.dispatchBackward)
     handle.stage = .finished
 

@@ -10,12 +10,17 @@ extension ExpertExchange {
   /// only with clustering and compensation. Tokens that were sent nowhere get zeros. Contributions are added in the order of k:
   /// the result is bitwise repeatable, and with one expert of weight 1 it is that expert's output bit for bit.
   ///
-  /// - Parameter output: `[rows × hidden]`, in the order of `handle.rows`.
+  /// - Parameters:
+  ///   - output: `[rows × hidden]`, in the order of `handle.rows`.
+  ///   - work: see ``LocalWork``.
   /// - Returns: `[T × hidden]`.
-  /// - Throws: `invalidArgument`, `handleMisuse`, `nonFinite`, `outOfMemory`, `corruptFrame` and the fabric's errors; the
-  ///   same on every rank.
+  /// - Throws: `invalidArgument`, `handleMisuse`, `nonFinite`, `outOfMemory`, `corruptFrame`, what the work throws, and the fabric's
+  ///   errors; the same on every rank.
   /// - Source: LSH-MoE, Algorithm 1, step 5 and Equation 5 (arXiv 2411.08446).
-  public func combine(_ output: borrowing TokenBatch, _ handle: DispatchHandle) throws(CrosspointError) -> TokenBatch {
+  public func combine(
+    _ output: borrowing TokenBatch, _ handle: DispatchHandle,
+    meanwhile work: LocalWork = { () throws(CrosspointError) in false }
+  ) throws(CrosspointError) -> TokenBatch {
     var failure = problem(.combine, handle, expects: .dispatched)
     if failure == nil { failure = problem(.combine, "output", output, rows: handle.rows.rows) }
     var y: TokenBatch?
@@ -35,7 +40,8 @@ extension ExpertExchange {
     try run(
       .combine, handle, failure: failure, checked: checked("output", output),
       sources: { peer, groups in expertSideSources(peer, handle, base, &groups) },
-      targets: { peer, groups in sourceSideTargets(peer, handle, handle.outputs.base, &groups) })
+      targets: { peer, groups in sourceSideTargets(peer, handle, handle.outputs.base, &groups) },
+      meanwhile: work)
     handle.stage = .combined
 
     watch = Stopwatch()

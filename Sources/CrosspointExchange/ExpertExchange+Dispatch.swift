@@ -10,11 +10,15 @@ extension ExpertExchange {
   ///   - tokens: `[T × hidden]`; T may differ between ranks and may be zero. Without clustering, those that are sent
   ///     nowhere are not checked for NaN and infinity.
   ///   - routing: where each token goes; −1 is not sent.
+  ///   - work: what this rank does while bytes are under way, in slices: see ``LocalWork``.
   /// - Returns: the rows for this rank's experts, and the way home.
-  /// - Throws: `invalidArgument`, `nonFinite`, `outOfMemory`, `ranksDisagree`, `corruptFrame`, and the fabric's errors; the
-  ///   same on every rank.
+  /// - Throws: `invalidArgument`, `nonFinite`, `outOfMemory`, `ranksDisagree`, `corruptFrame`, what the work throws, and the fabric's
+  ///   errors; the same on every rank.
   /// - Source: LSH-MoE, Algorithm 1, steps 1 to 4 (arXiv 2411.08446).
-  public func dispatch(_ tokens: borrowing TokenBatch, _ routing: Routing) throws(CrosspointError) -> DispatchHandle {
+  public func dispatch(
+    _ tokens: borrowing TokenBatch, _ routing: Routing,
+    meanwhile work: LocalWork = { () throws(CrosspointError) in false }
+  ) throws(CrosspointError) -> DispatchHandle {
     let handle = vacantHandle()
     handle.roundingStep = gradientSteps
     var failure = problem(tokens: tokens, routing: routing)
@@ -48,7 +52,7 @@ extension ExpertExchange {
       },
       sized: { rows throws(CrosspointError) in try makeRoom(handle, rows) },
       targets: { peer, groups in expertSideTargets(peer, handle, handle.rows.base, &groups) },
-      completed: { () throws(CrosspointError) in try fanOut(handle) })
+      completed: { () throws(CrosspointError) in try fanOut(handle) }, meanwhile: work)
     handle.stage = .dispatched
     statistics.dispatches += 1
     statistics.rowsRouted += routing.tokensPerExpert.reduce(0, +)

@@ -79,6 +79,7 @@ extension ExpertExchange {
     statistics.seconds.skew += measure.skew
     statistics.seconds.wait += measure.wait
     statistics.seconds.decode += measure.decode
+    statistics.seconds.meanwhile += measure.meanwhile
     statistics.timesSlowest[measure.slowestRank] += 1
   }
 }

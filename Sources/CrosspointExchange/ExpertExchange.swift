@@ -27,7 +27,7 @@ public final class ExpertExchange {
 
   /// Which layer of the model it serves: stochastic rounding draws other numbers for each.
   public let layer: Int
-  /// Calls of ``combineBackward(_:_:)`` so far; with seed and layer, what stochastic rounding draws its numbers from. Set
+  /// Calls of ``combineBackward(_:_:meanwhile:)`` so far; with seed and layer, what stochastic rounding draws its numbers from. Set
   /// it to the checkpoint's, on every rank, for training to go on bit for bit.
   public var gradientSteps: UInt64 = 0
   /// What coding took from earlier gradients; `nil` without ``ExchangeOptions/errorFeedback``.

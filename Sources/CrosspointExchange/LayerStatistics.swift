@@ -31,9 +31,11 @@ public struct LayerStatistics: Sendable, Equatable {
     public var encode = 0.0
     /// Waiting for other ranks to start the same step.
     public var skew = 0.0
-    /// Moving bytes, decoding not included.
+    /// Moving bytes, decoding and the caller's own work not included.
     public var wait = 0.0
     public var decode = 0.0
+    /// The caller's own work during transfers, see ``LocalWork``.
+    public var meanwhile = 0.0
     /// A policy's looks at what is sent.
     public var policy = 0.0
   }
@@ -103,6 +105,7 @@ public struct LayerStatistics: Sendable, Equatable {
     sum.seconds.skew += other.seconds.skew
     sum.seconds.wait += other.seconds.wait
     sum.seconds.decode += other.seconds.decode
+    sum.seconds.meanwhile += other.seconds.meanwhile
     sum.seconds.policy += other.seconds.policy
     for kind in sum.choices.indices where sum.choices[kind] != other.choices[kind] { sum.choices[kind] = nil }
     for expert in sum.tokensPerExpert.indices { sum.tokensPerExpert[expert] += other.tokensPerExpert[expert] }

@@ -5,12 +5,12 @@ import CrosspointTokens
 
 /// Moves groups of rows between all ranks: announce, agree, move, agree.
 ///
-/// Every transfer of a training step is one ``run(_:format:failure:checked:coding:sources:sized:targets:)``:
+/// Every transfer of a training step is one ``run(_:format:bytesBefore:failure:checked:coding:sources:sized:targets:completed:meanwhile:)``:
 /// 1. encode one frame per other rank;
 /// 2. announce step, sizes, row counts and the frame's header to every rank;
 /// 3. check the announcements, allocate, copy the rows that stay on this rank (never coded), and agree that every rank is
 ///    able to go on;
-/// 4. exchange the bodies of the frames, decoding each as it arrives;
+/// 4. exchange the bodies of the frames, decoding each as it arrives and doing the caller's work while none does;
 /// 5. agree that every frame was intact.
 ///
 /// Plain fp32 rows are not coded either. Large groups of them travel as a block each, out of the memory where they lie
@@ -28,6 +28,7 @@ final class Transfer {
     var skew = 0.0
     var wait = 0.0
     var decode = 0.0
+    var meanwhile = 0.0
     var slowestRank = 0
   }
 
@@ -119,6 +120,7 @@ final class Transfer {
   ///   - sized: called once every peer's row counts are known (`rows(source, group)`), before ``targets`` is asked.
   ///   - targets: appends where a peer's groups of rows go.
   ///   - completed: called once all has arrived intact, also ``sideIn``, before ranks agree that it did.
+  ///   - work: what to do while bodies are under way.
   func run(
     _ kind: LayerStatistics.TransferKind, format: WireFormat, bytesBefore: Int = 0, failure: CrosspointError?,
     checked: CheckedBatch? = nil, coding: TransferCoding,
@@ -127,7 +129,7 @@ final class Transfer {
       _ throws(CrosspointError) in
     },
     targets collectTargets: (_ peer: Int, _ groups: inout [RowTarget]) -> Void,
-    completed: () throws(CrosspointError) -> Void
+    completed: () throws(CrosspointError) -> Void, meanwhile work: LocalWork
   ) throws(CrosspointError) {
     measure = Measure()
     measure.wireBytes = bytesBefore
@@ -170,25 +172,16 @@ final class Transfer {
       }
     }
     let copySeconds = watch.lap()
-    var decodeSeconds = copySeconds
+    measure.decode = copySeconds
     try agreement.settle(failure, operation: kind.operation)
 
-    try fabric.exchange(send: outgoing, receive: incoming, operation: kind.operation) { peer in
-      var decodeWatch = Stopwatch()
-      do throws(CrosspointError) { try take(kind, from: peer, collectTargets) } catch {
-        // A frame that does not decode is its sender's; anything else is this rank's own.
-        let isFrame = error.code == .corruptFrame || error.code == .truncatedFrame
-        failure = failure ?? (isFrame ? error.on(rank: peer) : error)
-      }
-      decodeSeconds += decodeWatch.lap()
-    }
+    failure = try exchangeBodies(kind, collectTargets, meanwhile: work)
     var completedWatch = Stopwatch()
     if failure == nil {
       do throws(CrosspointError) { try completed() } catch { failure = error }
     }
-    decodeSeconds += completedWatch.lap()
-    measure.decode = decodeSeconds
-    measure.wait = max(0, watch.lap() - decodeSeconds + copySeconds)
+    measure.decode += completedWatch.lap()
+    measure.wait = max(0, watch.lap() - (measure.decode - copySeconds) - measure.meanwhile)
     try agreement.settle(failure, waitSeconds: measure.skew, operation: kind.operation)
     measure.slowestRank = agreement.slowestRank
   }
@@ -210,6 +203,40 @@ final class Transfer {
         rows: { sources[$0].rows }, groups: sources.count)
     }
     try fabric.exchange(send: announcements, receive: announcementsReceived, operation: kind.operation)
+  }
+
+  /// Moves the bodies and does all of the work. What goes wrong on this rank ends the work and is returned.
+  private func exchangeBodies(
+    _ kind: LayerStatistics.TransferKind, _ collectTargets: (Int, inout [RowTarget]) -> Void, meanwhile work: LocalWork
+  ) throws(CrosspointError) -> CrosspointError? {
+    var failure: CrosspointError?
+    var hasWork = true
+    try fabric.exchange(
+      send: outgoing, receive: incoming, operation: kind.operation,
+      arrived: { peer in
+        var watch = Stopwatch()
+        do throws(CrosspointError) { try take(kind, from: peer, collectTargets) } catch {
+          // A frame that does not decode is its sender's; anything else is this rank's own.
+          let isFrame = error.code == .corruptFrame || error.code == .truncatedFrame
+          failure = failure ?? (isFrame ? error.on(rank: peer) : error)
+        }
+        measure.decode += watch.lap()
+      },
+      meanwhile: {
+        slice(of: work, &hasWork, &failure)
+        return hasWork
+      })
+    while hasWork { slice(of: work, &hasWork, &failure) }
+    return failure
+  }
+
+  /// Does a slice of the work, unless something has gone wrong, which ends it.
+  private func slice(of work: LocalWork, _ hasWork: inout Bool, _ failure: inout CrosspointError?) {
+    hasWork = false
+    guard failure == nil else { return }
+    var watch = Stopwatch()
+    do throws(CrosspointError) { hasWork = try work() } catch { failure = error }
+    measure.meanwhile += watch.lap()
   }
 
   /// Refuses what cannot be: another step, a torn record, a frame larger than its rows could need.

@@ -4,7 +4,8 @@ import CrosspointCore
 ///
 /// Two implementations exist: `MPIFabric` (module CrosspointMPI) under mpirun, and ``SimulatedCluster``, whose ranks are
 /// threads of one process. Everything else (``allreduce(_:operation:)``, ``barrier(operation:)``, …) is built on
-/// ``exchange(send:receive:operation:arrived:)`` in one place, so both give the same bits and every wait has the same deadline.
+/// ``exchange(send:receive:operation:arrived:meanwhile:)`` in one place, so both give the same bits and every wait has the
+/// same deadline.
 ///
 /// A fabric belongs to one thread. All methods are collective: every rank must call them in the same order.
 public protocol Fabric: AnyObject {
@@ -27,15 +28,28 @@ public protocol Fabric: AnyObject {
   ///   - operation: the public call on whose behalf this runs, for error messages.
   ///   - arrived: called once per rank as soon as all it sends is complete (empty blocks included), in the order of
   ///     arrival, while other ranks' blocks are still under way.
+  ///   - meanwhile: work of this rank alone: does a short slice of it and says whether any is left. It is called while
+  ///     bytes are under way and nothing has arrived, and between two calls the fabric makes progress, which MPI makes in
+  ///     no other way; once it has said that nothing is left it is not called again. How often it is called depends on
+  ///     time: what is left at the end is the caller's to do. A slice must not use the fabric, nor touch what is sent or
+  ///     received. Its time is not counted as another rank's silence, but other ranks' deadlines go on: keep slices short.
   /// - Throws: `truncatedFrame`, `deadlineExceeded`, `rankLost`, `transport`. After an error the fabric is unusable.
   func exchange(
     send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
-    arrived: (_ source: Int) -> Void
+    arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
   ) throws(CrosspointError)
 }
 
 extension Fabric {
-  /// ``exchange(send:receive:operation:arrived:)`` without a callback.
+  /// ``exchange(send:receive:operation:arrived:meanwhile:)`` without work to do meanwhile.
+  public func exchange(
+    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
+    arrived: (_ source: Int) -> Void
+  ) throws(CrosspointError) {
+    try exchange(send: send, receive: receive, operation: operation, arrived: arrived, meanwhile: { false })
+  }
+
+  /// ``exchange(send:receive:operation:arrived:meanwhile:)`` that hears of nothing and has nothing to do meanwhile.
   public func exchange(
     send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString
   ) throws(CrosspointError) {

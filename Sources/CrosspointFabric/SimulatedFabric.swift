@@ -21,7 +21,7 @@ final class SimulatedFabric: Fabric {
 
   func exchange(
     send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
-    arrived: (_ source: Int) -> Void
+    arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
   ) throws(CrosspointError) {
     precondition(send.count.isMultiple(of: rankCount) && send.count == receive.count, "as many blocks for each rank")
     let exchange = begun
@@ -29,11 +29,13 @@ final class SimulatedFabric: Fabric {
     try suffer(exchange, operation)
     let transfer = Switchboard.Transfer(
       rank: rank, send: send, receive: receive, operation: operation, deadline: deadline)
-    try switchboard.exchange(transfer) { source in
-      let share = receive.count / rankCount
-      flipBytes(of: receive[(source * share)..<((source + 1) * share)], from: source, exchange)
-      arrived(source)
-    }
+    try switchboard.exchange(
+      transfer,
+      arrived: { source in
+        let share = receive.count / rankCount
+        flipBytes(of: receive[(source * share)..<((source + 1) * share)], from: source, exchange)
+        arrived(source)
+      }, meanwhile: meanwhile)
   }
 
   /// The faults of this rank itself.

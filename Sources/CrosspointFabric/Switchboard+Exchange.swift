@@ -11,19 +11,22 @@ extension Switchboard {
   }
 
   /// Lays out `send`, copies every block meant for this rank, and waits until the others have copied theirs.
-  func exchange(_ transfer: Transfer, arrived: (_ source: Int) -> Void) throws(CrosspointError) {
+  func exchange(
+    _ transfer: Transfer, arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
+  ) throws(CrosspointError) {
     let rank = transfer.rank
     monitor.lock()
     defer { monitor.unlock() }
     if let end = desks[rank].end { throw end }
     let start = ContinuousClock.now
-    let limit = start + transfer.deadline
+    var limit = start + transfer.deadline
     desks[rank].begun += 1
     desks[rank].postedAt = start
     desks[rank].blocks = transfer.send
     monitor.broadcast()
 
     var portFree = start
+    var hasWork = true
     while true {
       let now = ContinuousClock.now
       let next = nextArrival(at: rank, portFree: portFree)
@@ -37,6 +40,14 @@ extension Switchboard {
       }
       guard let missing = missing(to: rank) else { break }
       if let end = desks[missing].end { throw leave(rank, end) }
+      if hasWork {
+        monitor.unlock()
+        hasWork = meanwhile()
+        monitor.lock()
+        // Its own time is nobody's silence.
+        limit += .now - now
+        continue
+      }
       if now >= limit { throw leave(rank, silence(transfer)) }
       monitor.wait(until: next.map { min(limit, $0.time) } ?? limit)
     }

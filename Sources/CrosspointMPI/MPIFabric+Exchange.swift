@@ -21,7 +21,7 @@ private let tagCount = 32768
 extension MPIFabric {
   public func exchange(
     send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
-    arrived: (_ source: Int) -> Void
+    arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
   ) throws(CrosspointError) {
     precondition(
       send.count.isMultiple(of: rankCount) && send.count == receive.count,
@@ -43,7 +43,7 @@ extension MPIFabric {
         sources[source] = Source(chunks: chunks)
         if chunks == 0 { arrived(source) }
       }
-      try drain(into: receive, tag, until: expiry, operation, arrived)
+      try drain(into: receive, tag, until: expiry, operation, arrived, meanwhile)
     } catch {
       // Those under way go on by themselves, and may use the memory of their blocks.
       for index in 0..<group.count { group.release(index) }
@@ -94,12 +94,14 @@ extension MPIFabric {
     target.copyMemory(from: source)
   }
 
-  /// Receives what comes until everything is over. A wrong length is thrown once the rest is over too, so that MPI has let
-  /// go of the memory, or at the deadline.
+  /// Receives what comes until everything is over, and works while nothing does. A wrong length is thrown once the rest is
+  /// over too, so that MPI has let go of the memory, or at the deadline; the work ends at once.
   private func drain(
     into receive: [UnsafeMutableRawBufferPointer], _ tag: Int, until expiry: ContinuousClock.Instant,
-    _ operation: StaticString, _ arrived: (_ source: Int) -> Void
+    _ operation: StaticString, _ arrived: (_ source: Int) -> Void, _ meanwhile: () -> Bool
   ) throws(CrosspointError) {
+    var expiry = expiry
+    var hasWork = true
     var awaited = 0
     for source in sources { awaited += source.chunks }
     var active = transfers.count
@@ -121,6 +123,14 @@ extension MPIFabric {
         active -= done
       } catch {
         throw CrosspointError(error, operation: operation.description)
+      }
+      if idle > 0, hasWork, fault == nil {
+        let start = ContinuousClock.now
+        hasWork = meanwhile()
+        // Its own time is nobody's silence, and what came in it is looked for before anybody is called silent.
+        expiry += .now - start
+        idle = 0
+        continue
       }
       if idle > spinsBeforeYield {
         if ContinuousClock.now >= expiry { throw fault ?? expired(operation) }

@@ -11,13 +11,13 @@ import CrosspointTokens
 /// are one expert of width N·w. What is left for a model to do is one addition each way:
 ///
 /// ```swift
-/// let handle = try exchange.dispatch(tokens, decision.routing)
-/// let shared = sharedExpert.forward(tokens)                      // local
+/// let handle = try exchange.dispatch(tokens, decision.routing) { sharedExpert.forwardSlice() }  // while bytes travel
 /// var y = try exchange.combine(experts.forward(handle), handle)
-/// try y.add(shared)
+/// try y.add(sharedExpert.outputs)
 /// // backward: dy reaches both
-/// var dTokens = try exchange.dispatchBackward(dRows, handle)
-/// try dTokens.add(sharedExpert.backward(dy))
+/// let dOutput = try exchange.combineBackward(dy, handle) { sharedExpert.backwardSlice(dy) }
+/// var dTokens = try exchange.dispatchBackward(experts.backward(dOutput), handle)
+/// try dTokens.add(sharedExpert.inputGradients)
 /// try gate.backward(decision, topkWeightGradients: handle.topkWeightGradients, tokens: tokens, into: &dTokens)
 /// ```
 extension TokenBatch {

@@ -22,17 +22,24 @@ public struct StepResult: Sendable, Equatable {
 }
 
 /// Dispatch, toy experts, combine and both backward passes with the output gradient `dy`.
+/// - Parameter work: what to do during each transfer, in slices.
 public func trainingStep(
-  _ exchange: ExpertExchange, tokens: borrowing TokenBatch, routing: Routing, dy: borrowing TokenBatch
+  _ exchange: ExpertExchange, tokens: borrowing TokenBatch, routing: Routing, dy: borrowing TokenBatch,
+  meanwhile work: (LayerStatistics.TransferKind) throws(CrosspointError) -> Bool = { _ throws(CrosspointError) in false
+  }
 ) throws(CrosspointError) -> StepResult {
   let experts = ToyExperts()
   let first = exchange.localExperts.lowerBound
-  let handle = try exchange.dispatch(tokens, routing)
+  let handle = try exchange.dispatch(tokens, routing) { () throws(CrosspointError) in try work(.dispatch) }
   let output = try experts.forward(handle.rows, rowsPerExpert: handle.rowsPerExpert, firstExpert: first)
-  let y = try exchange.combine(output, handle)
-  let dOutput = try exchange.combineBackward(dy, handle)
+  let y = try exchange.combine(output, handle) { () throws(CrosspointError) in try work(.combine) }
+  let dOutput = try exchange.combineBackward(dy, handle) { () throws(CrosspointError) in
+    try work(.combineBackward)
+  }
   let dRows = try experts.backward(handle.rows, dOutput, rowsPerExpert: handle.rowsPerExpert, firstExpert: first)
-  let dTokens = try exchange.dispatchBackward(dRows, handle)
+  let dTokens = try exchange.dispatchBackward(dRows, handle) { () throws(CrosspointError) in
+    try work(.dispatchBackward)
+  }
   return StepResult(
     y: y.array, tokenGradients: dTokens.array, weightGradients: handle.topkWeightGradients,
     compensationGradients: exchange.compensator.gradients, rowOrigins: handle.rows.array)

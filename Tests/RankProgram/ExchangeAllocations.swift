@@ -44,7 +44,8 @@ func exchangeAllocations(_ ranks: Ranks) throws {
   }
 }
 
-/// Calls between two barriers that enclose five steps; the experts are the identity, so that only the exchange is counted.
+/// Calls between two barriers that enclose five steps; the experts are the identity, so that only the exchange is counted,
+/// with a little work meanwhile.
 private func allocations(of fabric: any Fabric, tokens count: Int = 200, options: ExchangeOptions) throws -> UInt {
   let hidden = 64
   let exchange = try ExpertExchange(
@@ -53,9 +54,16 @@ private func allocations(of fabric: any Fabric, tokens count: Int = 200, options
   let routing = try randomRouting(tokens: count, topK: 2, experts: 6, seed: UInt64(fabric.rank))
   let dy = try randomBatch(rows: count, hidden: hidden, seed: 3)
   func step() throws {
-    let handle = try exchange.dispatch(tokens, routing)
+    var slices = 0
+    let handle = try exchange.dispatch(tokens, routing) {
+      slices += 1
+      return slices < 20
+    }
     _ = try exchange.combine(handle.rows, handle)
-    let gradient = try exchange.combineBackward(dy, handle)
+    let gradient = try exchange.combineBackward(dy, handle) {
+      slices += 1
+      return slices < 40
+    }
     _ = try exchange.dispatchBackward(gradient, handle)
   }
   for _ in 0..<4 { try step() }

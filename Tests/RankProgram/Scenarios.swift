@@ -14,6 +14,9 @@ private let namedScenarios: [Scenario] = [
   Scenario("fabric-world", ranks: "1,3", fabricWorld),
   Scenario("fabric-allreduce", ranks: "1,2,3,4", fabricAllreduce),
   Scenario("fabric-arrival", ranks: "2,3,4", fabricArrival),
+  Scenario("fabric-meanwhile", ranks: "1,2,3,4", fabricMeanwhile),
+  Scenario("fabric-meanwhile-arrival", ranks: "2,3,4", fabricMeanwhileArrival),
+  Scenario("fabric-meanwhile-deadline", ranks: "2,3", fabricMeanwhileDeadline),
   Scenario("fabric-truncated", ranks: "2,3,4", fabricTruncated),
   Scenario("fabric-deadline", ranks: "2,3,4", fabricDeadline),
   Scenario("fabric-late", ranks: "2,3,4", fabricLate),
@@ -22,6 +25,7 @@ private let namedScenarios: [Scenario] = [
   Scenario("exchange-equals-simulated", ranks: "1,2,3,4", exchangeEqualsSimulated),
   Scenario("exchange-in-place", ranks: "2,4", exchangeInPlace),
   Scenario("exchange-bad-input", ranks: "1,2,3,4", exchangeBadInput),
+  Scenario("exchange-meanwhile", ranks: "1,2,3,4", exchangeMeanwhile),
   Scenario("exchange-allocations", ranks: "1,2,4", needsReleaseBuild: true, exchangeAllocations),
   Scenario("stage-allocations", ranks: "1", needsReleaseBuild: true, stageAllocations),
 ]

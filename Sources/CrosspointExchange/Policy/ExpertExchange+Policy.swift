@@ -23,7 +23,7 @@ extension ExpertExchange {
     _ kind: Kind, _ handle: DispatchHandle, failure: CrosspointError?, checked: CheckedBatch? = nil,
     sources: (_ peer: Int, _ groups: inout [RowSource]) -> Void,
     targets: (_ peer: Int, _ groups: inout [RowTarget]) -> Void,
-    completed: () throws(CrosspointError) -> Void = { () throws(CrosspointError) in }
+    completed: () throws(CrosspointError) -> Void = { () throws(CrosspointError) in }, meanwhile work: LocalWork
   ) throws(CrosspointError) {
     var failure = failure
     let coding = coding(kind, handle)
@@ -31,7 +31,7 @@ extension ExpertExchange {
     try look(kind, handle, coding, failure: &failure, sources: sources)
     try move(
       kind, handle, coding, failure: failure, checked: checked, sources: sources, targets: targets,
-      completed: completed)
+      completed: completed, meanwhile: work)
   }
 
   /// Lets the policy look at the rows of a transfer.
@@ -55,14 +55,14 @@ extension ExpertExchange {
       _ throws(CrosspointError) in
     },
     targets: (_ peer: Int, _ groups: inout [RowTarget]) -> Void,
-    completed: () throws(CrosspointError) -> Void = { () throws(CrosspointError) in }
+    completed: () throws(CrosspointError) -> Void = { () throws(CrosspointError) in }, meanwhile work: LocalWork
   ) throws(CrosspointError) {
     if let policy { transfer.note = policy.outgoing(kind, pairs: failure == nil ? pairsAway(handle) : 0) }
     let governed = policy.flatMap { $0.options.governs(kind) ? $0.choice(kind) : nil }
     try transfer.run(
       kind, format: transferFormat(kind), bytesBefore: policy?.takeExtraBytes() ?? 0, failure: failure,
       checked: checked, coding: coding, sources: sources, sized: sized, targets: targets,
-      completed: completed)
+      completed: completed, meanwhile: work)
     policy?.conclude(kind) { rank in transfer.announcement(of: rank).note }
     if governed != nil { statistics.choices[kind.rawValue] = policy?.choice(kind) }
     record(kind, handle)

@@ -1,0 +1,173 @@
+import CrosspointCore
+import CrosspointFabric
+import CrosspointRouting
+import CrosspointTestSupport
+import CrosspointTokens
+import Foundation
+import Testing
+
+@testable import CrosspointExchange
+
+/// What a rank does while its bytes are under way.
+@Suite struct LocalWorkTests {
+  typealias Kind = LayerStatistics.TransferKind
+
+  static let link = LinkModel(latency: .microseconds(500), bytesPerSecond: 50e6)
+
+  /// A step with so many slices in each transfer; the last of several ranks has no tokens.
+  static func step(
+    _ fabric: any Fabric, _ options: ExchangeOptions = .init(), slices: (Kind) -> Int
+  ) throws -> (result: StepResult, work: [CountedWork]) {
+    let exchange = try ExpertExchange(
+      fabric: fabric, layout: ExpertLayout(experts: 5, hidden: 24), options: options)
+    let rank = UInt64(fabric.rank)
+    let count = fabric.rank == fabric.rankCount - 1 && fabric.rankCount > 1 ? 0 : 40 + 3 * fabric.rank
+    var work = Kind.allCases.map { CountedWork(slices: slices($0)) }
+    let result = try trainingStep(
+      exchange, tokens: clusteredBatch(rows: count, hidden: 24, seed: rank),
+      routing: randomRouting(tokens: count, topK: 2, experts: 5, seed: 10 * rank),
+      dy: randomBatch(rows: count, hidden: 24, seed: 100 * rank)
+    ) { kind throws(CrosspointError) in work[kind.rawValue].next() }
+    return (result, work)
+  }
+
+  @Test(arguments: [1, 2, 3, 4], [nil, link])
+  func everySliceIsDoneOnceAndInOrderWhateverComesWhen(ranks: Int, link: LinkModel?) throws {
+    var cluster = SimulatedCluster(ranks: ranks, link: link)
+    if ranks > 1 { cluster.faults = [.slow(1, .milliseconds(2))] }
+    try cluster.run { fabric in
+      for most in [0, 1, 3, 20_000] {
+        // Some ranks have more to do than others, and some nothing.
+        let (_, work) = try Self.step(fabric) { kind in most * ((fabric.rank + kind.rawValue) % 3) }
+        for work in work { #expect(work.isComplete && work.done == Array(0..<work.slices)) }
+      }
+    }
+  }
+
+  @Test(arguments: ExchangeOptions.Copies.allCases, [nil, link])
+  func workChangesNoBit(copies: ExchangeOptions.Copies, link: LinkModel?) throws {
+    let options = ExchangeOptions(
+      compression: .crossPolytope(), copies: copies, wire: .init(.rotated(bits: 4)), gradientRounding: .stochastic)
+    let plain = try SimulatedCluster(ranks: 3).run { try Self.step($0, options) { _ in 0 }.result }
+    let busy = try SimulatedCluster(ranks: 3, link: link).run { try Self.step($0, options) { _ in 50 }.result }
+    for (plain, busy) in zip(plain, busy) { #expect(plain.isBitwiseEqual(to: busy)) }
+  }
+
+  /// Rank 1 begins each exchange of bodies only after rank 0's first slice in it.
+  @Test func aRankWorksAfterItHasSentAndBeforeAnythingArrives() throws {
+    let bodies: [Kind: Int] = [.dispatch: 4, .combine: 8, .combineBackward: 12, .dispatchBackward: 16]
+    let begun = Kind.allCases.map { _ in Signal() }
+    let events = try SimulatedCluster(ranks: 2).run { base -> [String] in
+      let fabric = WatchedFabric(base) { number in
+        guard base.rank == 1, let kind = bodies.first(where: { $0.value == number })?.key else { return }
+        #expect(begun[kind.rawValue].wait(), "rank 0 does nothing during \(kind)")
+      }
+      let exchange = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 2, hidden: 8))
+      var slices = 0
+      _ = try trainingStep(
+        exchange, tokens: randomBatch(rows: 6, hidden: 8, seed: 1),
+        routing: randomRouting(tokens: 6, topK: 2, experts: 2, notSent: 0, seed: 2),
+        dy: randomBatch(rows: 6, hidden: 8, seed: 3)
+      ) { kind throws(CrosspointError) in
+        guard fabric.rank == 0 else { return false }
+        fabric.events.append("slice")
+        begun[kind.rawValue].raise()
+        slices += 1
+        return slices % 3 != 0
+      }
+      return fabric.events
+    }[0]
+    for number in bodies.values {
+      let start = events.firstIndex(of: "\(number) begins")!
+      #expect(events[start + 1] == "slice", "\(events)")
+      #expect(events[start...].firstIndex(of: "\(number) arrives")! > start + 1)
+    }
+    #expect(events.count { $0 == "slice" } == 12)
+  }
+
+  /// It throws in its third slice: alone, or while the others work too.
+  @Test(arguments: Kind.allCases, [false, true])
+  func aSliceThatThrowsIsTheSameErrorOnEveryRankAndTheExchangeGoesOn(in phase: Kind, link: Bool) throws {
+    let results = SimulatedCluster(ranks: 3, deadline: .seconds(5), link: link ? Self.link : nil).results { fabric in
+      let exchange = try ExpertExchange(fabric: fabric, layout: BadInputTests.layout)
+      func step(failing: Bool) throws -> [Int] {
+        var slices = Kind.allCases.map { _ in 0 }
+        do {
+          _ = try trainingStep(
+            exchange, tokens: randomBatch(rows: 5, hidden: 8, seed: 1),
+            routing: randomRouting(tokens: 5, topK: 2, experts: 4, seed: 2),
+            dy: randomBatch(rows: 5, hidden: 8, seed: 3)
+          ) { kind throws(CrosspointError) in
+            slices[kind.rawValue] += 1
+            if failing, kind == phase, fabric.rank == 1, slices[kind.rawValue] == 3 {
+              throw CrosspointError(.outOfMemory, operation: "shared experts", argument: "rows", "no room for 9")
+            }
+            return slices[kind.rawValue] < 6
+          }
+        } catch {
+          #expect(slices[phase.rawValue] == (fabric.rank == 1 ? 3 : 6))
+          #expect(failing)
+          throw error
+        }
+        return slices
+      }
+      let thrown = #expect(throws: CrosspointError.self) { try step(failing: true) }
+      #expect(try step(failing: false) == [6, 6, 6, 6])
+      return thrown
+    }
+    for result in results {
+      let error = try result.get()
+      #expect(error?.code == .outOfMemory)
+      #expect(error?.rank == 1)
+      #expect(error?.operation == "shared experts")
+      #expect(error?.message == "no room for 9")
+    }
+  }
+
+  @Test func whereATransferIsRefusedNothingIsDone() {
+    let thrown = errors { fabric in
+      let exchange = try ExpertExchange(fabric: fabric, layout: BadInputTests.layout)
+      let tokens = try randomBatch(rows: 5, hidden: 8, seed: 3)
+      if fabric.rank == 1 { tokens.elements[3] = .nan }
+      _ = try exchange.dispatch(tokens, randomRouting(tokens: 5, topK: 2, experts: 4, notSent: 0, seed: 1)) {
+        Issue.record("work for a transfer that does not take place")
+        return false
+      }
+    }
+    for error in thrown { #expect(error.code == .nonFinite && error.rank == 1) }
+  }
+
+  @Test(arguments: 2..<18, [false, true])
+  func aLostRankIsNamedToThoseWhoWork(phase: Int, isSilent: Bool) {
+    let fault = isSilent ? Fault.silent(2, fromExchange: phase) : .dead(2, atExchange: phase)
+    let thrown = errors(deadline: .milliseconds(150), faults: [fault]) { fabric in
+      _ = try Self.step(fabric) { _ in 100 }
+    }
+    #expect(thrown.count == 3)
+    for error in thrown {
+      #expect(error.code == .rankLost || (isSilent && error.code == .deadlineExceeded))
+      #expect(error.rank == 2)
+    }
+  }
+
+  @Test func itsTimeIsCountedApart() throws {
+    let statistics = try SimulatedCluster(ranks: 2).run { fabric in
+      let exchange = try ExpertExchange(fabric: fabric, layout: BadInputTests.layout)
+      let tokens = try randomBatch(rows: 5, hidden: 8, seed: 1)
+      var slices = 0
+      _ = try exchange.dispatch(tokens, randomRouting(tokens: 5, topK: 2, experts: 4, seed: 1)) {
+        Thread.sleep(forTimeInterval: 0.2)
+        slices += 1
+        return slices < 2
+      }
+      return exchange.statistics
+    }
+    var sum = statistics[0]
+    sum += statistics[1]
+    #expect(sum.seconds.meanwhile == statistics[0].seconds.meanwhile + statistics[1].seconds.meanwhile)
+    for layer in statistics {
+      #expect(layer.seconds.meanwhile >= 0.4)
+      #expect(layer.seconds.wait < 0.4, "its own work is no waiting")
+    }
+  }
+}

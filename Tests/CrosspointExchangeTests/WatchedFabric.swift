@@ -1,0 +1,41 @@
+import CrosspointCore
+import CrosspointFabric
+
+/// A rank's fabric that writes down what happens in one of its exchanges, and can be held up before each.
+final class WatchedFabric: Fabric {
+  let base: any Fabric
+  /// Called with the number of every exchange before it begins.
+  let before: (Int) -> Void
+  /// What happened so far; others may add to it.
+  var events: [String] = []
+  private var begun = 0
+
+  init(_ base: any Fabric, before: @escaping (Int) -> Void = { _ in }) {
+    self.base = base
+    self.before = before
+  }
+
+  var rank: Int { base.rank }
+  var rankCount: Int { base.rankCount }
+  var deadline: Duration {
+    get { base.deadline }
+    set { base.deadline = newValue }
+  }
+
+  func exchange(
+    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
+    arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
+  ) throws(CrosspointError) {
+    let number = begun
+    begun += 1
+    before(number)
+    events.append("\(number) begins")
+    try base.exchange(
+      send: send, receive: receive, operation: operation,
+      arrived: { source in
+        if source != rank { events.append("\(number) arrives") }
+        arrived(source)
+      }, meanwhile: meanwhile)
+    events.append("\(number) ends")
+  }
+}
