@@ -26,9 +26,9 @@ import Testing
     }
   }
 
-  @Test(arguments: [1, 2, 4]) func sixStepsEqualThreeAndThreeResumed(ranks: Int) throws {
+  @Test(arguments: [1, 2, 4], [tinyOptions(), sharedOptions(1)])
+  func sixStepsEqualThreeAndThreeResumed(ranks: Int, options: TrainingOptions) throws {
     let folder = try TemporaryFolder()
-    let options = tinyOptions()
     let straight = try train(options, ranks: ranks, until: 6)
     _ = try train(options, ranks: ranks, until: 3, to: folder.file("c"))
     #expect(try train(options, ranks: ranks, from: folder.file("c"), until: 6) == straight)

@@ -101,7 +101,7 @@ func pooledOptions(_ granularities: [Int] = [1, 2, 3], separateRouters: Bool = f
         for place in 0..<width { x.row(7)[place] += step }
         let y = FloatBuffer(8 * width)
         let pass = trainer.pass(isTraining: false, granularity: 3)
-        _ = try layer.forward(x, addingTo: y.matrix(8, width), pass)
+        _ = try layer.forward(x, addingTo: y.matrix(8, width), pass) { false }
         layer.forget()
         return Array(y.storage)
       }

@@ -18,9 +18,9 @@ import Testing
     try check(tinyOptions(), ranks: ranks) { _ in true }
   }
 
-  @Test func sharedExpertsHaveTheirGradient() throws {
-    var options = tinyOptions()
-    options.shape.sharedExperts = 2
+  @Test(arguments: [1, 2], [false, true]) func sharedExpertsHaveTheirGradient(count: Int, staged: Bool) throws {
+    var options = sharedOptions(count, staged: staged)
+    options.shape.topK = 3  // all experts: no choice that jumps
     try check(options, ranks: 2) { $0.hasPrefix("block1") }
   }
 

@@ -1,22 +1,20 @@
 import Crosspoint
 
 /// `x += attention(norm(x)); x += feedForward(norm(x))`, where the feed-forward is dense, or a mixture of experts with or
-/// without shared experts beside it.
+/// without shared experts beside it, which work while the exchange is under way.
 final class Block {
   private let width: Int
   private let firstNorm: LayerNorm
   private let attention: Attention
   private let secondNorm: LayerNorm
   /// The feed-forward of a dense block, or the shared experts beside the routed ones.
-  private let dense: FeedForward?
+  private let dense: DenseFeedForward?
   /// The mixture of experts, where the block has one.
   let experts: StagedExperts?
   private let pool: BufferPool
   /// What the two halves read, kept for the backward pass.
   private let attended = FloatBuffer()
   private var fed: TokenBatch
-  private let hidden = FloatBuffer()
-  private let active = FloatBuffer()
   private let slope = FloatBuffer()
 
   static func sharedParameters(_ block: Int, _ shape: ModelShape, _ options: ExchangeOptions)
@@ -48,7 +46,7 @@ final class Block {
     attention = Attention(name + ".attention", shape, in: shared)
     secondNorm = LayerNorm(name + ".norm2", width: width, in: shared)
     fed = try TokenBatch(rows: 0, hidden: width)
-    dense = shape.denseExperts(block: block) > 0 ? FeedForward(name, in: shared) : nil
+    dense = shape.denseExperts(block: block) > 0 ? DenseFeedForward(name, in: shared) : nil
     self.experts =
       shape.hasExperts(block: block)
       ? try StagedExperts(
@@ -65,12 +63,15 @@ final class Block {
 
     if fed.rows != x.rows { fed = try TokenBatch(uninitializedRows: x.rows, hidden: width, pool: pool) }
     secondNorm.forward(x, into: Matrix(fed))
-    if let dense {
-      dense.forward(
-        Matrix(fed), hidden: hidden.matrix(x.rows, dense.hidden), active: active.matrix(x.rows, dense.hidden),
-        into: x, accumulate: true)
+    let input = Matrix(fed)
+    guard let experts else {
+      dense?.forward(input, rows: 0..<x.rows, addingTo: x)
+      return Losses()
     }
-    return try experts?.forward(fed, addingTo: x, pass) ?? Losses()
+    var slices = RowSlices(rows: dense == nil ? 0 : x.rows)
+    return try experts.forward(fed, addingTo: x, pass) { () throws(CrosspointError) in
+      slices.next { dense?.forward(input, rows: $0, addingTo: x) }
+    }
   }
 
   /// Changes `dx` from the gradient of what left the block to that of what entered it. Collective like `forward`.
@@ -80,11 +81,14 @@ final class Block {
   ) throws(CrosspointError) {
     let stream = Matrix(dx)
     let slope = slope.matrix(dx.rows, width)
-    try experts?.backward(fed, dy: dx, pass, into: slope)
-    if let dense {
-      dense.backward(
-        Matrix(fed), hidden: hidden.matrix(dx.rows, dense.hidden), active: active.matrix(dx.rows, dense.hidden),
-        dy: stream, into: slope, accumulate: experts != nil)
+    let input = Matrix(fed)
+    if let experts {
+      var slices = RowSlices(rows: dense == nil ? 0 : dx.rows)
+      try experts.backward(fed, dy: dx, pass, into: slope, accumulate: dense != nil) { () throws(CrosspointError) in
+        slices.next { dense?.backward(input, rows: $0, dy: stream, into: slope) }
+      }
+    } else {
+      dense?.backward(input, rows: 0..<dx.rows, dy: stream, into: slope)
     }
     secondNorm.backward(slope, addingTo: stream)
     attention.backward(attended.matrix(dx.rows, width), dy: stream, into: slope, addingTo: keyBiasGradients)

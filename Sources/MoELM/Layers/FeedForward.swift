@@ -1,4 +1,4 @@
-/// `y = gelu(x U) D`: one expert, or the feed-forward of a dense block.
+/// `y = gelu(x U) D`: one expert, or several for the same rows.
 struct FeedForward {
   private let up: Parameter
   private let down: Parameter
@@ -27,13 +27,13 @@ struct FeedForward {
     multiply(active, down.value, into: y, accumulate: accumulate)
   }
 
-  /// Overwrites `hidden` and `active`, fills dx or adds to it, and adds to the gradients of the weights.
-  func backward(_ x: Matrix, hidden: Matrix, active: Matrix, dy: Matrix, into dx: Matrix, accumulate: Bool = false) {
+  /// Overwrites `hidden` and `active`, fills dx, and adds to the gradients of the weights.
+  func backward(_ x: Matrix, hidden: Matrix, active: Matrix, dy: Matrix, into dx: Matrix) {
     multiply(active.transposed, dy, into: down.gradient, accumulate: true)
     multiply(dy, down.value.transposed, into: active)
     geluBackward(hidden, active, into: hidden)
     multiply(x.transposed, hidden, into: up.gradient, accumulate: true)
-    multiply(hidden, up.value.transposed, into: dx, accumulate: accumulate)
+    multiply(hidden, up.value.transposed, into: dx)
   }
 }
 

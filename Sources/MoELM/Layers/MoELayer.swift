@@ -75,9 +75,13 @@ final class MoELayer {
   }
 
   /// The experts' weighted outputs, one for each row. Collective.
-  /// - Parameter tokensPerRow: what each row counts in the load-balance loss; empty: one.
+  /// - Parameters:
+  ///   - tokensPerRow: what each row counts in the load-balance loss; empty: one.
+  ///   - work: what this rank does while its rows travel.
   /// - Returns: the outputs, and the load-balance loss: this rank's part of the mean over the tokens of all ranks.
-  func forward(_ x: borrowing TokenBatch, tokensPerRow: [Int32] = [], _ pass: Pass) throws(CrosspointError) -> Mixture {
+  func forward(
+    _ x: borrowing TokenBatch, tokensPerRow: [Int32] = [], _ pass: Pass, meanwhile work: LocalWork
+  ) throws(CrosspointError) -> Mixture {
     let gate = gate(pass)
     let logits = logits.matrix(x.rows, router.experts)
     multiply(Matrix(x), gate.value, into: logits)
@@ -105,7 +109,7 @@ final class MoELayer {
         _ = $0.update(fromContentsOf: compensation.value.floats)
       }
     }
-    let handle = try exchange.dispatch(x, decision.routing)
+    let handle = try exchange.dispatch(x, decision.routing, meanwhile: work)
     let rows = handle.rows.rows
     let (hidden, active) = (hidden.matrix(rows, experts.hidden), active.matrix(rows, experts.hidden))
     let output = try TokenBatch(uninitializedRows: rows, hidden: x.hidden, pool: pool)
@@ -121,11 +125,12 @@ final class MoELayer {
   }
 
   /// ∂L/∂x of each row. Collective.
+  /// - Parameter work: what this rank does while gradients travel to the experts.
   func backward(
-    _ x: borrowing TokenBatch, dy: borrowing TokenBatch, _ pass: Pass
+    _ x: borrowing TokenBatch, dy: borrowing TokenBatch, _ pass: Pass, meanwhile work: LocalWork
   ) throws(CrosspointError) -> TokenBatch {
     guard let handle, let decision else { preconditionFailure("backward without forward") }
-    let dOutput = try exchange.combineBackward(dy, handle)
+    let dOutput = try exchange.combineBackward(dy, handle, meanwhile: work)
     let rows = handle.rows.rows
     let (hidden, active) = (hidden.matrix(rows, experts.hidden), active.matrix(rows, experts.hidden))
     let dRows = try TokenBatch(uninitializedRows: rows, hidden: x.hidden, pool: pool)

@@ -36,17 +36,19 @@ final class StagedExperts {
     stages = try LayerStages(name, shape, in: shared, fabric: fabric)
   }
 
-  /// Adds the experts' weighted outputs to `y`. Collective.
-  func forward(_ x: borrowing TokenBatch, addingTo y: Matrix, _ pass: Pass) throws(CrosspointError) -> Losses {
+  /// Adds the experts' weighted outputs to `y`, after the work that it does meanwhile. Collective.
+  func forward(_ x: borrowing TokenBatch, addingTo y: Matrix, _ pass: Pass, meanwhile work: LocalWork)
+    throws(CrosspointError) -> Losses
+  {
     offered += x.rows * topK
     guard !stages.isEmpty else {
-      let mixture = try layer.forward(x, pass)
+      let mixture = try layer.forward(x, pass, meanwhile: work)
       countChoices()
       add(mixture.outputs, to: y)
       return Losses(loadBalance: mixture.loadBalance)
     }
     let rows = try stages.reduce(x, pass)
-    let mixture = try layer.forward(rows.tokens, tokensPerRow: rows.layout.tokensPerRow, pass)
+    let mixture = try layer.forward(rows.tokens, tokensPerRow: rows.layout.tokensPerRow, pass, meanwhile: work)
     countChoices()
     compareChoices(pass)
     self.rows = consume rows
@@ -55,17 +57,18 @@ final class StagedExperts {
     return Losses(loadBalance: loadBalance, stages: stages.loss * Double(pass.share))
   }
 
-  /// Fills `dx` with `∂L/∂x`. Collective.
-  func backward(_ x: borrowing TokenBatch, dy: borrowing TokenBatch, _ pass: Pass, into dx: Matrix)
-    throws(CrosspointError)
-  {
+  /// Fills `dx` with `∂L/∂x`, or adds it to what the work left there. Collective.
+  func backward(
+    _ x: borrowing TokenBatch, dy: borrowing TokenBatch, _ pass: Pass, into dx: Matrix, accumulate: Bool,
+    meanwhile work: LocalWork
+  ) throws(CrosspointError) {
     guard let rows = rows.take() else {
-      replace(dx, with: try layer.backward(x, dy: dy, pass))
+      put(try layer.backward(x, dy: dy, pass, meanwhile: work), into: dx, accumulate: accumulate)
       return
     }
     let dOutputs = try stages.expandBackward(dy)
-    let dRows = try layer.backward(rows.tokens, dy: dOutputs, pass)
-    replace(dx, with: try stages.reduceBackward(dRows, tokens: x, pass))
+    let dRows = try layer.backward(rows.tokens, dy: dOutputs, pass, meanwhile: work)
+    put(try stages.reduceBackward(dRows, tokens: x, pass), into: dx, accumulate: accumulate)
   }
 
   /// What this rank moved since the last call.
@@ -110,7 +113,7 @@ final class StagedExperts {
     map(y.base, batch.base, into: y.base, count: y.count) { $0 + $1 }
   }
 
-  private func replace(_ y: Matrix, with batch: borrowing TokenBatch) {
-    y.base.update(from: batch.base, count: y.count)
+  private func put(_ batch: borrowing TokenBatch, into y: Matrix, accumulate: Bool) {
+    if accumulate { add(batch, to: y) } else { y.base.update(from: batch.base, count: y.count) }
   }
 }
