@@ -27,6 +27,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODEL = "--width 64 --expert-width 256 --heads 2"
 FINE_GRAINED = "--width 64 --heads 2 --experts 64 --top-k 16 --expert-width 32"
 BASELINE = ("off", "--compression off --wire fp32")
+FORMATS = ["bf16", "fp16", "fp8", "int8", "int4", "zipcache:8", "zipcache:4", "entropy:4", "entropy:2",
+           *(f"rotated:{bits}" for bits in (8, 6, 4, 3, 2, 1))]
+CLUSTERS = "--compression lsh:functions=2,rate=0.24,refinements=2"
 STUDIES = {
     "copies": {
         "model": FINE_GRAINED,
@@ -56,6 +59,19 @@ STUDIES = {
         ],
         # Schemes held against each other beside off: how they differ, and how much of the second's loss the first saves.
         "comparisons": [("gate", "random"), ("gate", "fixed")],
+    },
+    # Every format in each direction, the other in fp32; gradients rounded without bias where a format can. Every
+    # compensation, in fp32. Short runs: what is far from off, not how far.
+    "formats": {
+        "steps": 300,
+        "schemes": [
+            *((f"forward {name}", f"--wire {name} --wire-gradient fp32") for name in FORMATS),
+            *((f"gradients {name}", f"--wire fp32 --wire-gradient {name} --rounding-gradient "
+                                    + ("eden" if name.startswith("rotated") else "stochastic")) for name in FORMATS),
+            *((f"clusters {name}", f"{CLUSTERS} --compensation {name}")
+              for name in ("none", "identity", "scaled", "lowrank:16")),
+            ("lsh-moe", "--compression lsh-moe --compensation identity --wire bf16"),
+        ],
     },
 }
 
@@ -181,7 +197,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="number of paired seeds (default 5)")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, help="optimiser steps of each run (default: the study's)")
     parser.add_argument("--ranks", type=int, default=4)
     parser.add_argument("--study", choices=sorted(STUDIES), default="copies")
     parser.add_argument("--scheme", action="append", metavar="NAME=OPTIONS",
@@ -196,6 +212,7 @@ def main():
     arguments.out = arguments.out or ROOT / "results" / ("schemes" if arguments.scheme else arguments.study)
     study = STUDIES[arguments.study]
     arguments.model = arguments.model or study.get("model", MODEL)
+    arguments.steps = arguments.steps or study.get("steps", 600)
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.scheme:
         study = {"schemes": [tuple(s.split("=", 1)) for s in arguments.scheme]}
