@@ -11,6 +11,8 @@ final class LanguageModel {
   let experts: ParameterSet
   private let embedding: Embedding
   private let blocks: [Block]
+  /// Holds the rate of all gates together, unless each layer's holds its own.
+  private let deletionControl: DeletionControl?
   /// The deletion gate in its attention form.
   let keyGate: KeyGate?
   private let norm: LayerNorm
@@ -53,7 +55,12 @@ final class LanguageModel {
           block, shape, shared: shared, experts: experts, fabric: fabric, options: options, pool: pool))
     }
     self.blocks = blocks
-    keyGate = try shape.stages.weighsAttention ? KeyGate("keygate", shape, in: shared, fabric: fabric) : nil
+    let control = shape.stages.hasModelControl ? DeletionControl(shape.stages, fabric: fabric) : nil
+    deletionControl = control
+    keyGate =
+      if let control, shape.stages.weighsAttention {
+        try KeyGate("keygate", shape, in: shared, fabric: fabric, control: control)
+      } else { nil }
     norm = LayerNorm("norm", width: shape.width, in: shared)
     prediction = Prediction("prediction", in: shared)
   }
@@ -103,7 +110,10 @@ final class LanguageModel {
 
   /// Lets the stages' controllers move, once per optimiser step. Collective.
   func stepStages() throws(CrosspointError) {
-    try keyGate?.step()
+    if let deletionControl {
+      try deletionControl.observe(gates.map { $0.takeCounts() } + (keyGate.map { [$0.takeCounts()] } ?? []))
+      supplyWeight()
+    }
     for layer in layers {
       try layer.stages.step()
       try layer.layer.step()
@@ -112,14 +122,22 @@ final class LanguageModel {
 
   /// Share of the tokens that learned gates would have deleted in the last step, a mean over them; `nil` without one.
   var deletionRate: Double? {
-    let controllers = keyGate.map { [$0.controller] } ?? layers.compactMap(\.stages.deletion?.controller)
+    let controllers = deletionControl.map { [$0.controller] } ?? gates.compactMap(\.controller)
     return controllers.isEmpty ? nil : controllers.reduce(0) { $0 + $1.rate } / Double(controllers.count)
   }
 
-  /// What a checkpoint must hold besides tensors: the state of the gate of the attention form, then of every layer's
-  /// stages and of its trim.
+  /// Those of the layers.
+  private var gates: [DeletionGate] { layers.compactMap(\.stages.deletion) }
+
+  private func supplyWeight() {
+    guard let deletionControl else { return }
+    for gate in gates { gate.suppliedWeight = deletionControl.weight }
+  }
+
+  /// What a checkpoint must hold besides tensors: the state of the controller of all gates, then of every layer's stages
+  /// and of its trim.
   var stageState: [[UInt64]] {
-    [keyGate?.controller.state ?? []] + layers.flatMap { [$0.stages.pipeline.state, $0.layer.state] }
+    [deletionControl?.controller.state ?? []] + layers.flatMap { [$0.stages.pipeline.state, $0.layer.state] }
   }
 
   /// Continues from a ``stageState``.
@@ -129,7 +147,8 @@ final class LanguageModel {
       throw CrosspointError(
         .checkpointMismatch, operation: "resume", argument: "stages", "the checkpoint's stages are of another model")
     }
-    keyGate?.controller.restore(state[0])
+    deletionControl?.restore(state[0])
+    supplyWeight()
     for (place, layer) in layers.enumerated() {
       try layer.stages.pipeline.restore(state[1 + 2 * place])
       layer.layer.restore(state[2 + 2 * place])

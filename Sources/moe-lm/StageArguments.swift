@@ -3,6 +3,7 @@ import MoELM
 
 extension StageOptions.Deletion: ExpressibleByArgument {}
 extension StageOptions.DeletionForm: ExpressibleByArgument {}
+extension StageOptions.DeletionScope: ExpressibleByArgument {}
 extension StageOptions.GranularitySchedule: ExpressibleByArgument {}
 extension StageOptions.SecondExpert: ExpressibleByArgument {}
 extension StageOptions.Merge: ExpressibleByArgument {}
@@ -18,6 +19,9 @@ struct StageArguments: ParsableArguments {
 
   @Option(help: "What the gate weighs while it learns: the experts' output, layer by layer, or the keys of attention.")
   var deletionForm = StageOptions.DeletionForm.experts
+
+  @Option(help: "What keeps to the rate: all layers together, each finding its share, or every layer for itself.")
+  var deletionScope = StageOptions().deletionScope
 
   @Option(help: "Probability that a training step deletes; all others weigh only.")
   var deletionHardProbability = StageOptions().deletionHardProbability
@@ -96,6 +100,7 @@ struct StageArguments: ParsableArguments {
     options.deletionRate = deletionRate
     options.deletion = deletion
     options.deletionForm = deletionForm
+    options.deletionScope = deletionScope
     options.deletionHardProbability = deletionHardProbability
     options.deletionLearningRate = deletionLearningRate
     options.deletionProportional = deletionProportional

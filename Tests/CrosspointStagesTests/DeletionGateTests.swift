@@ -108,6 +108,25 @@ struct DeletionGateTests {
     #expect(result.y[6..<8] != x.array[6..<8])
   }
 
+  @Test func aSuppliedWeightIsTheRegularisersAndCountsAreTakenOnce() throws {
+    let gate = try DeletionGate(
+      hidden: 6,
+      options: DeletionOptions(rule: .learned(.init(regulariser: .supplied, hardProbability: 1)), seed: 3))
+    let pipeline = try TokenPipeline([gate], causal: true)
+    #expect(gate.regulariserWeight == 0 && gate.state.isEmpty && gate.controller == nil)
+    gate.suppliedWeight = 0.5
+    #expect(gate.regulariserWeight == 0.5)
+    try expectExactGradients(layout, pipeline)
+    _ = gate.takeCounts()
+    let rows = try forward(pipeline, randomBatch(rows: 16, hidden: 6, seed: 8), layout, training).rows.count / 6
+    let live = layout.tokensPerRow.count { $0 > 0 }
+    #expect(gate.takeCounts() == (live, live - rows))
+    #expect(gate.takeCounts() == (0, 0))
+    let x = try randomBatch(rows: 16, hidden: 6, seed: 8)
+    _ = try forward(pipeline, x, layout, StageContext(step: 0, isTraining: false))
+    #expect(gate.takeCounts() == (0, 0), "evaluation is not counted")
+  }
+
   @Test func suppliedMarksAreUsedOnceAndTheirGradientIsExact() throws {
     let gate = try DeletionGate(hidden: 6, options: DeletionOptions(rule: .supplied))
     let pipeline = try TokenPipeline([gate], causal: true)

@@ -33,9 +33,12 @@ import Testing
     try check(options, ranks: 2) { ["block1.compensation", "norm.gain", "prediction"].contains($0) }
   }
 
-  @Test(arguments: [0.0, 1.0], StageOptions.DeletionForm.allCases)
-  func deletionGatesHaveTheirGradient(hard: Double, form: StageOptions.DeletionForm) throws {
-    let options = gatedOptions(form: form, hard: hard)
+  @Test(arguments: everyGate, [0.0, 1.0])
+  func deletionGatesHaveTheirGradient(
+    gate: (form: StageOptions.DeletionForm, scope: StageOptions.DeletionScope), hard: Double
+  ) throws {
+    let form = gate.form
+    let options = gatedOptions(form: form, scope: gate.scope, hard: hard)
     let gate = form == .experts ? ["block1.stages"] : hard == 0 ? ["keygate"] : []  // a hard choice of keys jumps
     let names = gate + ["embedding", "block1.gate", "block1.expert0.up", "block1.expert2.down", "prediction"]
     try check(options, ranks: 2, weight: 0.05) { names.contains($0) }

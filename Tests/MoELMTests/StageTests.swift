@@ -6,13 +6,20 @@ import Testing
 @testable import MoELM
 
 /// A tiny model with a deletion in front of its experts.
+/// Every kind of learned gate.
+let everyGate: [(StageOptions.DeletionForm, StageOptions.DeletionScope)] = [
+  (.experts, .model), (.experts, .layer), (.attention, .model),
+]
+
 func gatedOptions(
-  _ deletion: StageOptions.Deletion = .gate, form: StageOptions.DeletionForm = .experts, hard: Double = 0.5
+  _ deletion: StageOptions.Deletion = .gate, form: StageOptions.DeletionForm = .experts,
+  scope: StageOptions.DeletionScope = .model, hard: Double = 0.5
 ) -> TrainingOptions {
   var options = tinyOptions()
   options.shape.stages.deletionRate = 0.5
   options.shape.stages.deletion = deletion
   options.shape.stages.deletionForm = form
+  options.shape.stages.deletionScope = scope
   options.shape.stages.deletionHardProbability = hard
   return options
 }
@@ -32,13 +39,32 @@ func gatedOptions(
     }[0]
   }
 
-  @Test(arguments: StageOptions.DeletionForm.allCases) func anyRankCountFollowsTheSameCurveBehindAGate(
-    form: StageOptions.DeletionForm
+  @Test(arguments: everyGate) func anyRankCountFollowsTheSameCurveBehindAGate(
+    form: StageOptions.DeletionForm, scope: StageOptions.DeletionScope
   ) throws {
-    let options = gatedOptions(form: form)
+    let options = gatedOptions(form: form, scope: scope)
     let one = try curve(options, ranks: 1)
     for ranks in [2, 4, 5] {  // 4: a rank without experts; 5: without sequences, too
       #expect(relativeError(try curve(options, ranks: ranks), one) < 1e-4, "\(ranks) ranks")
+    }
+  }
+
+  @Test func oneControllerHoldsTheRateOfAllLayers() throws {
+    var options = gatedOptions(hard: 1)
+    options.shape.blocks = 4  // experts in two of them
+    let corpus = try tinyCorpus(options)
+    try SimulatedCluster(ranks: 2).run { [options] fabric in
+      let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
+      let gates = trainer.model.layers.compactMap(\.stages.deletion)
+      #expect(gates.count == 2)
+      for _ in 0..<3 {
+        let report = try trainer.step()
+        let rows = try #require(report.stages.first { $0.name == "deletion" })
+        #expect(rows.rowsIn == 2 * 32)
+        #expect(report.deletionRate == 1 - rows.fraction)
+        #expect(gates[0].regulariserWeight == gates[1].regulariserWeight)
+      }
+      #expect(gates[0].regulariserWeight != 0)
     }
   }
 
@@ -85,11 +111,11 @@ func gatedOptions(
     #expect(try summary(all).wireFraction < fixed.wireFraction)
   }
 
-  @Test(arguments: StageOptions.DeletionForm.allCases) func sixStepsEqualThreeAndThreeResumed(
-    form: StageOptions.DeletionForm
+  @Test(arguments: everyGate) func sixStepsEqualThreeAndThreeResumed(
+    form: StageOptions.DeletionForm, scope: StageOptions.DeletionScope
   ) throws {
     let folder = try TemporaryFolder()
-    let options = gatedOptions(form: form)
+    let options = gatedOptions(form: form, scope: scope)
     let corpus = try tinyCorpus(options)
     func train(from: String? = nil, until last: Int, to: String? = nil) throws -> [[UInt64]] {
       try SimulatedCluster(ranks: 2).run { fabric in
@@ -118,6 +144,7 @@ func gatedOptions(
     let changes: [(String, (inout StageOptions) -> Void)] = [
       ("deletion-rate", { $0.deletionRate = 0.4 }), ("deletion-rate", { $0.deletionRate = 0 }),
       ("deletion", { $0.deletion = .random }), ("deletion-form", { $0.deletionForm = .attention }),
+      ("deletion-scope", { $0.deletionScope = .layer }),
       ("deletion-hard-probability", { $0.deletionHardProbability = 0.1 }),
     ]
     for (key, change) in changes {

@@ -168,6 +168,13 @@ import Testing
         }
       ),
       (
+        "deletion-scope",
+        {
+          $0.stages.deletionForm = .attention
+          $0.stages.deletionScope = .layer
+        }
+      ),
+      (
         "deletion-block",
         {
           $0.stages.deletionForm = .attention

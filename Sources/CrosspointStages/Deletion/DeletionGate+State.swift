@@ -17,9 +17,17 @@ extension DeletionGate {
   /// Moves α by the share of rows that all ranks deleted since the last step. Without a controller nothing happens.
   public func step(reduceCounts: CountReduction) throws(CrosspointError) {
     guard controller != nil else { return }
-    let rate = try sharedRate(deleted, of: scored, reduceCounts: reduceCounts)
-    (scored, deleted) = (0, 0)
-    if let rate { controller?.observe(rate: rate) }
+    let counts = takeCounts()
+    if let rate = try sharedRate(counts.deleted, of: counts.scored, reduceCounts: reduceCounts) {
+      controller?.observe(rate: rate)
+    }
+  }
+
+  /// Rows of this rank scored in training since the last call, and those of them to be deleted, soft batches included:
+  /// what a controller of the caller's own is to observe, summed over ranks and gates.
+  public func takeCounts() -> (scored: Int, deleted: Int) {
+    defer { (scored, deleted) = (0, 0) }
+    return (scored, deleted)
   }
 
   /// p, i and α. Take it between optimiser steps.

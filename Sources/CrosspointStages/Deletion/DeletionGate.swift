@@ -25,6 +25,8 @@ public final class DeletionGate: TokenStage {
   public private(set) var isHard = true
   /// The controller of α, if there is one.
   public internal(set) var controller: RateController?
+  /// α where the caller moves it: set it before a batch.
+  public var suppliedWeight = 0.0
 
   /// k of the paper: what full deletion adds to g.
   static let depth = -30.0
@@ -57,6 +59,7 @@ public final class DeletionGate: TokenStage {
       try expectShare(learning.hardProbability, "hardProbability")
       switch learning.regulariser {
       case .constant(let alpha): try expectGain(alpha, "alpha")
+      case .supplied: break
       case .controlled(let target, let proportional, let integral, let leastWeight):
         try expectShare(target, "target")
         try expectGain(proportional, "proportional")
@@ -76,8 +79,11 @@ public final class DeletionGate: TokenStage {
   /// α: what the regulariser is multiplied by in the next batch.
   public var regulariserWeight: Double {
     guard case .learned(let learning) = options.rule else { return 0 }
-    if case .constant(let alpha) = learning.regulariser { return alpha }
-    return controller?.weight ?? 0
+    return switch learning.regulariser {
+    case .constant(let alpha): alpha
+    case .controlled: controller?.weight ?? 0
+    case .supplied: suppliedWeight
+    }
   }
 
   /// In evaluation a row is kept iff s exceeds this; ½, as in training, unless set. Training does not see it.

@@ -20,6 +20,9 @@ public struct DeletionOptions: Sendable, Hashable {
       case constant(Double)
       /// A PI controller moves α until a `target` share of the rows is deleted; see ``RateController``.
       case controlled(target: Double, proportional: Double = 0.5, integral: Double = 1e-5, leastWeight: Double = 0)
+      /// The caller moves ``DeletionGate/suppliedWeight``, by what ``DeletionGate/takeCounts()`` says: one controller for
+      /// the gates of several layers, which then find each layer's share of the deletions [ours].
+      case supplied
     }
 
     public var regulariser: Regulariser
@@ -64,6 +67,7 @@ extension DeletionOptions.Learning: CustomStringConvertible {
       case .constant(let value): "alpha=\(value)"
       case .controlled(let target, let proportional, let integral, let least):
         "target=\(target),kp=\(proportional),ki=\(integral),least=\(least)"
+      case .supplied: "alpha=supplied"
       }
     return "\(weight),hard=\(hardProbability),evaluation=\(isHardInEvaluation ? "hard" : "soft")"
   }

@@ -17,8 +17,8 @@ final class KeyGate {
   private let parameter: Parameter
   private let fabric: any Fabric
   private let options: StageOptions
+  private let control: DeletionControl
   private var gate: RowGate
-  var controller: RateController
   private var (scored, deleted) = (0, 0)
   private var tokens: TokenBatch
   private let context: Int
@@ -37,15 +37,15 @@ final class KeyGate {
     ]
   }
 
-  init(_ name: String, _ shape: ModelShape, in set: ParameterSet, fabric: any Fabric) throws(CrosspointError) {
+  init(
+    _ name: String, _ shape: ModelShape, in set: ParameterSet, fabric: any Fabric, control: DeletionControl
+  ) throws(CrosspointError) {
     parameter = set[name]
     self.fabric = fabric
+    self.control = control
     options = shape.stages
     context = shape.context
     gate = RowGate(hidden: shape.width, seed: options.seed)
-    controller = RateController(
-      target: options.deletionRate, proportionalGain: options.deletionProportional,
-      integralGain: options.deletionIntegral, leastWeight: options.deletionLeastWeight)
     tokens = try TokenBatch(rows: 0, hidden: shape.width)
     biasGradients = gradientBuffer.base
     bias = UnsafePointer(biasBuffer.base)
@@ -83,12 +83,12 @@ final class KeyGate {
       scored += x.rows
       for row in 0..<x.rows where gate.share(row) <= 0.5 { deleted += 1 }
     }
-    return x.rows == 0 ? 0 : controller.weight * total / Double(x.rows) * Double(pass.share)
+    return x.rows == 0 ? 0 : control.weight * total / Double(x.rows) * Double(pass.share)
   }
 
   /// Adds what the gate's scores mean for the tokens that entered the block, and to the gate's own gradients.
   func backward(addingTo dx: borrowing TokenBatch, _ pass: Pass) {
-    let pull = tokens.rows == 0 ? 0 : Float(controller.weight) * pass.share * pass.weight / Float(tokens.rows)
+    let pull = tokens.rows == 0 ? 0 : Float(control.weight) * pass.share * pass.weight / Float(tokens.rows)
     let (shares, slope) = ((0..<tokens.rows).map { gate.share($0) }, biasGradients)
     gate.differentiate(tokens, into: dx) { row in
       // dg/dz = −k σ(z) σ(−z) with g = k σ(−z)
@@ -98,10 +98,9 @@ final class KeyGate {
     gate.gradients = [Float](repeating: 0, count: gate.gradients.count)
   }
 
-  /// Moves α, once per optimiser step. Collective.
-  func step() throws(CrosspointError) {
-    let counts = try fabric.sum([Double(deleted), Double(scored)], operation: "deletion")
-    (scored, deleted) = (0, 0)
-    if counts[1] > 0 { controller.observe(rate: counts[0] / counts[1]) }
+  /// Tokens scored in training since the last call, and those of them to be deleted.
+  func takeCounts() -> (scored: Int, deleted: Int) {
+    defer { (scored, deleted) = (0, 0) }
+    return (scored, deleted)
   }
 }

@@ -61,9 +61,11 @@ extension StageOptions {
     case (.gate, .experts):
       .learned(
         DeletionOptions.Learning(
-          regulariser: .controlled(
-            target: deletionRate, proportional: deletionProportional, integral: deletionIntegral,
-            leastWeight: deletionLeastWeight),
+          regulariser: deletionScope == .model
+            ? .supplied
+            : .controlled(
+              target: deletionRate, proportional: deletionProportional, integral: deletionIntegral,
+              leastWeight: deletionLeastWeight),
           hardProbability: deletionHardProbability))
     }
   }

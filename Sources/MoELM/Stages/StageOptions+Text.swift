@@ -61,6 +61,7 @@ extension StageOptions {
   var pairs: [(key: String, value: String)] {
     [
       ("deletion-rate", "\(deletionRate)"), ("deletion", deletion.rawValue), ("deletion-form", deletionForm.rawValue),
+      ("deletion-scope", deletionScope.rawValue),
       ("deletion-hard-probability", "\(deletionHardProbability)"),
       ("deletion-learning-rate", "\(deletionLearningRate)"), ("deletion-proportional", "\(deletionProportional)"),
       ("deletion-integral", "\(deletionIntegral)"), ("deletion-least-weight", "\(deletionLeastWeight)"),
@@ -88,6 +89,7 @@ extension StageOptions {
     deletionRate = try parse("deletion-rate", Double.init)
     deletion = try parse("deletion", Deletion.init)
     deletionForm = try parse("deletion-form", DeletionForm.init)
+    deletionScope = try parse("deletion-scope", DeletionScope.init)
     deletionHardProbability = try parse("deletion-hard-probability", Double.init)
     deletionLearningRate = try parse("deletion-learning-rate", Float.init)
     deletionProportional = try parse("deletion-proportional", Double.init)

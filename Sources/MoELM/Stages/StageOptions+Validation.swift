@@ -27,6 +27,7 @@ extension StageOptions {
       "\(deletionLeastWeight); it must be finite and not above zero")
     if deletionForm == .attention {
       try require(deletion == .gate, "deletion-form", "attention needs --deletion gate, not \(deletion.rawValue)")
+      try require(deletionScope == .model, "deletion-scope", "the attention form has one gate for the whole model")
       try require(
         (0..<shape.blocks).contains(deletionBlock), "deletion-block",
         "\(deletionBlock); the model has blocks 0 to \(shape.blocks - 1)")

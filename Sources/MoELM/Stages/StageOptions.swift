@@ -20,6 +20,14 @@ public struct StageOptions: Sendable, Hashable {
     case attention
   }
 
+  /// What keeps to the rate of a deletion gate.
+  public enum DeletionScope: String, Sendable, Hashable, CaseIterable {
+    /// All layers together: each finds the share that suits it.
+    case model
+    /// Every layer for itself.
+    case layer
+  }
+
   /// Which granularities a training step takes.
   public enum GranularitySchedule: String, Sendable, Hashable, CaseIterable {
     /// Every one in each step; the loss is their mean.
@@ -39,6 +47,7 @@ public struct StageOptions: Sendable, Hashable {
   public var deletionRate = 0.0
   public var deletion = Deletion.gate
   public var deletionForm = DeletionForm.experts
+  public var deletionScope = DeletionScope.model
   /// Probability that a training step deletes; the other steps weigh only.
   public var deletionHardProbability = 0.9
   /// What the learning rate of a deletion gate is, in units of the model's.
@@ -92,6 +101,9 @@ public struct StageOptions: Sendable, Hashable {
 
   /// Whether its gate weighs attention's keys.
   var weighsAttention: Bool { deletes && deletion == .gate && deletionForm == .attention }
+
+  /// Whether one controller holds the rate of all gates.
+  var hasModelControl: Bool { deletes && deletion == .gate && (deletionScope == .model || weighsAttention) }
 
   /// Whether rows are pooled at any granularity.
   var pools: Bool { granularities != [1] }

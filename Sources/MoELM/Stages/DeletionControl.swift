@@ -1,0 +1,28 @@
+import Crosspoint
+
+/// Holds the share of the tokens that the model's gates delete: one α for all of them, so that each layer finds the share
+/// that suits it [ours; MrT5 has one gate].
+final class DeletionControl {
+  private(set) var controller: RateController
+  private let fabric: any Fabric
+
+  init(_ options: StageOptions, fabric: any Fabric) {
+    self.fabric = fabric
+    controller = RateController(
+      target: options.deletionRate, proportionalGain: options.deletionProportional,
+      integralGain: options.deletionIntegral, leastWeight: options.deletionLeastWeight)
+  }
+
+  /// α of the next batch.
+  var weight: Double { controller.weight }
+
+  /// Moves α by what all gates of all ranks scored and would delete, once per optimiser step. Collective.
+  func observe(_ counts: [(scored: Int, deleted: Int)]) throws(CrosspointError) {
+    let sums = try fabric.sum(
+      [counts.reduce(0) { $0 + Double($1.deleted) }, counts.reduce(0) { $0 + Double($1.scored) }], operation: "deletion"
+    )
+    if sums[1] > 0 { controller.observe(rate: sums[0] / sums[1]) }
+  }
+
+  func restore(_ state: [UInt64]) { controller.restore(state) }
+}
