@@ -108,10 +108,10 @@ final class LanguageModel {
     for block in blocks { block.forget() }
   }
 
-  /// Lets the stages' controllers move, once per optimiser step. Collective.
-  func stepStages() throws(CrosspointError) {
+  /// Lets the stages' controllers move, once per optimiser step, counted from 0. Collective.
+  func stepStages(step: Int) throws(CrosspointError) {
     if let deletionControl {
-      try deletionControl.observe(gates.map { $0.takeCounts() } + (keyGate.map { [$0.takeCounts()] } ?? []))
+      try deletionControl.observe(gates.map { $0.takeCounts() } + (keyGate.map { [$0.takeCounts()] } ?? []), step: step)
       supplyWeight()
     }
     for layer in layers {

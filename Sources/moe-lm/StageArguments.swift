@@ -23,6 +23,11 @@ struct StageArguments: ParsableArguments {
   @Option(help: "What keeps to the rate: all layers together, each finding its share, or every layer for itself.")
   var deletionScope = StageOptions().deletionScope
 
+  @Option(
+    help: ArgumentHelp(
+      "Steps before training deletes anything; over as many again the rate rises to its target.", valueName: "steps"))
+  var deletionWarmup = StageOptions().deletionWarmUp
+
   @Option(help: "Probability that a training step deletes; all others weigh only.")
   var deletionHardProbability = StageOptions().deletionHardProbability
 
@@ -101,6 +106,7 @@ struct StageArguments: ParsableArguments {
     options.deletion = deletion
     options.deletionForm = deletionForm
     options.deletionScope = deletionScope
+    options.deletionWarmUp = deletionWarmup
     options.deletionHardProbability = deletionHardProbability
     options.deletionLearningRate = deletionLearningRate
     options.deletionProportional = deletionProportional

@@ -181,6 +181,36 @@ struct DeletionGateTests {
     #expect(abs(count - 300) < 50)
   }
 
+  /// Steps 0 to 9 delete nothing, 10 to 19 ever more.
+  @Test(
+    arguments: [
+      .random(rate: 0.5), .fixed(rate: 0.5), .learned(.init(regulariser: .controlled(target: 0.5), hardProbability: 1)),
+    ] as [DeletionOptions.Rule])
+  func nothingIsDeletedBeforeTheWarmUpIsOver(rule: DeletionOptions.Rule) throws {
+    let options = DeletionOptions(rule: rule, warmUp: 10, seed: 2)
+    #expect([0, 9, 10, 15, 20, 100].map(options.warmth(step:)) == [0, 0, 0, 0.5, 1, 1])
+    let gate = try DeletionGate(hidden: 6, options: options)
+    let x = try randomBatch(rows: 1024, hidden: 6, seed: 1)
+    let layout = RowLayout(sequences: 2, length: 512)
+    func kept(_ step: Int, isTraining: Bool = true) throws -> Int {
+      let rows = try gate.reduce(x, layout, StageContext(step: step, isTraining: isTraining)).tokens.rows
+      try gate.step { _ in }
+      return rows
+    }
+    for step in 0..<10 {
+      #expect(try kept(step) == 1024)
+      #expect(gate.regulariserWeight == 0)
+    }
+    #expect(try kept(9, isTraining: false) < 1024, "evaluation deletes")
+    if gate.controller == nil {
+      #expect(abs(try kept(15) - 768) < 60)
+      #expect(abs(try kept(20) - 512) < 60)
+    } else {
+      #expect(try kept(15) < 1024)
+      #expect(gate.regulariserWeight != 0)
+    }
+  }
+
   @Test func theEvaluationThresholdMovesEvaluationOnly() throws {
     let gate = try learned()
     let x = try randomBatch(rows: 300, hidden: 6, seed: 6)
@@ -213,6 +243,8 @@ struct DeletionGateTests {
       #expect(error?.code == .invalidArgument && error?.operation == "deletion" && error?.argument == argument)
       #expect(error?.message.contains("\(value)") == true)
     }
+    let cold = failure { _ = try DeletionGate(hidden: 2, options: DeletionOptions(rule: .supplied, warmUp: -3)) }
+    #expect(cold?.argument == "warmUp" && cold?.message.contains("-3") == true)
     guard value != 1.1 else { return }
     for regulariser: DeletionOptions.Learning.Regulariser in [
       .constant(value), .controlled(target: 0.5, proportional: value), .controlled(target: 0.5, integral: value),

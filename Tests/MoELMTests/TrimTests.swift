@@ -158,6 +158,7 @@ import Testing
       ("deletion-rate", { $0.stages.deletionRate = 1 }), ("deletion-rate", { $0.stages.deletionRate = -0.1 }),
       ("deletion-rate", { $0.stages.deletionRate = .nan }),
       ("deletion-hard-probability", { $0.stages.deletionHardProbability = 1.5 }),
+      ("deletion-warmup", { $0.stages.deletionWarmUp = -1 }),
       ("deletion-learning-rate", { $0.stages.deletionLearningRate = -1 }),
       ("deletion-least-weight", { $0.stages.deletionLeastWeight = 0.1 }),
       (

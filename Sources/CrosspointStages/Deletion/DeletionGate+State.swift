@@ -19,7 +19,7 @@ extension DeletionGate {
     guard controller != nil else { return }
     let counts = takeCounts()
     if let rate = try sharedRate(counts.deleted, of: counts.scored, reduceCounts: reduceCounts) {
-      controller?.observe(rate: rate)
+      controller?.observe(rate: rate, warmth: options.warmth(step: lastStep))
     }
   }
 

@@ -33,6 +33,8 @@ public final class DeletionGate: TokenStage {
   var gate: RowGate?
   /// Rows scored in training since the last step, and those of them to be deleted, soft steps included.
   var (scored, deleted) = (0, 0)
+  /// The optimiser step of the last batch in training.
+  var lastStep = 0
   private var selection = RowSelection()
   /// T, padding included.
   private var rows = 0
@@ -52,6 +54,7 @@ public final class DeletionGate: TokenStage {
     self.options = options
     self.name = name
     guard hidden > 0 else { throw invalid("hidden", "\(hidden); it must be at least one") }
+    guard options.warmUp >= 0 else { throw invalid("warmUp", "\(options.warmUp) steps; it must not be negative") }
     switch options.rule {
     case .random(let rate), .fixed(let rate): try expectShare(rate, "rate")
     case .supplied: break
@@ -106,13 +109,16 @@ public final class DeletionGate: TokenStage {
     try expectShape(tokens)
     dShares.removeAll(keepingCapacity: true)
     isHard = true
+    let warmth = context.isTraining ? options.warmth(step: context.step) : 1
+    if context.isTraining { lastStep = context.step }
     switch options.rule {
     case .learned(let learning): try chooseByGate(tokens, layout, context, learning)
     case .random(let rate):
+      let rate = warmth * rate
       var generator = context.batchGenerator(seed: options.seed)
       selection.choose(of: layout) { _, _, _ in Double(generator.nextUnit()) >= rate }
     case .fixed(let rate):
-      let kept = 1 - rate
+      let kept = 1 - warmth * rate
       selection.choose(of: layout) { _, _, place in
         (Double(place + 1) * kept).rounded(.up) > (Double(place) * kept).rounded(.up)
       }
@@ -177,7 +183,9 @@ public final class DeletionGate: TokenStage {
     let logits = gate!.logits
     var generator = context.sharedGenerator(seed: options.seed)
     isHard =
-      context.isTraining ? Double(generator.nextUnit()) < learning.hardProbability : learning.isHardInEvaluation
+      context.isTraining
+      ? Double(generator.nextUnit()) < learning.hardProbability && context.step >= options.warmUp
+      : learning.isHardInEvaluation
     let threshold = context.isTraining ? 0 : evaluationLogit
     live = 0
     var (penalty, dropped) = (0.0, 0)

@@ -40,23 +40,35 @@ public struct DeletionOptions: Sendable, Hashable {
   }
 
   public var rule: Rule
+  /// Optimiser steps before training deletes anything, a learned gate being soft until then; over as many again the rate
+  /// rises to its target [ours]. What an untrained model finds dispensable says little. Without effect on `supplied` marks
+  /// and on evaluation.
+  public var warmUp: Int
   /// Seeds the gate's first weights and every draw. Give each layer its own.
   public var seed: UInt64
 
-  public init(rule: Rule, seed: UInt64 = 0) {
+  public init(rule: Rule, warmUp: Int = 0, seed: UInt64 = 0) {
     self.rule = rule
+    self.warmUp = warmUp
     self.seed = seed
+  }
+
+  /// The part of the rate that training has reached at an optimiser step: 0, then rising, then 1.
+  public func warmth(step: Int) -> Double {
+    warmUp == 0 ? 1 : min(1, max(0, Double(step - warmUp) / Double(warmUp)))
   }
 }
 
 extension DeletionOptions: CustomStringConvertible {
   public var description: String {
-    switch rule {
-    case .random(let rate): "random=\(rate),seed=\(seed)"
-    case .fixed(let rate): "fixed=\(rate)"
-    case .supplied: "supplied"
-    case .learned(let learning): "learned,\(learning),seed=\(seed)"
-    }
+    let text =
+      switch rule {
+      case .random(let rate): "random=\(rate),seed=\(seed)"
+      case .fixed(let rate): "fixed=\(rate)"
+      case .supplied: "supplied"
+      case .learned(let learning): "learned,\(learning),seed=\(seed)"
+      }
+    return warmUp == 0 ? text : "\(text),warm-up=\(warmUp)"
   }
 }
 

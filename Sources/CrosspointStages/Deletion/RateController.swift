@@ -30,9 +30,11 @@ public struct RateController: Sendable, Hashable {
   }
 
   /// One optimiser step at which a share `rate` of all rows was deleted.
-  public mutating func observe(rate: Double) {
+  /// - Parameter warmth: the part of the target that holds yet; see ``DeletionOptions/warmth(step:)``. At 0 nothing moves.
+  public mutating func observe(rate: Double, warmth: Double = 1) {
     self.rate = rate
-    let error = target - rate
+    guard warmth > 0 else { return }
+    let error = warmth * target - rate
     proportional = 0.9 * proportional + 0.1 * proportionalGain * error
     integral += integralGain * error
     weight = max(leastWeight, proportional + integral)

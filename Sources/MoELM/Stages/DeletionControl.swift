@@ -4,9 +4,11 @@ import Crosspoint
 /// that suits it [ours; MrT5 has one gate].
 final class DeletionControl {
   private(set) var controller: RateController
+  private let options: StageOptions
   private let fabric: any Fabric
 
   init(_ options: StageOptions, fabric: any Fabric) {
+    self.options = options
     self.fabric = fabric
     controller = RateController(
       target: options.deletionRate, proportionalGain: options.deletionProportional,
@@ -16,12 +18,13 @@ final class DeletionControl {
   /// α of the next batch.
   var weight: Double { controller.weight }
 
-  /// Moves α by what all gates of all ranks scored and would delete, once per optimiser step. Collective.
-  func observe(_ counts: [(scored: Int, deleted: Int)]) throws(CrosspointError) {
+  /// Moves α by what all gates of all ranks scored and would delete in an optimiser step. Collective.
+  func observe(_ counts: [(scored: Int, deleted: Int)], step: Int) throws(CrosspointError) {
     let sums = try fabric.sum(
       [counts.reduce(0) { $0 + Double($1.deleted) }, counts.reduce(0) { $0 + Double($1.scored) }], operation: "deletion"
     )
-    if sums[1] > 0 { controller.observe(rate: sums[0] / sums[1]) }
+    guard sums[1] > 0 else { return }
+    controller.observe(rate: sums[0] / sums[1], warmth: options.deletionOptions(seed: 0).warmth(step: step))
   }
 
   func restore(_ state: [UInt64]) { controller.restore(state) }

@@ -76,7 +76,9 @@ final class KeyGate {
       total += Double(bias.base[row])
     }
     var generator = pass.context.sharedGenerator(seed: options.seed)
-    let isHard = !pass.context.isTraining || Double(generator.nextUnit()) < options.deletionHardProbability
+    let isHard =
+      !pass.context.isTraining
+      || (Double(generator.nextUnit()) < options.deletionHardProbability && pass.context.step >= options.deletionWarmUp)
     let threshold = Float(pass.context.isTraining ? 0.5 : options.deletionThreshold ?? 0.5)
     keep = (0..<x.rows).map { !isHard || gate.share($0) > threshold }
     if pass.context.isTraining {

@@ -7,7 +7,7 @@ extension StageOptions {
     let isCausal = shape.objective == .causal
     var stages: [any TokenStage] = []
     if deletes {
-      let gate = try DeletionGate(hidden: shape.width, options: DeletionOptions(rule: deletionRule, seed: seed))
+      let gate = try DeletionGate(hidden: shape.width, options: deletionOptions(seed: seed))
       if let deletionThreshold, !weighsAttention { try gate.setEvaluationThreshold(deletionThreshold) }
       stages.append(gate)
     }
@@ -51,6 +51,11 @@ extension StageOptions {
     case .threshold(let cosine): .given(cosine)
     case .rate(let rate): .learned(rate: rate)
     }
+  }
+
+  /// What the deletion of a layer does.
+  func deletionOptions(seed: UInt64) -> DeletionOptions {
+    DeletionOptions(rule: deletionRule, warmUp: deletionWarmUp, seed: seed)
   }
 
   private var deletionRule: DeletionOptions.Rule {

@@ -62,7 +62,7 @@ extension StageOptions {
     [
       ("deletion-rate", "\(deletionRate)"), ("deletion", deletion.rawValue), ("deletion-form", deletionForm.rawValue),
       ("deletion-scope", deletionScope.rawValue),
-      ("deletion-hard-probability", "\(deletionHardProbability)"),
+      ("deletion-warmup", "\(deletionWarmUp)"), ("deletion-hard-probability", "\(deletionHardProbability)"),
       ("deletion-learning-rate", "\(deletionLearningRate)"), ("deletion-proportional", "\(deletionProportional)"),
       ("deletion-integral", "\(deletionIntegral)"), ("deletion-least-weight", "\(deletionLeastWeight)"),
       ("deletion-block", "\(deletionBlock)"),
@@ -90,6 +90,7 @@ extension StageOptions {
     deletion = try parse("deletion", Deletion.init)
     deletionForm = try parse("deletion-form", DeletionForm.init)
     deletionScope = try parse("deletion-scope", DeletionScope.init)
+    deletionWarmUp = try parse("deletion-warmup", Int.init)
     deletionHardProbability = try parse("deletion-hard-probability", Double.init)
     deletionLearningRate = try parse("deletion-learning-rate", Float.init)
     deletionProportional = try parse("deletion-proportional", Double.init)

@@ -15,6 +15,7 @@ extension StageOptions {
     try require(
       deletionRate >= 0 && deletionRate < 1, "deletion-rate",
       "\(deletionRate) is not in 0 ..< 1; at 1 nothing would reach the experts")
+    try require(deletionWarmUp >= 0, "deletion-warmup", "\(deletionWarmUp) steps; it must not be negative")
     try requireShare(deletionHardProbability, "deletion-hard-probability")
     for (name, value) in [
       ("deletion-learning-rate", Double(deletionLearningRate)), ("deletion-proportional", deletionProportional),

@@ -48,10 +48,12 @@ public struct StageOptions: Sendable, Hashable {
   public var deletion = Deletion.gate
   public var deletionForm = DeletionForm.experts
   public var deletionScope = DeletionScope.model
+  /// Steps before training deletes; over as many again the rate rises to its target.
+  public var deletionWarmUp = 0
   /// Probability that a training step deletes; the other steps weigh only.
-  public var deletionHardProbability = 0.9
+  public var deletionHardProbability = 1.0
   /// What the learning rate of a deletion gate is, in units of the model's.
-  public var deletionLearningRate: Float = 0.2
+  public var deletionLearningRate: Float = 0.6
   /// k_p and k_i of the gate's controller, per optimiser step.
   public var deletionProportional = 0.005
   public var deletionIntegral = 5e-5

@@ -82,7 +82,7 @@ public final class Trainer {
     for set in [model.shared, model.experts] {
       optimiser.update(set, learningRate: rate, gradientScale: scale, step: progress.step)
     }
-    try model.stepStages()
+    try model.stepStages(step: progress.step)
     let all = moved.with(sums[5...])
     advance(by: all)
     return StepReport(
