@@ -25,7 +25,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODEL = "--width 64 --expert-width 256 --heads 2"
-FINE_GRAINED = "--width 64 --heads 2 --experts 64 --top-k 16 --expert-width 32"
+FINE_GRAINED = "--width 64 --heads 2 --experts 64 --top-k 16 --expert-width 32 --shared-experts 4"
 BASELINE = ("off", "--compression off --wire fp32")
 FORMATS = ["bf16", "fp16", "fp8", "int8", "int4", "zipcache:8", "zipcache:4", "entropy:4", "entropy:2",
            *(f"rotated:{bits}" for bits in (8, 6, 4, 3, 2, 1))]
@@ -33,9 +33,10 @@ CLUSTERS = "--compression lsh:functions=2,rate=0.24,refinements=2"
 STUDIES = {
     "copies": {
         "model": FINE_GRAINED,
+        "steps": 1000,
         "schemes": [
-            ("crosspoint", "--router-groups 4 --groups-per-token 2.36 --copies rank "
-                           "--wire rotated:6 --wire-gradient rotated:4 --rounding-gradient eden"),
+            ("crosspoint", "--router-groups 4 --groups-per-token 2.24 --copies rank "
+                           "--wire rotated:6 --wire-gradient rotated:5 --rounding-gradient eden"),
         ],
     },
     "compression": {
@@ -48,14 +49,17 @@ STUDIES = {
         ],
     },
     "stages": {
+        "model": FINE_GRAINED,
+        "steps": 1000,
         "schemes": [
-            ("gate", "--deletion-rate 0.5"),
-            ("random", "--deletion-rate 0.5 --deletion random"),
-            ("fixed", "--deletion-rate 0.5 --deletion fixed"),
-            ("pruning", "--prune auto --prune-share 0.52"),
-            ("together", "--deletion-rate 0.5 --prune auto --prune-share 0.8 "
-                         "--compression lsh:functions=2,rate=0.4,refinements=4 --compensation lowrank:16 "
-                         "--wire rotated:4 --wire-gradient rotated:2 --rounding-gradient eden"),
+            ("gate", "--deletion-rate 0.5 --deletion-warmup 300"),
+            ("random", "--deletion-rate 0.5 --deletion random --deletion-warmup 300"),
+            ("fixed", "--deletion-rate 0.5 --deletion fixed --deletion-warmup 300"),
+            ("pruning", "--prune auto --prune-share 0.3"),
+            ("together", "--deletion-rate 0.5 --deletion-warmup 300 --prune auto --prune-share 0.2 "
+                         "--copies rank --router-groups 4 --groups-per-token 2.24 "
+                         "--compression lsh:functions=6,rate=0.95,refinements=1 --compensation identity "
+                         "--wire rotated:6 --wire-gradient rotated:5 --rounding-gradient eden"),
         ],
         # Schemes held against each other beside off: how they differ, and how much of the second's loss the first saves.
         "comparisons": [("gate", "random"), ("gate", "fixed")],

@@ -40,7 +40,7 @@ import Testing
       try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: RunOptions(), quiet: true).train()
     }[0]
     #expect(summary.steps == 6)
-    #expect(summary.valBitsPerByte < 7.5)
+    #expect(summary.valBitsPerByte < 7.8, "untrained it is 8")
     #expect(summary.rowsSentFraction < 1)
     #expect(summary.wireFraction < 0.9)
     #expect(summary.rowsSentFractionLastQuarter > 0 && summary.rowsSentFractionLastQuarter < 1)

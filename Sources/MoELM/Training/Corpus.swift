@@ -1,11 +1,18 @@
 import CrosspointCore
 import Foundation
 
-/// A text as bytes: the last twentieth is held out, the rest is for training.
+/// A text as bytes, in up to 16 equal parts: the last twentieth of each is held out, the rest is for training.
+///
+/// The parts make the held-out text of one kind with the other. The end of a long text alone may be of another: then
+/// runs that learn equally well differ in what they happen to know of it.
 public struct Corpus: Sendable {
   let bytes: [UInt8]
-  /// Where the held-out part begins.
-  let split: Int
+  /// How many parts there are.
+  let parts: Int
+  /// Bytes of a part.
+  let partLength: Int
+  /// Bytes of a part that are held out, at its end.
+  let heldOut: Int
   let context: Int
   /// Names the text in checkpoints: length and hash.
   let name: String
@@ -14,16 +21,17 @@ public struct Corpus: Sendable {
   /// - Throws: `invalidArgument` for a text that is too short for one batch.
   public init(_ bytes: [UInt8], context: Int, batch: Int) throws(CrosspointError) {
     try require(!bytes.isEmpty, "data", "it is empty; give a text with --data FILE")
-    let heldOut = max(context + 1, bytes.count / 20)
-    let needed = batch * context + 1
+    parts = max(1, min(16, bytes.count / 20 / (context + 1)))
+    partLength = bytes.count / parts
+    heldOut = max(context + 1, partLength / 20)
+    let (training, needed) = (parts * max(0, partLength - heldOut), batch * context + 1)
     try require(
-      bytes.count - heldOut >= needed, "batch",
-      "\(batch) sequences of \(context) need \(needed) bytes of training text, there are "
-        + "\(max(0, bytes.count - heldOut)); take a smaller --batch or a longer text")
+      training >= needed, "batch",
+      "\(batch) sequences of \(context) need \(needed) bytes of training text, there are \(training); take a smaller "
+        + "--batch or a longer text")
     self.bytes = bytes
     self.context = context
-    split = bytes.count - heldOut
-    name = "\(bytes.count)-\(String(fnv1a(bytes), radix: 16))"
+    name = "\(bytes.count)-\(String(fnv1a(bytes), radix: 16))-\(parts)"
   }
 
   /// Copies one training sequence and what follows each of its bytes.
@@ -33,7 +41,9 @@ public struct Corpus: Sendable {
     _ number: Int, step: Int, seed: UInt64, inputs: UnsafeMutablePointer<UInt8>, targets: UnsafeMutablePointer<UInt8>
   ) {
     var generator = Self.generator(.sequences, seed, step, number)
-    copy(Int(generator.next() % UInt64(split - context)), inputs, targets)
+    let starts = partLength - heldOut - context  // of each part
+    let start = Int(generator.next() % UInt64(parts * starts))
+    copy(start / starts * partLength + start % starts, inputs, targets)
   }
 
   /// What a random stream is for: streams of one seed do not overlap.
@@ -51,13 +61,17 @@ public struct Corpus: Sendable {
   }
 
   /// Windows of one context that do not overlap.
-  var heldOutWindows: Int { (bytes.count - split - 1) / context }
+  var heldOutWindows: Int { parts * windowsPerPart }
+
+  private var windowsPerPart: Int { (heldOut - 1) / context }
 
   /// Copies held-out window `number` of `count` that are spread evenly.
   func copyHeldOut(
     _ number: Int, of count: Int, inputs: UnsafeMutablePointer<UInt8>, targets: UnsafeMutablePointer<UInt8>
   ) {
-    copy(split + number * heldOutWindows / count * context, inputs, targets)
+    let window = number * heldOutWindows / count
+    let (part, place) = window.quotientAndRemainder(dividingBy: windowsPerPart)
+    copy((part + 1) * partLength - heldOut + place * context, inputs, targets)
   }
 
   private func copy(_ start: Int, _ inputs: UnsafeMutablePointer<UInt8>, _ targets: UnsafeMutablePointer<UInt8>) {
