@@ -2,10 +2,11 @@
 """Does the loss hold while the bytes fall? Trains moe-lm uncompressed and through each scheme, paired by seed and data
 order, and reports the mean difference in held-out bits per byte with its 95 % interval.
 
-  benchmarks/training_study.py                          # many small experts: 5 seeds, 4 ranks (a quarter of an hour on 2 cores)
+  benchmarks/training_study.py                          # many small experts: 5 seeds, 4 ranks (half an hour on 2 cores)
   benchmarks/training_study.py --seeds 2 --steps 200    # a quick look
   benchmarks/training_study.py --study compression      # few large experts: clusters and codes
   benchmarks/training_study.py --study stages           # deletion, pruning, and everything together
+  benchmarks/training_study.py --study formats --seeds 1 # every format and direction, every compensation
   benchmarks/training_study.py --scheme 'bf16=--wire bf16' --scheme 'lsh=--compression lsh --wire bf16'
 
 A study is a list of schemes, a scheme a name and options of moe-lm. Runs that are already in the results folder are not
