@@ -53,11 +53,11 @@ STUDIES = {
         "model": FINE_GRAINED,
         "steps": 1000,
         "schemes": [
-            ("gate", "--deletion-rate 0.5 --deletion-warmup 300"),
-            ("random", "--deletion-rate 0.5 --deletion random --deletion-warmup 300"),
-            ("fixed", "--deletion-rate 0.5 --deletion fixed --deletion-warmup 300"),
+            ("gate", "--deletion-rate 0.5 --deletion-warmup 200"),
+            ("random", "--deletion-rate 0.5 --deletion random --deletion-warmup 200"),
+            ("fixed", "--deletion-rate 0.5 --deletion fixed --deletion-warmup 200"),
             ("pruning", "--prune auto --prune-share 0.3"),
-            ("together", "--deletion-rate 0.5 --deletion-warmup 300 --prune auto --prune-share 0.2 "
+            ("together", "--deletion-rate 0.5 --deletion-warmup 200 --prune auto --prune-share 0.2 "
                          "--copies rank --router-groups 4 --groups-per-token 2.24 "
                          "--compression lsh:functions=6,rate=0.95,refinements=1 --compensation identity "
                          "--wire rotated:6 --wire-gradient rotated:5 --rounding-gradient eden"),

@@ -55,7 +55,7 @@ public struct StageOptions: Sendable, Hashable {
   /// What the learning rate of a deletion gate is, in units of the model's.
   public var deletionLearningRate: Float = 0.6
   /// k_p and k_i of the gate's controller, per optimiser step.
-  public var deletionProportional = 0.005
+  public var deletionProportional = 0.02
   public var deletionIntegral = 5e-5
   /// The least weight that the controller gives the regulariser; below 0 it also keeps tokens.
   public var deletionLeastWeight = -0.002
