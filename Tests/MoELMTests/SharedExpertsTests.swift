@@ -103,32 +103,21 @@ func sharedOptions(_ count: Int, staged: Bool = false) -> TrainingOptions {
     return errors
   }
 
-  /// Training losses of every step and the held-out loss, as rank 0 sees them.
-  private func curve(_ options: TrainingOptions, _ cluster: SimulatedCluster) throws -> [Double] {
-    let corpus = try tinyCorpus(options)
-    return try cluster.run { fabric in
-      let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
-      var losses: [Double] = []
-      while trainer.progress.step < options.steps { losses.append(try trainer.step().bitsPerByte) }
-      return losses + [try trainer.evaluate()]
-    }[0]
-  }
-
   @Test(arguments: [false, true]) func anyRankCountFollowsTheSameCurve(staged: Bool) throws {
     let options = sharedOptions(1, staged: staged)
-    let one = try curve(options, SimulatedCluster(ranks: 1))
+    let one = try lossCurve(options, SimulatedCluster(ranks: 1))
     for ranks in [2, 4, 5] {  // 4: a rank without experts; 5: without sequences, too
-      #expect(relativeError(try curve(options, SimulatedCluster(ranks: ranks)), one) < 1e-5, "\(ranks) ranks")
+      #expect(relativeError(try lossCurve(options, SimulatedCluster(ranks: ranks)), one) < 1e-5, "\(ranks) ranks")
     }
   }
 
   /// Whenever bytes arrive, and whichever rank is late.
   @Test func timeChangesNoBit() throws {
     let options = sharedOptions(2)
-    let straight = try curve(options, SimulatedCluster(ranks: 2))
+    let straight = try lossCurve(options, SimulatedCluster(ranks: 2))
     for late in 0..<2 {
       let cluster = SimulatedCluster(ranks: 2, link: Self.link, faults: [.slow(late, .milliseconds(1))])
-      #expect(try curve(options, cluster) == straight)
+      #expect(try lossCurve(options, cluster) == straight)
     }
   }
 }

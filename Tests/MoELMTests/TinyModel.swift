@@ -36,6 +36,17 @@ func tinyCorpus(_ options: TrainingOptions) throws -> Corpus {
   try Corpus(tinyText(), context: options.shape.context, batch: options.batch)
 }
 
+/// Training losses of every step and the held-out loss, as rank 0 sees them.
+func lossCurve(_ options: TrainingOptions, _ cluster: SimulatedCluster) throws -> [Double] {
+  let corpus = try tinyCorpus(options)
+  return try cluster.run { fabric in
+    let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
+    var losses: [Double] = []
+    while trainer.progress.step < options.steps { losses.append(try trainer.step().bitsPerByte) }
+    return losses + [try trainer.evaluate()]
+  }[0]
+}
+
 /// A folder that is gone when the test is over.
 final class TemporaryFolder: Sendable {
   let path: String

@@ -5,29 +5,19 @@ import Testing
 @testable import MoELM
 
 @Suite struct TrainingTests {
-  /// Training losses of every step and the held-out loss, as rank 0 sees them.
-  private func curve(_ options: TrainingOptions, ranks: Int) throws -> [Double] {
-    let corpus = try tinyCorpus(options)
-    return try SimulatedCluster(ranks: ranks).run { fabric in
-      let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
-      var losses: [Double] = []
-      while trainer.progress.step < options.steps { losses.append(try trainer.step().bitsPerByte) }
-      return losses + [try trainer.evaluate()]
-    }[0]
-  }
-
   @Test func anyRankCountFollowsTheSameCurve() throws {
     let options = tinyOptions()
-    let one = try curve(options, ranks: 1)
+    let one = try lossCurve(options, SimulatedCluster(ranks: 1))
     #expect(one[5] < one[0] - 0.5, "it learns")
     for ranks in [2, 3, 4, 5] {  // 3: unequal sequences; 4: a rank without experts; 5: without sequences, too
-      #expect(relativeError(try curve(options, ranks: ranks), one) < 1e-5, "\(ranks) ranks")
+      #expect(relativeError(try lossCurve(options, SimulatedCluster(ranks: ranks)), one) < 1e-5, "\(ranks) ranks")
     }
   }
 
   @Test func aRunRepeatsBitForBit() throws {
-    #expect(try curve(tinyOptions(), ranks: 2) == curve(tinyOptions(), ranks: 2))
-    #expect(try curve(tinyOptions(), ranks: 2) != curve(tinyOptions(seed: 2), ranks: 2))
+    let cluster = SimulatedCluster(ranks: 2)
+    #expect(try lossCurve(tinyOptions(), cluster) == lossCurve(tinyOptions(), cluster))
+    #expect(try lossCurve(tinyOptions(), cluster) != lossCurve(tinyOptions(seed: 2), cluster))
   }
 
   @Test func compressionSendsFewerRowsAndStillLearns() throws {

@@ -4,11 +4,11 @@ import Crosspoint
 /// that suits it [ours; MrT5 has one gate].
 final class DeletionControl {
   private(set) var controller: RateController
-  private let options: StageOptions
+  private let options: DeletionOptions
   private let fabric: any Fabric
 
   init(_ options: StageOptions, fabric: any Fabric) {
-    self.options = options
+    self.options = options.deletionOptions(seed: options.seed)
     self.fabric = fabric
     controller = RateController(
       target: options.deletionRate, proportionalGain: options.deletionProportional,
@@ -24,7 +24,7 @@ final class DeletionControl {
       [counts.reduce(0) { $0 + Double($1.deleted) }, counts.reduce(0) { $0 + Double($1.scored) }], operation: "deletion"
     )
     guard sums[1] > 0 else { return }
-    controller.observe(rate: sums[0] / sums[1], warmth: options.deletionOptions(seed: 0).warmth(step: step))
+    controller.observe(rate: sums[0] / sums[1], warmth: options.warmth(step: step))
   }
 
   func restore(_ state: [UInt64]) { controller.restore(state) }
