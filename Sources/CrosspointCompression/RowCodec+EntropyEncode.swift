@@ -59,30 +59,35 @@ extension RowCodec {
 
   private static func legal(_ step: Float) -> Float { min(max(step, .leastNormalMagnitude), 0x1p120) }
 
-  /// The finest step, to a thousandth, whose sampled cost is within the budget.
+  /// The finest step, to a thousandth of an octave, whose sampled cost is within the budget.
   private func search(
     _ budget: Double, _ form: EntropyBody, _ groups: [RowSource], _ rows: Int, _ typical: Float,
     frame: UnsafeRawPointer, _ space: EntropyWorkspace
   ) -> Float {
     let rowStride = (rows + Self.searchedRows - 1) / Self.searchedRows
+    let elements = Double(rows * hidden)
     // In octaves of step over typical norm.
     var fine = -14.0
     var coarse = 6.0
-    var trial = 1.5 - budget / Double(rows * hidden)
+    var trial = min(max(1.5 - budget / elements, fine), coarse)
+    // Bits per octave: one at high rates, less where many elements are zero.
     var slope = 1.0
+    var last = (trial: trial, excess: 0.0)
     var form = form
-    for _ in 0..<12 {
-      trial = min(max(trial, fine), coarse)
+    var tries = 0
+    while coarse - fine >= 0.001 {
       form.step = Self.legal(typical * Float(exp2(trial)))
       let bits = tally(form, budget, groups, rows, rowStride: rowStride, frame: frame, space)
-      let excess = (bits - budget) / Double(rows * hidden)
+      let excess = (bits - budget) / elements
       if excess > 0 { fine = trial } else { coarse = trial }
-      if coarse - fine < 0.001 || (excess <= 0 && excess > -0.001 * budget / Double(rows * hidden)) { break }
-      // One bit per octave at high rates; less below, where many elements are zero already.
-      let next = trial + excess / slope
-      slope = max(0.3 * slope, 0.15)
-      trial = next > fine && next < coarse ? next : (fine + coarse) / 2
-      slope = min(1, slope * 3)
+      if excess <= 0 && excess > -0.001 * budget / elements { break }
+      if tries > 0 { slope = min(max((last.excess - excess) / (trial - last.trial), 0.2), 1.2) }
+      last = (trial, excess)
+      tries += 1
+      // A little beyond where the budget is exceeded, since only a step within it can be kept; if that leads nowhere, the
+      // middle of what is left.
+      let next = trial + excess / slope + (excess > 0 ? 0.001 : 0)
+      trial = tries < 10 && next > fine && next < coarse ? next : (fine + coarse) / 2
     }
     return Self.legal(typical * Float(exp2(coarse)))
   }

@@ -33,6 +33,20 @@ import Testing
     #expect(bits <= rate * 1.003 && bits > rate * 0.97, "\(bits)")
   }
 
+  /// Whatever the rows and the rate, the search for a step ends near the rate and never beyond it.
+  @Test(arguments: 0..<8) func everyRateIsUsed(seed: Int) throws {
+    let (rows, hidden) = (160, 64)
+    // Heavy tails, and rows of unequal size.
+    var x = normalFloats(rows * hidden, seed: UInt64(50 + seed))
+    let sizes = normalFloats(rows, seed: UInt64(90 + seed))
+    for index in x.indices { x[index] *= abs(x[index]) * (0.1 + abs(sizes[index / hidden])) }
+    for rate in stride(from: 2, to: 6, by: 0.1) {
+      let frame = try encodeFrame(x, hidden: hidden, groups: [rows], as: .entropy(bits: rate))
+      let bits = 8 * Double(frame.count - FrameHeader.bytes(groups: 1)) / Double(rows * hidden)
+      #expect(bits > rate * 0.97 && bits < rate * 1.1, "\(bits) bits for \(rate)")
+    }
+  }
+
   /// At equal bits the Lloyd-Max quantiser of fixed length makes 13, 20 and 24 % more error on a Gaussian.
   @Test(arguments: zip([2, 3, 4], [0.93, 0.86, 0.82])) func lessErrorThanFixedLength(bits: Int, most: Double) throws {
     let hidden = 128
