@@ -10,8 +10,8 @@ order, and reports the mean difference in held-out bits per byte with its 95 % i
   benchmarks/training_study.py --scheme 'bf16=--wire bf16' --scheme 'lsh=--compression lsh --wire bf16'
 
 A study is a list of schemes, a scheme a name and options of moe-lm. Runs that are already in the results folder are not
-repeated: an interrupted study goes on where it stopped. Writes study.json, study.md (the tables) and study.svg (both loss
-curves against steps and against bytes).
+repeated: an interrupted study goes on where it stopped. Writes study.json, study.md (the tables) and study.svg (loss against
+steps and against bytes; of formats, what each costs against the bytes that it takes).
 Needs: a release build (launch/setup, swift build -c release), python3; matplotlib for the picture.
 """
 import argparse
@@ -28,9 +28,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODEL = "--width 64 --expert-width 256 --heads 2"
 FINE_GRAINED = "--width 64 --heads 2 --experts 64 --top-k 16 --expert-width 32 --shared-experts 4"
 BASELINE = ("off", "--compression off --wire fp32")
-FORMATS = ["bf16", "fp16", "fp8", "int8", "int4", "zipcache:8", "zipcache:4", "entropy:4", "entropy:2",
+FORMATS = ["bf16", "fp16", "fp8", "int8", "int4", "zipcache:8", "zipcache:4", "mixed:2,6", "entropy:4", "entropy:2",
            *(f"rotated:{bits}" for bits in (8, 6, 4, 3, 2, 1))]
-CLUSTERS = "--compression lsh:functions=2,rate=0.24,refinements=2"
+# What stands for the tokens where compensations are compared: near duplicates, the paper's six functions, a quarter of the rows.
+CLUSTERS = {"near": "lsh:functions=8", "six": "lsh-moe", "quarter": "lsh:functions=2,rate=0.24,refinements=2"}
 STUDIES = {
     "copies": {
         "model": FINE_GRAINED,
@@ -73,12 +74,13 @@ STUDIES = {
             *((f"forward {name}", f"--wire {name} --wire-gradient fp32") for name in FORMATS),
             *((f"gradients {name}", f"--wire fp32 --wire-gradient {name} --rounding-gradient "
                                     + ("eden" if name.startswith("rotated") else "stochastic")) for name in FORMATS),
-            *((f"clusters {name}", f"{CLUSTERS} --compensation {name}")
-              for name in ("none", "identity", "scaled", "lowrank:16")),
-            ("lsh-moe", "--compression lsh-moe --compensation identity --wire bf16"),
+            *((f"{clusters} {name}", f"--compression {options} --compensation {name}")
+              for clusters, options in CLUSTERS.items() for name in ("none", "identity", "scaled", "lowrank:16")),
         ],
+        "picture": "plot_formats.py",
     },
 }
+
 
 def student_quantile(degrees):
     """The two-sided 95 % quantile of Student's t, by bisection on its distribution function."""
@@ -236,8 +238,9 @@ def main():
     tables = markdown(rows) + ("\n\n" + comparison_markdown(comparisons) if comparisons else "")
     (arguments.out / "study.md").write_text(tables + "\n")
     print(tables)
-    subprocess.run([sys.executable, str(ROOT / "benchmarks" / "plot_training.py"), "--output",
-                    str(arguments.out / "study.svg"), *curves], check=True)
+    picture = study.get("picture", "plot_training.py")
+    drawn = curves if picture == "plot_training.py" else [arguments.out / "study.json"]
+    subprocess.run([sys.executable, ROOT / "benchmarks" / picture, "--output", arguments.out / "study.svg", *drawn], check=True)
 
 
 if __name__ == "__main__":

@@ -97,18 +97,29 @@ struct Evaluate: ParsableCommand {
     try job.onEveryRank { [options, checkpoint, job = (data: job.data, summary: job.summary)] fabric in
       let summary = try Evaluation.run(
         fabric: fabric, data: job.data, options: options, checkpoint: checkpoint, summary: job.summary)
-      if fabric.rank == 0 { report(summary) }
+      guard fabric.rank == 0 else { return }
+      print(
+        String(
+          format: "held-out %.4f bits/byte after %d steps; %.1f %% of the rows and %.1f %% of the fp32 bytes sent here",
+          summary.valBitsPerByte, summary.steps, 100 * summary.evaluatedRowsSentFraction,
+          100 * summary.evaluatedWireFraction))
+      reportEvaluation(summary)
     }
   }
 }
 
-/// The last line of a run, and what a policy chose.
+/// What a run of training came to.
 private func report(_ summary: RunSummary) {
   print(
     String(
       format: "%d steps, held-out %.4f bits/byte, %.1f %% of the rows and %.1f %% of the fp32 bytes sent, %.3f s/step",
       summary.steps, summary.valBitsPerByte, 100 * summary.rowsSentFraction, 100 * summary.wireFraction,
       summary.stepSeconds))
+  reportEvaluation(summary)
+}
+
+/// What stages did on the held-out text, every granularity, and what a policy chose.
+private func reportEvaluation(_ summary: RunSummary) {
   for stage in summary.evaluatedStages {
     print(String(format: "%@: %.1f %% let through in evaluation", stage.name, 100 * stage.fraction))
   }

@@ -48,6 +48,9 @@ public struct RunSummary: Codable, Sendable {
   public var stagesLastQuarter: [StageCount]
   /// What every stage let through in the evaluation that `valBitsPerByte` is of.
   public var evaluatedStages: [StageCount]
+  /// Rows and bytes of that evaluation, likewise: dispatch and combine alone.
+  public var evaluatedRowsSentFraction: Double
+  public var evaluatedWireFraction: Double
   /// Share of the tokens that the deletion left out in that evaluation.
   public var deletionRate: Double?
   /// Share of the experts after the first that trims left, over the last quarter of the steps.

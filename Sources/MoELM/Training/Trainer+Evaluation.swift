@@ -8,6 +8,8 @@ public struct HeldOut: Sendable {
   public var granularities: [GranularityLoss]
   /// What every stage let through, summed over ranks, at the granularity that the evaluation is about.
   public var stages: [StageCount]
+  /// What travelled for it, summed over ranks.
+  public var traffic: Traffic
   /// How alike the granularities choose.
   public var overlaps: [Overlap]
 }
@@ -56,6 +58,6 @@ extension Trainer {
     let place = granularities.firstIndex(of: main) ?? 0
     return HeldOut(
       bitsPerByte: losses[place].valBitsPerByte, granularities: losses, stages: moved[place].stages,
-      overlaps: moved.flatMap { moved in moved.overlaps.filter { $0.tokens > 0 } })
+      traffic: moved[place].traffic, overlaps: moved.flatMap { moved in moved.overlaps.filter { $0.tokens > 0 } })
   }
 }

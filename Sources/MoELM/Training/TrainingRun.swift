@@ -123,6 +123,7 @@ extension Trainer {
       uncompressedBytes: all.traffic.uncompressedBytes,
       stepSeconds: progress.seconds / steps, stageSeconds: all.stageSeconds / Double(fabric.rankCount) / steps,
       stages: all.stages, stagesLastQuarter: last.stages, evaluatedStages: heldOut.stages,
+      evaluatedRowsSentFraction: heldOut.traffic.rowsSentFraction, evaluatedWireFraction: heldOut.traffic.wireFraction,
       deletionRate: heldOut.stages.deletionRate, keptSecondExperts: last.stages.keptFurtherExperts,
       granularities: heldOut.granularities, jaccard: heldOut.overlaps.mean, overlaps: heldOut.overlaps,
       trainingOverlapsLastQuarter: last.overlaps, ranks: fabric.rankCount,

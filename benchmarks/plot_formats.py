@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Shows what wire formats and compensations cost in training: prints tables, and draws loss against bytes.
+
+  benchmarks/training_study.py --study formats
+  benchmarks/plot_formats.py --output formats.svg results/formats/study.json
+
+Bytes are those of one direction (dispatch and combine, or their gradients), as a share of fp32: the other direction is fp32
+in these runs and takes half of all. With clusters, both directions send fewer rows.
+The picture's format follows the suffix of --output. Needs matplotlib.
+"""
+import argparse
+import json
+import pathlib
+import sys
+
+DIRECTIONS = {"forward": "dispatch and combine", "gradients": "gradients"}
+
+
+def cell(row):
+    """Mean difference with its half-width, in percent."""
+    low, high = row["intervalPercent"]
+    width = f" ± {(high - low) / 2:.1f}" if row["seeds"] > 1 else ""
+    return f"{row['differencePercent']:+.1f}{width} %"
+
+
+def split(rows):
+    """Rows by their kind: `forward` and `gradients` by format, clusters by kind and compensation."""
+    kinds = {}
+    for row in rows:
+        kind, _, name = row["scheme"].partition(" ")
+        if name:
+            kinds.setdefault(kind, {})[name] = row
+    return kinds
+
+
+def direction_bytes(row):
+    return 2 * row["wireFraction"] - 1
+
+
+def tables(kinds):
+    """Formats in both directions, then compensations for each kind of clusters."""
+    lines = ["| format | bytes / fp32 | dispatch and combine | gradients |", "|---|---|---|---|"]
+    for name, row in kinds["forward"].items():
+        lines.append(f"| `{name}` | {100 * direction_bytes(row):.1f} % | {cell(row)} | {cell(kinds['gradients'][name])} |")
+    clusters = {kind: rows for kind, rows in kinds.items() if kind not in DIRECTIONS}
+    compensations = list(next(iter(clusters.values())))
+    lines += ["", "| clusters | rows sent | " + " | ".join(f"`{name}`" for name in compensations) + " |",
+              "|---" * (2 + len(compensations)) + "|"]
+    for kind, rows in clusters.items():
+        sent = [100 * row["rowsSentFraction"] for row in rows.values()]
+        lines.append(f"| {kind} | {min(sent):.0f} – {max(sent):.0f} % | " + " | ".join(cell(rows[n]) for n in compensations) + " |")
+    return "\n".join(lines)
+
+
+def draw(kinds, output):
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 2, figsize=(12, 5), sharey=True, constrained_layout=True)
+    for panel, (kind, title) in zip(panels, DIRECTIONS.items()):
+        for index, family in enumerate(["rotated", "entropy", "others"]):
+            members = [(name, row) for name, row in kinds[kind].items()
+                       if (name.split(":")[0] if name.startswith(("rotated", "entropy")) else "others") == family]
+            x = [100 * direction_bytes(row) for _, row in members]
+            y = [row["differencePercent"] for _, row in members]
+            spread = [(row["intervalPercent"][1] - row["intervalPercent"][0]) / 2 if row["seeds"] > 1 else 0 for _, row in members]
+            panel.errorbar(x, y, yerr=spread, fmt="o" if family == "others" else "o-", capsize=3, label=family,
+                           color=f"C{index}", alpha=0.85)
+            for (name, _), left, height in zip(members, x, y):
+                panel.annotate(name.removeprefix(family + ":"), (left, height), textcoords="offset points",
+                               xytext=(4, 6), fontsize=8, color=f"C{index}")
+        panel.axhline(0, color="black", linewidth=0.8)
+        panel.set_xscale("log")
+        panel.set_xticks([3, 5, 10, 20, 50], ["3 %", "5 %", "10 %", "20 %", "50 %"])
+        panel.minorticks_off()
+        panel.set_title(title, fontsize=11)
+        panel.set_xlabel("bytes of this direction / fp32 (the other direction is fp32)")
+        panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("held-out loss against fp32 (%), 95 % interval")
+    panels[0].legend()
+    figure.suptitle("What wire formats cost in training (moe-lm)", fontsize=13)
+    pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=150)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True, help="the picture to write (.png, .svg, .pdf)")
+    parser.add_argument("study", type=pathlib.Path, help="study.json of `training_study.py --study formats`")
+    arguments = parser.parse_args()
+    try:
+        kinds = split(json.loads(arguments.study.read_text())["rows"])
+        print(tables(kinds))
+        draw(kinds, arguments.output)
+    except ModuleNotFoundError:
+        sys.exit("matplotlib is missing: run launch/setup --pictures, or python3 -m pip install matplotlib")
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}")
+    except (ValueError, KeyError, StopIteration) as error:
+        sys.exit(f"{arguments.study} is not of --study formats ({error!r})")
+    print(f"wrote {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()
