@@ -69,7 +69,9 @@ def draw(curves, title, output):
     runs = {}
     for name, path in curves:
         training, held_out = read(path)
-        runs.setdefault(name, []).append((running_mean(training, max(1, len(training) // 50)), held_out))
+        # As many points of a running mean as one can see.
+        mean = running_mean(training, max(1, len(training) // 50))[::-max(1, len(training) // 200)][::-1]
+        runs.setdefault(name, []).append((mean, held_out))
     figure, panels = pyplot.subplots(1, 2, figsize=(12, 5), sharey=True, constrained_layout=True)
     for index, (name, group) in enumerate(runs.items()):
         colour = f"C{index % 10}"

@@ -37,8 +37,9 @@ STUDIES = {
         "model": FINE_GRAINED,
         "steps": 1000,
         "schemes": [
-            ("crosspoint", "--router-groups 4 --groups-per-token 2.24 --copies rank "
-                           "--wire rotated:6 --wire-gradient rotated:5 --rounding-gradient eden"),
+            ("crosspoint", "--router-groups 4 --groups-per-token 2.8 --copies rank "
+                           "--compression lsh:functions=8 --compensation none "
+                           "--wire rotated:6 --wire-gradient rotated:4 --rounding-gradient eden"),
         ],
     },
     "compression": {
@@ -58,10 +59,10 @@ STUDIES = {
             ("random", "--deletion-rate 0.5 --deletion random --deletion-warmup 200"),
             ("fixed", "--deletion-rate 0.5 --deletion fixed --deletion-warmup 200"),
             ("pruning", "--prune auto --prune-share 0.3"),
-            ("together", "--deletion-rate 0.5 --deletion-warmup 200 --prune auto --prune-share 0.2 "
-                         "--copies rank --router-groups 4 --groups-per-token 2.24 "
-                         "--compression lsh:functions=6,rate=0.95,refinements=1 --compensation identity "
-                         "--wire rotated:6 --wire-gradient rotated:5 --rounding-gradient eden"),
+            ("together", "--deletion-rate 0.3 --deletion-warmup 200 --prune auto --prune-share 0.3 "
+                         "--copies rank --router-groups 4 --groups-per-token 2.4 "
+                         "--compression lsh:functions=8 --compensation none "
+                         "--wire entropy:4.5 --wire-gradient rotated:3 --rounding-gradient eden"),
         ],
         # Schemes held against each other beside off: how they differ, and how much of the second's loss the first saves.
         "comparisons": [("gate", "random"), ("gate", "fixed")],
@@ -213,7 +214,14 @@ def main():
     parser.add_argument("--data", help="text to train on (default: the King James Bible)")
     parser.add_argument("--binary", default=ROOT / ".build" / "release" / "moe-lm", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path, help="results folder (default: results/ and the study's name)")
+    parser.add_argument("--options", metavar="SCHEME",
+                        help="print the options of moe-lm that a scheme of the study (or off, or model) stands for, and end")
     arguments = parser.parse_args()
+    if arguments.options:
+        named = dict([BASELINE, ("model", STUDIES[arguments.study].get("model", MODEL)), *STUDIES[arguments.study]["schemes"]])
+        if arguments.options not in named:
+            parser.error(f"{arguments.options!r} is none of {', '.join(named)}")
+        return print(named[arguments.options])
     if not arguments.binary.exists():
         sys.exit(f"{arguments.binary} is missing: run `swift build -c release` first")
     arguments.out = arguments.out or ROOT / "results" / ("schemes" if arguments.scheme else arguments.study)

@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""What do formats and clusters do to a model that is already trained? Trains moe-lm once, uncompressed, and measures it on
+held-out text through each setting of the exchange. Forward only, but without chance: one model, one text; differences of a
+hundredth of a percent are real. (What a model makes of it in training: training_study.py.)
+
+  benchmarks/evaluation_study.py                       # trains first (2 minutes on 2 cores), then seconds for each setting
+  benchmarks/evaluation_study.py --checkpoint run.ckpt # a model of your own, trained by `moe-lm train --checkpoint`
+
+Writes evaluation.json, evaluation.md (the tables) and evaluation.svg (loss against rows, of clusters, and against bytes, of
+formats).
+Needs: a release build (launch/setup, swift build -c release), python3; matplotlib for the picture.
+"""
+import argparse
+import json
+import pathlib
+import shlex
+import subprocess
+import sys
+
+from training_study import FINE_GRAINED, FORMATS, ROOT
+
+MORE_FORMATS = ["entropy:5", "entropy:3", "rotated:5"]
+FUNCTIONS = [1, 2, 4, 6, 8, 12, 16]
+# How clusters are formed and compensated, by name.
+CLUSTERS = {
+    f"{copies}, {compensation}": f"--copies {copies} --compensation {compensation}"
+    for copies in ("rank", "expert") for compensation in ("none", "identity")
+}
+
+
+def mpirun(arguments, command):
+    full = [ROOT / "launch" / "mpirun", "-n", str(arguments.ranks), arguments.binary, *command]
+    done = subprocess.run(full, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{shlex.join(map(str, full))} failed:\n{done.stdout}{done.stderr}")
+
+
+def measure(arguments, options):
+    """Held-out bits per byte, and the shares of rows and bytes that were sent for them."""
+    summary = arguments.out / "eval.summary.json"
+    mpirun(arguments, ["eval", "--checkpoint", arguments.checkpoint, "--summary", summary, *shlex.split(options)])
+    result = json.loads(summary.read_text())
+    summary.unlink()
+    print(f"  {result['valBitsPerByte']:.5f}  {options}", flush=True)
+    return {"bitsPerByte": result["valBitsPerByte"], "rows": result["evaluatedRowsSentFraction"],
+            "bytes": result["evaluatedWireFraction"]}
+
+
+def study(arguments):
+    exact = {copies: measure(arguments, f"--copies {copies}") for copies in ("rank", "expert")}
+    formats = {
+        name: {place: measure(arguments, f"--copies rank --wire{flag} {name}")
+               for place, flag in (("dispatch", "-dispatch"), ("combine", "-combine"), ("both", ""))}
+        for name in sorted([*FORMATS, *MORE_FORMATS], key=lambda name: (name.split(":")[0], name))
+    }
+    clusters = {
+        name: {functions: measure(arguments, f"--compression lsh:functions={functions} {options}")
+               for functions in FUNCTIONS}
+        for name, options in CLUSTERS.items()
+    }
+    return {"exact": exact, "formats": formats, "clusters": clusters}
+
+
+def loss(result, exact):
+    return 100 * (result["bitsPerByte"] / exact["bitsPerByte"] - 1)
+
+
+def tables(record):
+    rank = record["exact"]["rank"]
+    lines = ["| format | bytes / fp32 | dispatch | combine | both |", "|---|---|---|---|---|"]
+    for name, places in record["formats"].items():
+        losses = " | ".join(f"{loss(places[place], rank):+.2f} %" for place in ("dispatch", "combine", "both"))
+        lines.append(f"| `{name}` | {100 * places['both']['bytes'] / rank['bytes']:.1f} % | {losses} |")
+    lines += ["", "| functions | " + " | ".join(record["clusters"]) + " |", "|---" * (1 + len(record["clusters"])) + "|"]
+    for functions in FUNCTIONS:
+        cells = []
+        for name, results in record["clusters"].items():
+            exact = record["exact"][name.split(",")[0]]
+            result = results[functions]
+            cells.append(f"{loss(result, exact):+.2f} % at {100 * result['rows'] / exact['rows']:.0f} %")
+        lines.append(f"| {functions} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def draw(record, output):
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5), constrained_layout=True)
+    for name, results in record["clusters"].items():
+        exact = record["exact"][name.split(",")[0]]
+        points = [(100 * r["rows"] / exact["rows"], loss(r, exact)) for r in results.values()]
+        left.plot(*zip(*points), "o-", label=name)
+    left.set_title("clusters of 1 to 16 functions", fontsize=11)
+    left.set_xlabel("rows sent / rows without clusters (%)")
+    rank = record["exact"]["rank"]
+    for index, family in enumerate(["rotated", "entropy", "others"]):
+        points = sorted(
+            ((name, 100 * places["both"]["bytes"] / rank["bytes"], loss(places["both"], rank))
+             for name, places in record["formats"].items()
+             if (name.split(":")[0] if name.startswith(("rotated", "entropy")) else "others") == family),
+            key=lambda point: point[1])
+        right.plot([p[1] for p in points], [p[2] for p in points], "o" if family == "others" else "o-", label=family)
+        for name, x, y in points:
+            right.annotate(name.removeprefix(family + ":"), (x, y), textcoords="offset points", xytext=(4, 5), fontsize=8,
+                           color=f"C{index}")
+    right.set_xscale("log")
+    right.set_xticks([4, 5, 10, 20, 50], ["4", "5", "10", "20", "50"])
+    right.set_title("wire formats of dispatch and combine", fontsize=11)
+    right.set_xlabel("bytes / fp32 (%)")
+    for panel in (left, right):
+        panel.set_yscale("symlog", linthresh=0.1)
+        panel.set_ylim(bottom=-0.03)
+        panel.set_yticks([0, 0.1, 1, 10], ["0", "0.1", "1", "10"])
+        panel.set_ylabel("held-out loss against exact rows (%)")
+        panel.minorticks_off()
+        panel.axhline(0, color="black", linewidth=0.8)
+        panel.grid(alpha=0.3)
+        panel.legend()
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("What the exchange does to a trained model (moe-lm, forward only)", fontsize=13)
+    figure.savefig(output, dpi=150)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=pathlib.Path, help="the model to measure; trained first if left out")
+    parser.add_argument("--model", default=FINE_GRAINED, help="options of moe-lm train for the model that is trained")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ranks", type=int, default=4)
+    parser.add_argument("--binary", default=ROOT / ".build" / "release" / "moe-lm", type=pathlib.Path)
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results" / "evaluation", help="results folder")
+    arguments = parser.parse_args()
+    if not arguments.binary.exists():
+        sys.exit(f"{arguments.binary} is missing: run `swift build -c release` first")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.checkpoint is None:
+        arguments.checkpoint = arguments.out / f"seed{arguments.seed}.ckpt"
+        if not arguments.checkpoint.exists():
+            print(f"training {arguments.steps} steps", flush=True)
+            mpirun(arguments, ["train", "--steps", str(arguments.steps), "--seed", str(arguments.seed), "--eval-every", "0",
+                               "--checkpoint", arguments.checkpoint, *shlex.split(arguments.model)])
+    record = study(arguments)
+    (arguments.out / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n")
+    (arguments.out / "evaluation.md").write_text(tables(record) + "\n")
+    print(tables(record))
+    try:
+        draw(record, arguments.out / "evaluation.svg")
+    except ModuleNotFoundError:
+        sys.exit("matplotlib is missing: run launch/setup --pictures, or python3 -m pip install matplotlib")
+
+
+if __name__ == "__main__":
+    main()
