@@ -19,6 +19,7 @@ struct BenchExchange: ParsableCommand {
         mpirun -n 4 xpoint bench exchange --pattern W2 --iterations 50 --json w2.json
         mpirun -n 2 xpoint bench exchange --compression lsh --wire bf16
         xpoint bench exchange --simulated 4 --tokens 256 --hidden 64
+        xpoint bench exchange --simulated 2 --link-speed 125 --link-latency 50 --wire rotated:4
       """)
 
   @Option(help: "Tokens per rank.")
@@ -37,6 +38,13 @@ struct BenchExchange: ParsableCommand {
   var warmup = 8
   @Option(help: "Simulate this many ranks in one process instead of using MPI.")
   var simulated: Int?
+  @Option(
+    help: ArgumentHelp(
+      "Bytes that a simulated rank sends and receives per second, in millions; as fast as memory if left out.",
+      valueName: "MB/s"))
+  var linkSpeed: Double?
+  @Option(help: ArgumentHelp("How long they are under way, with --link-speed.", valueName: "µs"))
+  var linkLatency = 0
   @Option(help: ArgumentHelp("Where the records go.", valueName: "file"))
   var json: String?
   @OptionGroup var exchange: ExchangeArguments
@@ -48,6 +56,11 @@ struct BenchExchange: ParsableCommand {
     ] where value < 1 {
       throw ValidationError("\(name) is \(value); at least 1 is needed")
     }
+    guard linkSpeed.map({ $0 > 0 && $0.isFinite && simulated != nil }) ?? (linkLatency == 0), linkLatency >= 0 else {
+      throw ValidationError(
+        "--link-speed is \(linkSpeed.map { "\($0)" } ?? "left out") and --link-latency \(linkLatency); a speed above 0 with "
+          + "--simulated, and a latency of at least 0, are needed")
+    }
     guard topK <= experts else { throw ValidationError("--top-k \(topK) is more than --experts \(experts)") }
   }
 
@@ -56,10 +69,12 @@ struct BenchExchange: ParsableCommand {
       tokens: tokens, hidden: hidden, topK: topK, experts: experts, pattern: pattern, iterations: iterations,
       warmup: warmup, options: exchange.exchangeOptions)
     if let simulated {
-      let reports = try SimulatedCluster(ranks: simulated, deadline: .seconds(600)).run { fabric in
+      let link = linkSpeed.map { LinkModel(latency: .microseconds(linkLatency), bytesPerSecond: $0 * 1e6) }
+      let reports = try SimulatedCluster(ranks: simulated, deadline: .seconds(600), link: link).run { fabric in
         try ExchangeTrial(settings, fabric: fabric, transport: FabricTransport(fabric: fabric)).run()
       }
-      try finish(reports[0], transport: "\(simulated) simulated ranks; plain moves its bytes over the same fabric")
+      let links = linkSpeed.map { " on links of \($0) MB/s and \(linkLatency) µs" } ?? ""
+      try finish(reports[0], transport: "\(simulated) simulated ranks\(links); plain moves its bytes over the same fabric")
     } else {
       let fabric = try MPIFabric.world(deadline: .seconds(600))
       let report = try ExchangeTrial(
