@@ -37,8 +37,7 @@ STUDIES = {
         "model": FINE_GRAINED,
         "steps": 1000,
         "schemes": [
-            ("crosspoint", "--router-groups 4 --groups-per-token 2.8 --copies rank "
-                           "--compression lsh:functions=8 --compensation none "
+            ("crosspoint", "--prune auto --prune-share 0.3 --router-groups 4 --groups-per-token 2.4 --copies rank "
                            "--wire rotated:6 --wire-gradient rotated:4 --rounding-gradient eden"),
         ],
     },
