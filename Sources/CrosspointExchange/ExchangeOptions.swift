@@ -66,7 +66,8 @@ public struct ExchangeOptions: Hashable, Sendable {
   public var wire: Wire
   /// How dispatch and combine round.
   public var forwardRounding: Rounding
-  /// How the two gradient transfers round.
+  /// How the two gradient transfers round: without bias where the format is `rotated`, unless set. A batch adds up what is
+  /// biased.
   public var gradientRounding: Rounding
   /// Whether what rounding took from the gradients of a step is added to those of the next, see ``GradientFeedback``.
   public var errorFeedback: Bool
@@ -81,7 +82,7 @@ public struct ExchangeOptions: Hashable, Sendable {
 
   public init(
     compression: Compression = .off, copies: Copies = .perExpert, compensation: ResidualCompensation = .identity,
-    wire: Wire = .init(.fp32), forwardRounding: Rounding = .nearest, gradientRounding: Rounding = .nearest,
+    wire: Wire = .init(.fp32), forwardRounding: Rounding = .nearest, gradientRounding: Rounding = .eden,
     errorFeedback: Bool = false, packing: Packing = .none, nonFinite: NonFinitePolicy = .error, policy: Policy = .off,
     capacityBytes: Int = .max, seed: UInt64 = 0
   ) {

@@ -50,8 +50,11 @@ public struct ExchangeArguments: ParsableArguments {
   @Option(help: ArgumentHelp("Wire format of dispatchBackward, instead of --wire-gradient.", valueName: "format"))
   public var wireDispatchBackward: WireFormat?
 
-  @Option(help: ArgumentHelp("Rounding of both gradient transfers.", valueName: "nearest|stochastic|eden"))
-  public var roundingGradient = Rounding.nearest
+  @Option(
+    help: ArgumentHelp(
+      "Rounding of both gradient transfers; eden is for rotated alone, other formats then round to nearest.",
+      valueName: "nearest|stochastic|eden"))
+  public var roundingGradient = Rounding.eden
 
   @Option(help: ArgumentHelp("Rounding of dispatch and combine.", valueName: "nearest|stochastic|eden"))
   public var roundingForward = Rounding.nearest

@@ -74,7 +74,8 @@ struct BenchExchange: ParsableCommand {
         try ExchangeTrial(settings, fabric: fabric, transport: FabricTransport(fabric: fabric)).run()
       }
       let links = linkSpeed.map { " on links of \($0) MB/s and \(linkLatency) µs" } ?? ""
-      try finish(reports[0], transport: "\(simulated) simulated ranks\(links); plain moves its bytes over the same fabric")
+      try finish(
+        reports[0], transport: "\(simulated) simulated ranks\(links); plain moves its bytes over the same fabric")
     } else {
       let fabric = try MPIFabric.world(deadline: .seconds(600))
       let report = try ExchangeTrial(
