@@ -62,14 +62,19 @@ def study(arguments):
 
 
 def loss(result, exact):
+    """In percent."""
     return 100 * (result["bitsPerByte"] / exact["bitsPerByte"] - 1)
+
+
+def signed(percent):
+    return f"{round(percent, 2) + 0:+.2f} %".replace("-", "−")
 
 
 def tables(record):
     rank = record["exact"]["rank"]
     lines = ["| format | bytes / fp32 | dispatch | combine | both |", "|---|---|---|---|---|"]
     for name, places in record["formats"].items():
-        losses = " | ".join(f"{loss(places[place], rank):+.2f} %" for place in ("dispatch", "combine", "both"))
+        losses = " | ".join(signed(loss(places[place], rank)) for place in ("dispatch", "combine", "both"))
         lines.append(f"| `{name}` | {100 * places['both']['bytes'] / rank['bytes']:.1f} % | {losses} |")
     lines += ["", "| functions | " + " | ".join(record["clusters"]) + " |", "|---" * (1 + len(record["clusters"])) + "|"]
     for functions in FUNCTIONS:
@@ -77,7 +82,7 @@ def tables(record):
         for name, results in record["clusters"].items():
             exact = record["exact"][name.split(",")[0]]
             result = results[functions]
-            cells.append(f"{loss(result, exact):+.2f} % at {100 * result['rows'] / exact['rows']:.0f} %")
+            cells.append(f"{signed(loss(result, exact))} at {100 * result['rows'] / exact['rows']:.0f} %")
         lines.append(f"| {functions} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -20,7 +20,7 @@ def cell(row):
     """Mean difference with its half-width, in percent."""
     low, high = row["intervalPercent"]
     width = f" ± {(high - low) / 2:.1f}" if row["seeds"] > 1 else ""
-    return f"{row['differencePercent']:+.1f}{width} %"
+    return f"{round(row['differencePercent'], 1) + 0:+.1f}{width} %".replace("-", "−")
 
 
 def split(rows):
@@ -64,8 +64,8 @@ def draw(kinds, output):
                        if (name.split(":")[0] if name.startswith(("rotated", "entropy")) else "others") == family]
             x = [100 * direction_bytes(row) for _, row in members]
             y = [row["differencePercent"] for _, row in members]
-            spread = [(row["intervalPercent"][1] - row["intervalPercent"][0]) / 2 if row["seeds"] > 1 else 0 for _, row in members]
-            panel.errorbar(x, y, yerr=spread, fmt="o" if family == "others" else "o-", capsize=3, label=family,
+            spread = [(row["intervalPercent"][1] - row["intervalPercent"][0]) / 2 for _, row in members]
+            panel.errorbar(x, y, yerr=spread if members[0][1]["seeds"] > 1 else None, fmt="o" if family == "others" else "o-", capsize=3, label=family,
                            color=f"C{index}", alpha=0.85)
             for (name, _), left, height in zip(members, x, y):
                 panel.annotate(name.removeprefix(family + ":"), (left, height), textcoords="offset points",
@@ -78,7 +78,8 @@ def draw(kinds, output):
         panel.set_xlabel("bytes of this direction / fp32 (the other direction is fp32)")
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("held-out loss against fp32 (%), 95 % interval")
+    bars = "; bars: 95 % interval" if kinds["forward"]["bf16"]["seeds"] > 1 else "; one seed"
+    panels[0].set_ylabel("held-out loss against fp32 (%)" + bars)
     panels[0].legend()
     figure.suptitle("What wire formats cost in training (moe-lm)", fontsize=13)
     pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
