@@ -33,7 +33,7 @@ import Testing
     #expect(bits <= rate * 1.003 && bits > rate * 0.97, "\(bits)")
   }
 
-  /// Whatever the rows and the rate, the search for a step ends near the rate and never beyond it.
+  /// Whatever the rows and the rate, a frame takes about as many bits; tables of small frames come on top.
   @Test(arguments: 0..<8) func everyRateIsUsed(seed: Int) throws {
     let (rows, hidden) = (160, 64)
     // Heavy tails, and rows of unequal size.
