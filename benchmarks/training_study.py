@@ -48,6 +48,8 @@ STUDIES = {
                          "--compensation lowrank:16 --wire rotated:6 --wire-gradient rotated:3 "
                          "--rounding-gradient eden"),
             ("codes", "--wire rotated:4 --wire-gradient rotated:2 --rounding-gradient eden"),
+            ("near", "--compression lsh:functions=8 --compensation lowrank:16 --wire entropy:5 --wire-gradient rotated:3 "
+                     "--rounding-gradient eden"),
         ],
     },
     "stages": {
