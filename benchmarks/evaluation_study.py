@@ -17,6 +17,7 @@ import shlex
 import subprocess
 import sys
 
+from plot_formats import draw_formats, signed
 from training_study import FINE_GRAINED, FORMATS, ROOT
 
 MORE_FORMATS = ["entropy:5", "entropy:3", "rotated:5"]
@@ -66,15 +67,11 @@ def loss(result, exact):
     return 100 * (result["bitsPerByte"] / exact["bitsPerByte"] - 1)
 
 
-def signed(percent):
-    return f"{round(percent, 2) + 0:+.2f} %".replace("-", "−")
-
-
 def tables(record):
     rank = record["exact"]["rank"]
     lines = ["| format | bytes / fp32 | dispatch | combine | both |", "|---|---|---|---|---|"]
     for name, places in record["formats"].items():
-        losses = " | ".join(signed(loss(places[place], rank)) for place in ("dispatch", "combine", "both"))
+        losses = " | ".join(signed(loss(places[place], rank), 2) + " %" for place in ("dispatch", "combine", "both"))
         lines.append(f"| `{name}` | {100 * places['both']['bytes'] / rank['bytes']:.1f} % | {losses} |")
     lines += ["", "| functions | " + " | ".join(record["clusters"]) + " |", "|---" * (1 + len(record["clusters"])) + "|"]
     for functions in FUNCTIONS:
@@ -82,7 +79,7 @@ def tables(record):
         for name, results in record["clusters"].items():
             exact = record["exact"][name.split(",")[0]]
             result = results[functions]
-            cells.append(f"{signed(loss(result, exact))} at {100 * result['rows'] / exact['rows']:.0f} %")
+            cells.append(f"{signed(loss(result, exact), 2)} % at {100 * result['rows'] / exact['rows']:.0f} %")
         lines.append(f"| {functions} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -100,17 +97,8 @@ def draw(record, output):
     left.set_title("clusters of 1 to 16 functions", fontsize=11)
     left.set_xlabel("rows sent / rows without clusters (%)")
     rank = record["exact"]["rank"]
-    for index, family in enumerate(["rotated", "entropy", "others"]):
-        points = sorted(
-            ((name, 100 * places["both"]["bytes"] / rank["bytes"], loss(places["both"], rank))
-             for name, places in record["formats"].items()
-             if (name.split(":")[0] if name.startswith(("rotated", "entropy")) else "others") == family),
-            key=lambda point: point[1])
-        right.plot([p[1] for p in points], [p[2] for p in points], "o" if family == "others" else "o-", label=family)
-        for name, x, y in points:
-            right.annotate(name.removeprefix(family + ":"), (x, y), textcoords="offset points", xytext=(4, 5), fontsize=8,
-                           color=f"C{index}")
-    right.set_xscale("log")
+    draw_formats(right, [(name, 100 * places["both"]["bytes"] / rank["bytes"], loss(places["both"], rank), None)
+                         for name, places in record["formats"].items()])
     right.set_xticks([4, 5, 10, 20, 50], ["4", "5", "10", "20", "50"])
     right.set_title("wire formats of dispatch and combine", fontsize=11)
     right.set_xlabel("bytes / fp32 (%)")
@@ -149,8 +137,9 @@ def main():
                                "--checkpoint", arguments.checkpoint, *shlex.split(arguments.model)])
     record = study(arguments)
     (arguments.out / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n")
-    (arguments.out / "evaluation.md").write_text(tables(record) + "\n")
-    print(tables(record))
+    printed = tables(record)
+    (arguments.out / "evaluation.md").write_text(printed + "\n")
+    print(printed)
     try:
         draw(record, arguments.out / "evaluation.svg")
     except ModuleNotFoundError:

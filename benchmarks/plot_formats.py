@@ -16,11 +16,21 @@ import sys
 DIRECTIONS = {"forward": "dispatch and combine", "gradients": "gradients"}
 
 
+def signed(percent, digits):
+    """A number with its sign, never minus zero."""
+    return f"{round(percent, digits) + 0:+.{digits}f}".replace("-", "−")
+
+
+def half_width(row):
+    """Of the 95 % interval, in percent; none of a single seed."""
+    low, high = row["intervalPercent"]
+    return (high - low) / 2 if row["seeds"] > 1 else None
+
+
 def cell(row):
     """Mean difference with its half-width, in percent."""
-    low, high = row["intervalPercent"]
-    width = f" ± {(high - low) / 2:.1f}" if row["seeds"] > 1 else ""
-    return f"{round(row['differencePercent'], 1) + 0:+.1f}{width} %".replace("-", "−")
+    half = half_width(row)
+    return signed(row["differencePercent"], 1) + ("" if half is None else f" ± {half:.1f}") + " %"
 
 
 def split(rows):
@@ -52,6 +62,21 @@ def tables(kinds):
     return "\n".join(lines)
 
 
+def draw_formats(panel, points):
+    """Points (format, bytes, loss, half-width of the interval or none): a line for each family with bits, labels at each."""
+    for index, family in enumerate(["rotated", "entropy", "others"]):
+        def belongs(name):
+            return name.startswith(family + ":") if family != "others" else not name.startswith(("rotated:", "entropy:"))
+        members = sorted((point for point in points if belongs(point[0])), key=lambda point: point[1])
+        names, x, y, halves = zip(*members)
+        panel.errorbar(x, y, yerr=None if None in halves else halves, fmt="o" if family == "others" else "o-", capsize=3,
+                       label=family, color=f"C{index}", alpha=0.85)
+        for name, left, height in zip(names, x, y):
+            panel.annotate(name.removeprefix(family + ":"), (left, height), textcoords="offset points", xytext=(4, 6),
+                           fontsize=8, color=f"C{index}")
+    panel.set_xscale("log")
+
+
 def draw(kinds, output):
     import matplotlib
     matplotlib.use("Agg")
@@ -59,19 +84,9 @@ def draw(kinds, output):
 
     figure, panels = pyplot.subplots(1, 2, figsize=(12, 5), sharey=True, constrained_layout=True)
     for panel, (kind, title) in zip(panels, DIRECTIONS.items()):
-        for index, family in enumerate(["rotated", "entropy", "others"]):
-            members = [(name, row) for name, row in kinds[kind].items()
-                       if (name.split(":")[0] if name.startswith(("rotated", "entropy")) else "others") == family]
-            x = [100 * direction_bytes(row) for _, row in members]
-            y = [row["differencePercent"] for _, row in members]
-            spread = [(row["intervalPercent"][1] - row["intervalPercent"][0]) / 2 for _, row in members]
-            panel.errorbar(x, y, yerr=spread if members[0][1]["seeds"] > 1 else None, fmt="o" if family == "others" else "o-", capsize=3, label=family,
-                           color=f"C{index}", alpha=0.85)
-            for (name, _), left, height in zip(members, x, y):
-                panel.annotate(name.removeprefix(family + ":"), (left, height), textcoords="offset points",
-                               xytext=(4, 6), fontsize=8, color=f"C{index}")
+        draw_formats(panel, [(name, 100 * direction_bytes(row), row["differencePercent"], half_width(row))
+                             for name, row in kinds[kind].items()])
         panel.axhline(0, color="black", linewidth=0.8)
-        panel.set_xscale("log")
         panel.set_xticks([3, 5, 10, 20, 50], ["3 %", "5 %", "10 %", "20 %", "50 %"])
         panel.minorticks_off()
         panel.set_title(title, fontsize=11)
