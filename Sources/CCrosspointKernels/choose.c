@@ -17,13 +17,14 @@ const xp_kernels *xp_kernels_variant(xp_variant variant) {
       return &xp_table_scalar;
 #if defined(__x86_64__)
     case XP_AVX2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c")
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
+                     __builtin_cpu_supports("f16c")
                  ? &xp_table_avx2
                  : NULL;
     case XP_AVX512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                     __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c")
+                     __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c")
                  ? &xp_table_avx512
                  : NULL;
 #elif defined(__aarch64__)

@@ -29,7 +29,8 @@ public struct CrossPolytopeHash: Sendable {
     scratch: UnsafeMutablePointer<Float>
   ) {
     for row in 0..<count {
-      rotation.rotate(rows + row * rotation.hidden, count: 1, into: scratch)
+      let ahead = row + 1 < count ? rows + (row + 1) * rotation.hidden : nil
+      rotation.rotate(rows + row * rotation.hidden, into: scratch, ahead: ahead)
       self.ids(ofRotated: scratch, mean: nil, into: ids + row * functions)
     }
   }

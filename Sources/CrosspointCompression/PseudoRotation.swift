@@ -6,7 +6,7 @@ import CrosspointTokens
 /// One round multiplies by random signs and applies a Hadamard matrix. Where the hidden size is no power of two, the
 /// matrix works on the first p and then on the last p coordinates (p is the largest power of two within), each with signs
 /// of its own, and the two halves of the row are joined by `(a + b, a − b) / √2`; no coordinate is added. The Hadamard
-/// matrix has the entries `(−1)^popcount(σ(i) & j) / √p`, where σ exchanges bits 0…2 with bits 4…6 for p ≥ 128.
+/// matrix has the entries `(−1)^popcount(i & j) / √p`.
 ///
 /// Every processor gives the same bits. Source: Andoni et al., "Practical and Optimal LSH for Angular Distance"
 /// (arXiv 1509.02897), section 6.
@@ -44,25 +44,26 @@ public struct PseudoRotation: Sendable {
 
   /// Rotates `count` rows of ``hidden`` floats; `into` may be `rows` itself but may not overlap it otherwise.
   public func rotate(_ rows: UnsafePointer<Float>, count: Int, into result: UnsafeMutablePointer<Float>) {
-    apply(kernels.rotate, rows, count, result)
+    precondition(count >= 0, "\(count) rows")
+    for row in 0..<count {
+      let ahead = row + 1 < count ? rows + (row + 1) * hidden : nil
+      rotate(rows + row * hidden, into: result + row * hidden, ahead: ahead)
+    }
+  }
+
+  /// Rotates one row, and has the row `ahead` fetched from memory meanwhile.
+  func rotate(
+    _ row: UnsafePointer<Float>, into result: UnsafeMutablePointer<Float>, ahead: UnsafePointer<Float>? = nil
+  ) {
+    signs.withUnsafeBufferPointer { kernels.rotate(result, row, $0.baseAddress, hidden, Int32(rounds), ahead) }
   }
 
   /// The inverse of ``rotate(_:count:into:)``, which is also its adjoint; exact up to rounding.
   public func rotateBack(_ rows: UnsafePointer<Float>, count: Int, into result: UnsafeMutablePointer<Float>) {
-    apply(kernels.rotate_back, rows, count, result)
-  }
-
-  private typealias Kernel =
-    @convention(c) (UnsafeMutablePointer<Float>?, UnsafePointer<Float>?, UnsafePointer<Float>?, Int, Int32) -> Void
-
-  private func apply(
-    _ kernel: Kernel, _ rows: UnsafePointer<Float>, _ count: Int, _ result: UnsafeMutablePointer<Float>
-  ) {
     precondition(count >= 0, "\(count) rows")
-    let rounds = Int32(rounds)
     signs.withUnsafeBufferPointer { signs in
       for row in 0..<count {
-        kernel(result + row * hidden, rows + row * hidden, signs.baseAddress, hidden, rounds)
+        kernels.rotate_back(result + row * hidden, rows + row * hidden, signs.baseAddress, hidden, Int32(rounds))
       }
     }
   }

@@ -139,6 +139,9 @@ extension RowCodec {
       end += bytes
       checksum.advance(to: end)
     }
+    func ahead(of index: Int) -> UnsafePointer<Float>? {
+      index + 1 < group.rows ? group.row(index + 1, hidden: hidden) : nil
+    }
     @inline(__always)
     func forEachRow(
       _ encodeRow: (UnsafeMutableRawPointer, UnsafePointer<Float>) -> Void
@@ -163,7 +166,11 @@ extension RowCodec {
       let book = Codebook.ofBits[format.bits - 1]
       let mean = encodeMean(of: group, into: body + end)
       if mean != nil { end += format.meanBytes(hidden: hidden) }
-      try forEachRow { out, row in encodeRotated(out, row, mean: mean, book: book, &rounding) }
+      for index in 0..<group.rows {
+        try forRow(index, bytes: rowBytes) { out, row in
+          encodeRotated(out, row, ahead: ahead(of: index), mean: mean, book: book, &rounding)
+        }
+      }
       return mean != nil
     case .mixed:
       let mixture = format.mixture!
@@ -175,7 +182,8 @@ extension RowCodec {
       for index in 0..<group.rows {
         let bits = mixture.bits(ofRow: index, in: bitmap)
         try forRow(index, bytes: WireFormat.rotatedRowBytes(hidden, bits: bits)) { out, row in
-          encodeRotated(out, row, mean: mean, book: Codebook.ofBits[bits - 1], &rounding)
+          encodeRotated(
+            out, row, ahead: ahead(of: index), mean: mean, book: Codebook.ofBits[bits - 1], &rounding)
         }
       }
       return mean != nil

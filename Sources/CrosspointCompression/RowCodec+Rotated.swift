@@ -32,7 +32,7 @@ extension RowCodec {
     let remaining = 1 - Double(sample.count) * Double(kernels.dot(sum, sum, hidden)) / energy
     // Not a number for groups of zeros alone or with infinities: they go without.
     guard remaining.isFinite, Double(group.rows) * -log2(max(remaining, 1e-12)) > 32 else { return nil }
-    rotation.rotate(sum, count: 1, into: mean)
+    rotation.rotate(sum, into: mean)
     kernels.bf16_encode(out, mean, hidden, 1)
     rotation.rotateBack(decodeMean(out), count: 1, into: mean)
     return UnsafePointer(mean)
@@ -43,15 +43,16 @@ extension RowCodec {
     return UnsafePointer(scratchRow(0))
   }
 
+  /// - Parameter ahead: The row that is encoded next, if there is one.
   func encodeRotated(
-    _ out: UnsafeMutableRawPointer, _ row: UnsafePointer<Float>, mean: UnsafePointer<Float>?, book: Codebook,
-    _ rounding: inout RowRounding
+    _ out: UnsafeMutableRawPointer, _ row: UnsafePointer<Float>, ahead: UnsafePointer<Float>?,
+    mean: UnsafePointer<Float>?, book: Codebook, _ rounding: inout RowRounding
   ) {
     let rotated = scratchRow(1)
     // Centred before it is rotated: one pass then also gives the energy, which the rotation keeps.
     let energy = kernels.centre(rotated, row, mean, hidden)
     if rounding.rounding == .eden { kernels.flip_signs(rotated, rotated, hidden, rounding.nextKey()) }
-    rotation.rotate(rotated, count: 1, into: rotated)
+    rotation.rotate(rotated, into: rotated, ahead: ahead)
     let key = rounding.nextDither()
     let scale =
       key == nil ? BFloat16(nearest: rootMeanSquare(rotated, energy: energy)) : coveringScale(rotated, book)

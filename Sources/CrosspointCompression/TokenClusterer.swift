@@ -75,15 +75,16 @@ public final class TokenClusterer {
     if !options.centred {
       let ids = try ids.reserve(tokens.rows * options.functions)
       for row in 0..<tokens.rows {
-        hash.ids(ofRotated: rotatedRow(row), mean: nil, into: ids + row * options.functions)
+        let rotated = rotatedRow(row, next: row + 1 < tokens.rows ? row + 1 : nil)
+        hash.ids(ofRotated: rotated, mean: nil, into: ids + row * options.functions)
       }
     }
   }
 
-  /// A rotated row of the batch; the next call may overwrite it.
-  private func rotatedRow(_ row: Int) -> UnsafePointer<Float> {
+  /// A rotated row of the batch; the call for the `next` one may overwrite it.
+  private func rotatedRow(_ row: Int, next: Int?) -> UnsafePointer<Float> {
     if keepsRotatedRows { return UnsafePointer(rotated.base + row * hidden) }
-    hash.rotation.rotate(tokens! + row * hidden, count: 1, into: work.base)
+    hash.rotation.rotate(tokens! + row * hidden, into: work.base, ahead: next.map { tokens! + $0 * hidden })
     return UnsafePointer(work.base)
   }
 
@@ -115,7 +116,8 @@ public final class TokenClusterer {
     let ids = try ids.reserve(members.count * functions)
     let mean = rotatedMean(members)
     for (index, member) in members.enumerated() {
-      hash.ids(ofRotated: rotatedRow(Int(member)), mean: mean, into: ids + index * functions)
+      let rotated = rotatedRow(Int(member), next: index + 1 < members.count ? Int(members[index + 1]) : nil)
+      hash.ids(ofRotated: rotated, mean: mean, into: ids + index * functions)
     }
     return kernels.group(clusterOf, ids, functions, nil, members.count, table, slots)
   }
@@ -127,7 +129,7 @@ public final class TokenClusterer {
     let sample = MeanSample(of: members.count)
     for index in sample.indices { kernels.axpy(mean, 1, tokens! + Int(members[index]) * hidden, hidden) }
     kernels.scale(mean, 1 / Float(sample.count), mean, hidden)
-    hash.rotation.rotate(mean, count: 1, into: mean)
+    hash.rotation.rotate(mean, into: mean)
     return UnsafePointer(mean)
   }
 

@@ -55,7 +55,7 @@ func `every kernel rotates to the same bits`(hidden: Int) throws {
   forEachKernelVariant { kernels in
     var there = [Float](repeating: .nan, count: hidden)
     var back = there
-    kernels.rotate(&there, row, rotation.signs, hidden, 3)
+    kernels.rotate(&there, row, rotation.signs, hidden, 3, row)
     kernels.rotate_back(&back, row, rotation.signs, hidden, 3)
     results.append(there + back)
   }
@@ -130,9 +130,8 @@ private func denseRotation(_ rotation: PseudoRotation, _ row: [Float]) -> [Doubl
     let nonzero = signed.indices.filter { signed[$0] != 0 }
     var result = x
     for i in 0..<p {
-      let permuted = p < 128 ? i : (i & ~0x77) | (i & 7) << 4 | (i >> 4 & 7)
       result[start + i] = nonzero.reduce(0) {
-        $0 + ((permuted & $1).nonzeroBitCount.isMultiple(of: 2) ? signed[$1] : -signed[$1])
+        $0 + ((i & $1).nonzeroBitCount.isMultiple(of: 2) ? signed[$1] : -signed[$1])
       }
     }
     return result

@@ -4,78 +4,74 @@
 // "blocks" mix the 7 lower bits of 128 neighbours in registers. The last half of one round and the first half of the
 // next are the same one, so that one sweep over memory does both, with the signs between: R rounds take R + 1 sweeps.
 //
-// The matrix is Sylvester's with its rows permuted: bits 0..2 of the row index change places with bits 4..6 (not for
-// p < 128), because undoing that would cost shuffles and gain nothing. It stays symmetric and its own inverse.
+// The matrix is Sylvester's. Bits of the index that number vectors are mixed by adding and subtracting whole vectors, bits
+// that number lanes by adding a vector, signed, to itself with its lanes exchanged. The two kinds take turns: additions,
+// fused ones and shuffles run on different units of most processors.
 
 #define BLOCK 128
 #define BLOCK_VECTORS (BLOCK / LANES)
 
-INLINE void butterfly(vf *a, vf *b) {
-  vf difference = *a - *b;
-  *a = *a + *b;
-  *b = difference;
-}
-
-INLINE void butterflies(vf *v, int count) {
-  for (int step = 1; step < count; step *= 2)
-    for (int i = 0; i < count; i++)
-      if (!(i & step)) butterfly(&v[i], &v[i | step]);
-}
-
-// Brings one bit of the lane index into the register index, and mixes it there.
-#define LANE_STAGE(step, low, high)                              \
-  for (int i = 0; i < BLOCK_VECTORS; i++)                        \
-    if (!(i & step)) {                                           \
-      vf a = v[i], b = v[i | step];                              \
-      v[i] = __builtin_shufflevector(a, b, LIST low);            \
-      v[i | step] = __builtin_shufflevector(a, b, LIST high);    \
-      butterfly(&v[i], &v[i | step]);                            \
+// Mixes one bit of the vector's number.
+INLINE void mix_vectors(vf *v, int count, int step) {
+  for (int i = 0; i < count; i++)
+    if (!(i & step)) {
+      vf difference = v[i] - v[i | step];
+      v[i] = v[i] + v[i | step];
+      v[i | step] = difference;
     }
-#define LIST(...) __VA_ARGS__
+}
+
+// Mixes one bit of the lane's number.
+#define PARTNER(lane, step) (lane) ^ (step)
+#define SIGN(lane, step) (lane) & (step) ? -1 : 1
+#define EACH_LANE(f, step)                                                                                           \
+  f(0, step), f(1, step), f(2, step), f(3, step), f(4, step), f(5, step), f(6, step), f(7, step), f(8, step), f(9, step), \
+      f(10, step), f(11, step), f(12, step), f(13, step), f(14, step), f(15, step)
+#define MIX_LANES(v, count, step)       \
+  for (int i = 0; i < (count); i++)     \
+    v[i] = add_signed(__builtin_shufflevector(v[i], v[i], EACH_LANE(PARTNER, step)), v[i], (vf){EACH_LANE(SIGN, step)});
 
 INLINE void block(vf *v) {
-  butterflies(v, BLOCK_VECTORS);
-  LANE_STAGE(1, (0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30),
-             (1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31))
-  LANE_STAGE(2, (0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30),
-             (1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31))
-  LANE_STAGE(4, (0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
-             (4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31))
-  const vi minus_upper = {0, 0, 0, 0, 0, 0, 0, 0, INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN,
-                          INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN};
-  for (int i = 0; i < BLOCK_VECTORS; i++) {
-    vf swapped = __builtin_shufflevector(v[i], v[i], 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
-    v[i] = swapped + (vf)((vi)v[i] ^ minus_upper);
-  }
+  MIX_LANES(v, BLOCK_VECTORS, 1)
+  mix_vectors(v, BLOCK_VECTORS, 1);
+  MIX_LANES(v, BLOCK_VECTORS, 2)
+  mix_vectors(v, BLOCK_VECTORS, 2);
+  MIX_LANES(v, BLOCK_VECTORS, 4)
+  mix_vectors(v, BLOCK_VECTORS, 4);
+  MIX_LANES(v, BLOCK_VECTORS, 8)
 }
 
-// Signs before, between and after the transforms of one sweep; NULL where there are none. Without `between` the sweep
-// transforms once, with it twice.
-typedef struct signs {
-  const float *before, *between, *after;
-} signs;
+// What one sweep does beside transforming. Signs before, between and after the transforms; NULL where there are none:
+// without `between` the sweep transforms once, with it twice. Blocks bring the floats at `ahead` into the cache meanwhile.
+typedef struct sweep {
+  const float *before, *between, *after, *ahead;
+} sweep;
 
 INLINE void multiply(vf *v, int count, const float *s, size_t stride) {
   if (s)
     for (int i = 0; i < count; i++) v[i] *= load(s + i * stride);
 }
 
-INLINE void columns_of(int count, float *x, size_t stride, signs s) {
+INLINE void column(vf *v, int count) {
+  for (int step = 1; step < count; step *= 2) mix_vectors(v, count, step);
+}
+
+INLINE void columns_of(int count, float *x, size_t stride, sweep s) {
   for (size_t c = 0; c < stride; c += LANES) {
     vf v[8];
     for (int i = 0; i < count; i++) v[i] = load(x + i * stride + c);
     multiply(v, count, s.before ? s.before + c : NULL, stride);
-    butterflies(v, count);
+    column(v, count);
     if (s.between) {
       multiply(v, count, s.between + c, stride);
-      butterflies(v, count);
+      column(v, count);
     }
     multiply(v, count, s.after ? s.after + c : NULL, stride);
     for (int i = 0; i < count; i++) store(x + i * stride + c, v[i]);
   }
 }
 
-static void columns(float *x, size_t count, size_t stride, signs s) {
+static void columns(float *x, size_t count, size_t stride, sweep s) {
   switch (count) {
     case 1: columns_of(1, x, stride, s); break;
     case 2: columns_of(2, x, stride, s); break;
@@ -84,10 +80,12 @@ static void columns(float *x, size_t count, size_t stride, signs s) {
   }
 }
 
-static void blocks(float *x, size_t p, signs s) {
+static void blocks(float *x, size_t p, sweep s) {
   for (size_t c = 0; c < p; c += BLOCK) {
     vf v[BLOCK_VECTORS];
     for (int i = 0; i < BLOCK_VECTORS; i++) v[i] = load(x + c + i * LANES);
+    if (s.ahead)
+      for (int i = 0; i < BLOCK; i += LANES) __builtin_prefetch(s.ahead + c + i);
     multiply(v, BLOCK_VECTORS, s.before ? s.before + c : NULL, LANES);
     block(v);
     if (s.between) {
@@ -100,22 +98,20 @@ static void blocks(float *x, size_t p, signs s) {
 }
 
 // One round for p > 1024: the upper bits three at a time, then the blocks.
-static void large_round(float *x, size_t p, const float *before, const float *after) {
+static void large_round(float *x, size_t p, sweep s) {
   size_t count = p / BLOCK < 8 ? p / BLOCK : 8, stride = p / count;
-  columns(x, count, stride, (signs){.before = before});
+  columns(x, count, stride, (sweep){.before = s.before});
   for (size_t c = 0; c < p; c += stride) {
-    const float *last = after ? after + c : NULL;
-    if (stride == BLOCK)
-      blocks(x + c, BLOCK, (signs){.after = last});
-    else
-      large_round(x + c, stride, NULL, last);
+    sweep rest = {.after = s.after ? s.after + c : NULL, .ahead = s.ahead ? s.ahead + c : NULL};
+    if (stride == BLOCK) blocks(x + c, BLOCK, rest);
+    else large_round(x + c, stride, rest);
   }
 }
 
 // One round for p < 128.
-static void small_round(float *x, size_t p, const float *before, const float *after) {
-  if (before)
-    for (size_t i = 0; i < p; i++) x[i] *= before[i];
+static void small_round(float *x, size_t p, sweep s) {
+  if (s.before)
+    for (size_t i = 0; i < p; i++) x[i] *= s.before[i];
   for (size_t step = 1; step < p; step *= 2)
     for (size_t i = 0; i < p; i++)
       if (!(i & step)) {
@@ -123,30 +119,34 @@ static void small_round(float *x, size_t p, const float *before, const float *af
         x[i] = a + b;
         x[i | step] = a - b;
       }
-  if (after)
-    for (size_t i = 0; i < p; i++) x[i] *= after[i];
+  if (s.after)
+    for (size_t i = 0; i < p; i++) x[i] *= s.after[i];
 }
 
 // All rounds on p floats, forward (signs, then transform) or back (transform, then signs, last round first).
-// s holds p signs for each round.
-static void transform(float *x, size_t p, const float *s, int rounds, int back) {
+// s holds p signs for each round; ahead is NULL or p floats that are wanted next.
+static void transform(float *x, size_t p, const float *s, int rounds, int back, const float *ahead) {
   if (p < BLOCK || p > 8 * BLOCK) {
     for (int r = 0; r < rounds; r++) {
       const float *mine = s + (back ? rounds - 1 - r : r) * p;
-      const float *before = back ? NULL : mine, *after = back ? mine : NULL;
-      if (p < BLOCK) small_round(x, p, before, after);
-      else large_round(x, p, before, after);
+      sweep round = {.before = back ? NULL : mine, .after = back ? mine : NULL, .ahead = r == 0 ? ahead : NULL};
+      if (p < BLOCK) small_round(x, p, round);
+      else large_round(x, p, round);
     }
     return;
   }
-  for (int sweep = 0; sweep <= rounds; sweep++) {
-    signs t = {};
-    if (sweep == 0) t.before = back ? NULL : s;
-    else if (sweep == rounds) t.after = back ? s : NULL;
-    if (sweep > 0 && sweep < rounds) t.between = s + (back ? rounds - sweep : sweep) * p;
+  for (int n = 0; n <= rounds; n++) {
+    sweep t = {};
+    if (n == 0) t.before = back ? NULL : s;
+    else if (n == rounds) t.after = back ? s : NULL;
+    if (n > 0 && n < rounds) t.between = s + (back ? rounds - n : n) * p;
     // Alternating; forward ends with blocks, and back begins with them.
-    if (((back ? sweep : rounds - sweep) & 1) == 0) blocks(x, p, t);
-    else columns(x, p / BLOCK, BLOCK, t);
+    if (((back ? n : rounds - n) & 1) == 0) {
+      t.ahead = n < 2 ? ahead : NULL;
+      blocks(x, p, t);
+    } else {
+      columns(x, p / BLOCK, BLOCK, t);
+    }
   }
 }
 
@@ -176,16 +176,17 @@ INLINE size_t power_of_two_within(size_t n) {
 // Rows that are no power of two long: the first and the last p floats in turn, then the two halves.
 // s holds the signs of each round: p, and p more for the last floats if n > p; every sign is +-1 / sqrt p.
 // A row is copied first, in order: it comes from memory faster so than in the strides of a transform.
-static void rotate(float *out, const float *x, const float *s, size_t n, int rounds) {
+static void rotate(float *out, const float *x, const float *s, size_t n, int rounds, const float *ahead) {
   size_t p = power_of_two_within(n), rest = n - p;
   if (out != x) __builtin_memcpy(out, x, n * sizeof *out);
   if (rest == 0) {
-    transform(out, p, s, rounds, 0);
+    transform(out, p, s, rounds, 0, ahead);
     return;
   }
   for (int r = 0; r < rounds; r++, s += 2 * p) {
-    transform(out, p, s, 1, 0);
-    transform(out + rest, p, s + p, 1, 0);
+    const float *next = r == 0 ? ahead : NULL;
+    transform(out, p, s, 1, 0, next);
+    transform(out + rest, p, s + p, 1, 0, next ? next + rest : NULL);
     join_halves(out, n);
   }
 }
@@ -194,14 +195,14 @@ static void rotate_back(float *out, const float *x, const float *s, size_t n, in
   size_t p = power_of_two_within(n), rest = n - p;
   if (out != x) __builtin_memcpy(out, x, n * sizeof *out);
   if (rest == 0) {
-    transform(out, p, s, rounds, 1);
+    transform(out, p, s, rounds, 1, NULL);
     return;
   }
   s += 2 * p * (size_t)rounds;
   for (int r = 0; r < rounds; r++) {
     s -= 2 * p;
     join_halves(out, n);
-    transform(out + rest, p, s + p, 1, 1);
-    transform(out, p, s, 1, 1);
+    transform(out + rest, p, s + p, 1, 1, NULL);
+    transform(out, p, s, 1, 1, NULL);
   }
 }

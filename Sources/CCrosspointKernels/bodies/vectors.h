@@ -17,6 +17,15 @@ INLINE vf load(const float *p) { return *(const vf_any *)p; }
 INLINE void store(float *p, vf v) { *(vf_any *)p = v; }
 INLINE vf splat(float a) { return (vf){} + a; }
 
+// a + s * b, where s is +-1 throughout: the product is exact, so that fused or not the sum is rounded once.
+INLINE vf add_signed(vf a, vf b, vf s) {
+#ifdef VARIANT_FUSES
+  return __builtin_elementwise_fma(b, s, a);
+#else
+  return a + b * s;
+#endif
+}
+
 // The last n mod 16 floats, zeros beyond: a tail is reduced like any other block.
 INLINE vf load_tail(const float *p, size_t count) {
   vf v = {};

@@ -1,8 +1,8 @@
 // SIMD kernels of Crosspoint: one table of functions per instruction set, chosen once at run time.
 //
 // Every kernel gives the same bits in every variant: bodies are written once, over vectors of 16 lanes, with a fixed
-// order of operations and no fused multiply-add. Rows are contiguous floats; n is the number of floats; no alignment is
-// required; pointers named out may not overlap others unless said.
+// order of operations; a multiplication is fused with an addition only where its product is exact. Rows are contiguous
+// floats; n is the number of floats; no alignment is required; pointers named out may not overlap others unless said.
 #ifndef CCROSSPOINT_KERNELS_H
 #define CCROSSPOINT_KERNELS_H
 
@@ -52,8 +52,9 @@ typedef struct xp_kernels {
   size_t (*first_nonfinite)(const float *x, size_t n);                                     // index, or n if all are finite
 
   // The pseudo-rotation of one row (hadamard.h); out may be x. With p the largest power of two within n, signs holds for
-  // each round p values +-1 / sqrt p for the first p floats and, if n > p, as many for the last p.
-  void (*rotate)(float *out, const float *x, const float *signs, size_t n, int rounds);
+  // each round p values +-1 / sqrt p for the first p floats and, if n > p, as many for the last p. Ahead is NULL or a row
+  // that is wanted next: it is brought into the cache meanwhile.
+  void (*rotate)(float *out, const float *x, const float *signs, size_t n, int rounds, const float *ahead);
   void (*rotate_back)(float *out, const float *x, const float *signs, size_t n, int rounds);
 
   // Cross-polytope ids (hash.h) of y, or of y - mean unless mean is NULL; function f looks at y[f * width ..< (f + 1) * width].
