@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Derives the Lloyd-Max quantisers of the unit Gaussian for 1 to 8 bits.
 
-Usage: benchmarks/derive_codebooks.py > Sources/CrosspointCompression/Codebook+Levels.swift
+  benchmarks/derive_codebooks.py > Sources/CrosspointCompression/Codebook+Levels.swift
 
 A quantiser is optimal when every level is the mean of its cell and every threshold lies half-way between two levels
 (Lloyd 1957, Max 1960). Newton's method finds the positive half of the symmetric solution from the companding
@@ -10,6 +10,7 @@ approximation, level density proportional to the cube root of the Gaussian densi
 Encoders find the code of a magnitude without a search: it is the whole part of a polynomial, the compander, that passes
 through (threshold i, i) to within 1/64, capped a little above the last threshold.
 """
+import argparse
 import sys
 
 import numpy as np
@@ -96,6 +97,7 @@ def table(name, summary, rows):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print("// Written by benchmarks/derive_codebooks.py. Do not edit.\n")
     print("extension Codebook {")
     books = []

@@ -10,7 +10,8 @@ struct BenchHash: ParsableCommand {
     discussion: """
       hash: one rotation per row feeds all functions. plain: every function rotates the row for itself, with the same \
       kernels. cluster: hash, buckets and centroids of all rows as one expert's. all: cluster, and every row's residual \
-      added to an output. Speeds are GB/s of fp32 input; x copy is the speed as a fraction of a memory copy of the same \
+      added to an output. codes: clusters, uncentred, and the rotations of their codes at both ends, with a rotation for each \
+      (crosspoint) or one for both. Speeds are GB/s of fp32 input; x copy is the speed as a fraction of a memory copy of the same \
       rows, timed in turn.
 
       With --baseline, which benchmarks/hash builds, also rotate-per-function: the usual hash, its largest coordinate found \
@@ -63,6 +64,7 @@ struct BenchHash: ParsableCommand {
     var clusterOf = [Int32](repeating: 0, count: rows)
     var counts = clusterOf
     var clusters = 0
+    let shared = try SharedRotation(options: options, rows: rows, hidden: hidden, seed: common.seed)
 
     func cluster() throws {
       try clusterer.prepare(batch)
@@ -87,6 +89,8 @@ struct BenchHash: ParsableCommand {
             copy + row * hidden, 1, base + row * hidden, centroids + Int(clusterOf[row]) * hidden, hidden)
         }
       },
+      Job(op: "codes", implementation: ours) { shared.twice(base) },
+      Job(op: "codes", implementation: "one rotation") { shared.once(base) },
     ]
     if let baseline {
       for (kind, vectorised) in [("scalar", false), ("vectorised", true)] {
@@ -100,7 +104,7 @@ struct BenchHash: ParsableCommand {
 
     try report(jobs, seconds, rows: rows, hidden: hidden)
     if baseline != nil {
-      for index in jobs.indices where jobs[index].implementation == ours && jobs[index].op != "cluster" {
+      for index in jobs.indices where jobs[index].implementation == ours && ["hash", "all"].contains(jobs[index].op) {
         for other in jobs.indices where jobs[other].implementation.hasPrefix("rotate-per-function") {
           let ratio = Samples(ratiosOf: seconds[other], over: seconds[index])
           print(
@@ -109,6 +113,11 @@ struct BenchHash: ParsableCommand {
         }
       }
     }
+    let codes = jobs.indices.filter { jobs[$0].op == "codes" }
+    let longer = Samples(ratiosOf: seconds[codes[1]], over: seconds[codes[0]])
+    print(
+      "# codes: one rotation for both takes \(longer.median.fixed(2)) times as long",
+      "(min \(longer.minimum.fixed(2)), max \(longer.maximum.fixed(2)))")
     print("# \(clusters) clusters")
   }
 

@@ -42,12 +42,15 @@ struct KernelTests {
     return Array(guarded.dropFirst().dropLast())
   }
 
-  /// The sum of products in the kernels' order: 16 lanes, zeros beyond the tail, then a tree.
+  /// The sum of terms in the kernels' order: four vectors of 16 lanes take turns, the first has what is left over, with zeros
+  /// beyond the tail; then a tree.
   private func laneSum(_ terms: [Float]) -> Float {
-    var lanes = [Float](repeating: 0, count: 16)
+    var vectors = [[Float]](repeating: [Float](repeating: 0, count: 16), count: 4)
     for start in stride(from: 0, to: terms.count, by: 16) {
-      for lane in 0..<16 { lanes[lane] += start + lane < terms.count ? terms[start + lane] : 0 }
+      let vector = start < terms.count & ~63 ? start / 16 % 4 : 0
+      for lane in 0..<16 { vectors[vector][lane] += start + lane < terms.count ? terms[start + lane] : 0 }
     }
+    var lanes = (0..<16).map { (vectors[0][$0] + vectors[1][$0]) + (vectors[2][$0] + vectors[3][$0]) }
     for step in [8, 4, 2, 1] {
       for lane in 0..<step { lanes[lane] += lanes[lane + step] }
     }

@@ -43,7 +43,7 @@ static void centroids(float *out, int32_t *counts, size_t buckets, const float *
 }
 
 // The centroid nearest to x: the largest <x, c> - |c|^2 / 2, the lowest index among equals; half_norms holds |c|^2 / 2.
-// Four centroids at a time share the loads of x; each score is summed in the order of `dot`.
+// Four centroids at a time share the loads of x.
 static size_t nearest(const float *x, const float *centroids, const float *half_norms, size_t count, size_t n) {
   size_t best = 0;
   float best_score = -__builtin_inff();

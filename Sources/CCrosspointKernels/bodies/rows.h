@@ -18,53 +18,69 @@ static void axpy_difference(float *out, float a, const float *x, const float *c,
   for (; i < n; i++) out[i] = out[i] + a * (x[i] - c[i]);
 }
 
-// The order of additions is that of `dot`.
-static float centre(float *out, const float *x, const float *mean, size_t n) {
-  vf total = {};
-  size_t i = 0;
-  for (; i + LANES <= n; i += LANES) {
-    vf v = load(x + i);
-    if (mean) v -= load(mean + i);
-    store(out + i, v);
-    total += v * v;
-  }
-  if (i < n) {
-    vf v = load_tail(x + i, n - i);
-    if (mean) v -= load_tail(mean + i, n - i);
-    for (size_t lane = 0; i + lane < n; lane++) out[i + lane] = v[lane];
-    total += v * v;
-  }
-  return sum(total);
-}
+// Sums over a row. Four vectors take turns, so that no addition waits for the one before; what is left over goes to the
+// first, and a fixed tree ends it.
+#define WHOLE(p) load((p) + i)
+#define REST(p) load_tail((p) + i, n - i)
+#define RETURN_SUM(TERM)                                              \
+  vf totals[4] = {};                                                  \
+  size_t i = 0;                                                       \
+  while (i + 4 * LANES <= n)                                          \
+    for (int k = 0; k < 4; k++, i += LANES) totals[k] += TERM(WHOLE); \
+  for (; i + LANES <= n; i += LANES) totals[0] += TERM(WHOLE);        \
+  if (i < n) totals[0] += TERM(REST);                                 \
+  return sum_of(totals);
+
+INLINE float sum_of(const vf *totals) { return sum((totals[0] + totals[1]) + (totals[2] + totals[3])); }
+
+INLINE vf square(vf v) { return v * v; }
 
 static float dot(const float *x, const float *y, size_t n) {
-  vf total = {};
-  size_t i = 0;
-  for (; i + LANES <= n; i += LANES) total += load(x + i) * load(y + i);
-  if (i < n) total += load_tail(x + i, n - i) * load_tail(y + i, n - i);
-  return sum(total);
+#define TERM(at) at(x) * at(y)
+  RETURN_SUM(TERM)
+#undef TERM
 }
 
 static float dot_difference(const float *y, const float *x, const float *c, size_t n) {
-  vf total = {};
-  size_t i = 0;
-  for (; i + LANES <= n; i += LANES) total += load(y + i) * (load(x + i) - load(c + i));
-  if (i < n) total += load_tail(y + i, n - i) * (load_tail(x + i, n - i) - load_tail(c + i, n - i));
-  return sum(total);
+#define TERM(at) at(y) * (at(x) - at(c))
+  RETURN_SUM(TERM)
+#undef TERM
 }
 
 static float squared_distance(const float *x, const float *c, size_t n) {
-  vf total = {};
+#define TERM(at) square(at(x) - at(c))
+  RETURN_SUM(TERM)
+#undef TERM
+}
+
+static float weighted_squares(const float *x, const float *w, size_t n) {
+#define TERM(at) square(at(x) * at(w))
+  RETURN_SUM(TERM)
+#undef TERM
+}
+
+// One vector of a row on its way to out, without its mean; its squares.
+INLINE vf centre_vector(float *out, const float *x, const float *mean) {
+  vf v = load(x);
+  if (mean) v -= load(mean);
+  store(out, v);
+  return square(v);
+}
+
+// The order of additions is that of `dot`.
+static float centre(float *out, const float *x, const float *mean, size_t n) {
+  vf totals[4] = {};
   size_t i = 0;
-  for (; i + LANES <= n; i += LANES) {
-    vf difference = load(x + i) - load(c + i);
-    total += difference * difference;
-  }
+  while (i + 4 * LANES <= n)
+    for (int k = 0; k < 4; k++, i += LANES) totals[k] += centre_vector(out + i, x + i, mean ? mean + i : NULL);
+  for (; i + LANES <= n; i += LANES) totals[0] += centre_vector(out + i, x + i, mean ? mean + i : NULL);
   if (i < n) {
-    vf difference = load_tail(x + i, n - i) - load_tail(c + i, n - i);
-    total += difference * difference;
+    vf v = load_tail(x + i, n - i);
+    if (mean) v -= load_tail(mean + i, n - i);
+    totals[0] += square(v);
+    for (size_t lane = 0; i + lane < n; lane++) out[i + lane] = v[lane];
   }
-  return sum(total);
+  return sum_of(totals);
 }
 
 static void axpy_squares(float *out, float a, const float *x, size_t n) {
@@ -74,20 +90,6 @@ static void axpy_squares(float *out, float a, const float *x, size_t n) {
     store(out + i, load(out + i) + v * v);
   }
   for (; i < n; i++) out[i] = out[i] + (a * x[i]) * (a * x[i]);
-}
-
-static float weighted_squares(const float *x, const float *w, size_t n) {
-  vf total = {};
-  size_t i = 0;
-  for (; i + LANES <= n; i += LANES) {
-    vf v = load(x + i) * load(w + i);
-    total += v * v;
-  }
-  if (i < n) {
-    vf v = load_tail(x + i, n - i) * load_tail(w + i, n - i);
-    total += v * v;
-  }
-  return sum(total);
 }
 
 // NaN and infinity are the values whose exponent bits are all ones.
