@@ -56,10 +56,14 @@ struct BenchExchange: ParsableCommand {
     ] where value < 1 {
       throw ValidationError("\(name) is \(value); at least 1 is needed")
     }
-    guard linkSpeed.map({ $0 > 0 && $0.isFinite && simulated != nil }) ?? (linkLatency == 0), linkLatency >= 0 else {
-      throw ValidationError(
-        "--link-speed is \(linkSpeed.map { "\($0)" } ?? "left out") and --link-latency \(linkLatency); a speed above 0 with "
-          + "--simulated, and a latency of at least 0, are needed")
+    if let linkSpeed {
+      guard linkSpeed > 0, linkSpeed.isFinite else {
+        throw ValidationError("--link-speed is \(linkSpeed); a finite number above 0 is needed")
+      }
+      guard simulated != nil else { throw ValidationError("--link-speed is for ranks that --simulated makes") }
+    }
+    guard linkLatency == 0 || (linkLatency > 0 && linkSpeed != nil) else {
+      throw ValidationError("--link-latency is \(linkLatency); at least 0, and above it with --link-speed alone")
     }
     guard topK <= experts else { throw ValidationError("--top-k \(topK) is more than --experts \(experts)") }
   }
