@@ -62,8 +62,20 @@ def tables(kinds):
     return "\n".join(lines)
 
 
+def neighbours(members):
+    """Points in order of their bytes, those of almost as many together."""
+    groups = []
+    for point in members:
+        if groups and point[1] < 1.06 * groups[-1][-1][1]:
+            groups[-1].append(point)
+        else:
+            groups.append([point])
+    return groups
+
+
 def draw_formats(panel, points):
-    """Points (format, bytes, loss, half-width of the interval or none): a line for each family with bits, labels at each."""
+    """Points (format, bytes, loss, half-width of the interval or none): a line for each family with bits. Labels stand above
+    their points, those of points that nearly coincide below, one under the other."""
     for index, family in enumerate(["rotated", "entropy", "others"]):
         def belongs(name):
             return name.startswith(family + ":") if family != "others" else not name.startswith(("rotated:", "entropy:"))
@@ -71,10 +83,14 @@ def draw_formats(panel, points):
         names, x, y, halves = zip(*members)
         panel.errorbar(x, y, yerr=None if None in halves else halves, fmt="o" if family == "others" else "o-", capsize=3,
                        label=family, color=f"C{index}", alpha=0.85)
-        for name, left, height in zip(names, x, y):
-            panel.annotate(name.removeprefix(family + ":"), (left, height), textcoords="offset points", xytext=(4, 6),
-                           fontsize=8, color=f"C{index}")
+        for group in neighbours(members):
+            name, left, height, half = min(group, key=lambda point: point[2] - (point[3] or 0))
+            text = "\n".join(point[0].removeprefix(family + ":") for point in group)
+            place = ({"xytext": (0, -6), "ha": "center", "va": "top"} if len(group) > 1 else {"xytext": (4, 6)})
+            panel.annotate(text, (left, height - (half or 0) if len(group) > 1 else height), textcoords="offset points",
+                           fontsize=8, color=f"C{index}", **place)
     panel.set_xscale("log")
+    panel.margins(y=0.15)
 
 
 def draw(kinds, output):
