@@ -13,9 +13,9 @@ func `rotation equals the dense product of its rounds`(hidden: Int, rounds: Int)
   #expect(relativeError(rotation.rotated(row), denseRotation(rotation, row)) < 1e-6)
 }
 
-@Test(arguments: [2048, 8192])
-func `rotation of long rows equals the dense product`(hidden: Int) throws {
-  let rotation = try PseudoRotation(hidden: hidden, rounds: 1, seed: 5)
+@Test(arguments: [(2048, 1), (2048, 2), (2048, 3), (8192, 1)])
+func `rotation of long rows equals the dense product`(hidden: Int, rounds: Int) throws {
+  let rotation = try PseudoRotation(hidden: hidden, rounds: rounds, seed: 5)
   var row = [Float](repeating: 0, count: hidden)
   for (place, value) in [(0, 1), (hidden / 3, -2), (hidden - 1, 0.5)] as [(Int, Float)] { row[place] = value }
   #expect(relativeError(rotation.rotated(row), denseRotation(rotation, row)) < 1e-6)
@@ -31,7 +31,7 @@ func `rotation keeps norms and inner products`(hidden: Int) throws {
   #expect(abs(product(rx, ry) - product(x, y)) < 2e-6 * scale)
 }
 
-@Test(arguments: sizes + [2048, 4096], [1, 2, 3, 8])
+@Test(arguments: sizes + [2048, 4096, 16384], [1, 2, 3, 8])
 func `rotating back is the inverse, in place too`(hidden: Int, rounds: Int) throws {
   let rotation = try PseudoRotation(hidden: hidden, rounds: rounds, seed: 7)
   let rows = randomFloats(3 * hidden, seed: 3)
@@ -46,7 +46,7 @@ func `rotating back is the inverse, in place too`(hidden: Int, rounds: Int) thro
   #expect(firstBitDifference(buffer, apart) == nil)
 }
 
-@Test(arguments: sizes + [200, 256, 512, 2048, 3000])
+@Test(arguments: sizes + [200, 256, 512, 2048, 3000, 8192])
 func `every kernel rotates to the same bits`(hidden: Int) throws {
   let rotation = try PseudoRotation(hidden: hidden, seed: 8)
   var row = randomFloats(hidden, seed: 4)

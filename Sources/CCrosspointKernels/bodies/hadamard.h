@@ -1,8 +1,9 @@
 // The pseudo-rotation: random signs and an orthonormal Hadamard transform, a few rounds of it.
 //
-// A transform of p = 128 * 2^k floats has two halves that commute: "columns" mix the k upper bits of the index,
-// "blocks" mix the 7 lower bits of 128 neighbours in registers. The last half of one round and the first half of the
-// next are the same one, so that one sweep over memory does both, with the signs between: R rounds take R + 1 sweeps.
+// A transform of p = 128 * 2^k floats has two halves that commute: "columns" mix up to 3 upper bits of the index, "chunks"
+// mix the others among neighbours. Chunks of 128 are "blocks", mixed in registers; larger ones have columns and chunks of
+// their own. The last half of one round and the first half of the next are the same one, so that one sweep over memory
+// does both, with the signs between: R rounds take R + 1 sweeps, those over larger chunks within the first-level cache.
 //
 // The matrix is Sylvester's. Bits of the index that number vectors are mixed by adding and subtracting whole vectors, bits
 // that number lanes by adding a vector, signed, to itself with its lanes exchanged. The two kinds take turns: additions,
@@ -97,14 +98,27 @@ static void blocks(float *x, size_t p, sweep s) {
   }
 }
 
-// One round for p > 1024: the upper bits three at a time, then the blocks.
-static void large_round(float *x, size_t p, sweep s) {
-  size_t count = p / BLOCK < 8 ? p / BLOCK : 8, stride = p / count;
-  columns(x, count, stride, (sweep){.before = s.before});
-  for (size_t c = 0; c < p; c += stride) {
-    sweep rest = {.after = s.after ? s.after + c : NULL, .ahead = s.ahead ? s.ahead + c : NULL};
-    if (stride == BLOCK) blocks(x + c, BLOCK, rest);
-    else large_round(x + c, stride, rest);
+// How many columns p floats have.
+INLINE size_t columns_within(size_t p) { return p / BLOCK < 8 ? p / BLOCK : 8; }
+
+// The part of a sweep that begins c floats on.
+INLINE sweep part_of(sweep s, size_t c) {
+  return (sweep){s.before ? s.before + c : NULL, s.between ? s.between + c : NULL, s.after ? s.after + c : NULL,
+                 s.ahead ? s.ahead + c : NULL};
+}
+
+// Transforms every p of so many floats, once or, with signs between, twice.
+static void chunks(float *x, size_t total, size_t p, sweep s) {
+  if (p == BLOCK) {
+    blocks(x, total, s);
+    return;
+  }
+  size_t count = columns_within(p), stride = p / count;
+  for (size_t c = 0; c < total; c += p) {
+    sweep t = part_of(s, c);
+    columns(x + c, count, stride, (sweep){.before = t.before});
+    chunks(x + c, p, stride, (sweep){.between = t.between, .after = t.between ? NULL : t.after, .ahead = t.ahead});
+    if (t.between) columns(x + c, count, stride, (sweep){.after = t.after});
   }
 }
 
@@ -126,26 +140,25 @@ static void small_round(float *x, size_t p, sweep s) {
 // All rounds on p floats, forward (signs, then transform) or back (transform, then signs, last round first).
 // s holds p signs for each round; ahead is NULL or p floats that are wanted next.
 static void transform(float *x, size_t p, const float *s, int rounds, int back, const float *ahead) {
-  if (p < BLOCK || p > 8 * BLOCK) {
+  if (p < BLOCK) {
     for (int r = 0; r < rounds; r++) {
       const float *mine = s + (back ? rounds - 1 - r : r) * p;
-      sweep round = {.before = back ? NULL : mine, .after = back ? mine : NULL, .ahead = r == 0 ? ahead : NULL};
-      if (p < BLOCK) small_round(x, p, round);
-      else large_round(x, p, round);
+      small_round(x, p, (sweep){.before = back ? NULL : mine, .after = back ? mine : NULL});
     }
     return;
   }
+  size_t count = columns_within(p), stride = p / count;
   for (int n = 0; n <= rounds; n++) {
     sweep t = {};
     if (n == 0) t.before = back ? NULL : s;
     else if (n == rounds) t.after = back ? s : NULL;
     if (n > 0 && n < rounds) t.between = s + (back ? rounds - n : n) * p;
-    // Alternating; forward ends with blocks, and back begins with them.
+    // Alternating; forward ends with chunks, and back begins with them.
     if (((back ? n : rounds - n) & 1) == 0) {
       t.ahead = n < 2 ? ahead : NULL;
-      blocks(x, p, t);
+      chunks(x, p, stride, t);
     } else {
-      columns(x, p / BLOCK, BLOCK, t);
+      columns(x, count, stride, t);
     }
   }
 }
