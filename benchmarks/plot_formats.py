@@ -63,7 +63,7 @@ def tables(kinds):
 
 
 def neighbours(members):
-    """Points in order of their bytes, those of almost as many together."""
+    """Groups of points whose bytes are within 6 % of the one before; members are in the order of their bytes."""
     groups = []
     for point in members:
         if groups and point[1] < 1.06 * groups[-1][-1][1]:
@@ -75,7 +75,7 @@ def neighbours(members):
 
 def draw_formats(panel, points):
     """Points (format, bytes, loss, half-width of the interval or none): a line for each family with bits. Labels stand above
-    their points, those of points that nearly coincide below, one under the other."""
+    their points, those of points with almost as many bytes below, one under the other."""
     for index, family in enumerate(["rotated", "entropy", "others"]):
         def belongs(name):
             return name.startswith(family + ":") if family != "others" else not name.startswith(("rotated:", "entropy:"))
@@ -84,11 +84,13 @@ def draw_formats(panel, points):
         panel.errorbar(x, y, yerr=None if None in halves else halves, fmt="o" if family == "others" else "o-", capsize=3,
                        label=family, color=f"C{index}", alpha=0.85)
         for group in neighbours(members):
-            name, left, height, half = min(group, key=lambda point: point[2] - (point[3] or 0))
+            _, left, height, half = min(group, key=lambda point: point[2] - (point[3] or 0))
             text = "\n".join(point[0].removeprefix(family + ":") for point in group)
-            place = ({"xytext": (0, -6), "ha": "center", "va": "top"} if len(group) > 1 else {"xytext": (4, 6)})
-            panel.annotate(text, (left, height - (half or 0) if len(group) > 1 else height), textcoords="offset points",
-                           fontsize=8, color=f"C{index}", **place)
+            place = {"xytext": (4, 6)}
+            if len(group) > 1:
+                height -= half or 0
+                place = {"xytext": (0, -6), "ha": "center", "va": "top"}
+            panel.annotate(text, (left, height), textcoords="offset points", fontsize=8, color=f"C{index}", **place)
     panel.set_xscale("log")
     panel.margins(y=0.15)
 

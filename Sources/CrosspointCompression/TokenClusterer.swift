@@ -55,8 +55,8 @@ public final class TokenClusterer {
 
   /// Takes note of a batch, which must stay as it is until its rows are grouped; uncentred, hashes it.
   ///
-  /// Rotated rows are kept only where they are used often enough: writing one and reading it twice takes as long as rotating
-  /// the row twice.
+  /// Rotated rows are kept only where they are used often enough: writing one and reading it again takes longer than half a
+  /// rotation.
   /// - Parameter choices: Experts that a row may belong to.
   /// - Throws: `invalidArgument` for rows of another size, `outOfMemory`.
   public func prepare(_ tokens: borrowing TokenBatch, choices: Int = 1) throws(CrosspointError) {
@@ -81,7 +81,7 @@ public final class TokenClusterer {
     }
   }
 
-  /// A rotated row of the batch; the call for the `next` one may overwrite it.
+  /// A rotated row of the batch, valid until the next call; the row `next` is fetched from memory meanwhile.
   private func rotatedRow(_ row: Int, next: Int?) -> UnsafePointer<Float> {
     if keepsRotatedRows { return UnsafePointer(rotated.base + row * hidden) }
     hash.rotation.rotate(tokens! + row * hidden, into: work.base, ahead: next.map { tokens! + $0 * hidden })

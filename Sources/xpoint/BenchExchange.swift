@@ -63,7 +63,8 @@ struct BenchExchange: ParsableCommand {
       guard simulated != nil else { throw ValidationError("--link-speed is for ranks that --simulated makes") }
     }
     guard linkLatency == 0 || (linkLatency > 0 && linkSpeed != nil) else {
-      throw ValidationError("--link-latency is \(linkLatency); at least 0, and above it with --link-speed alone")
+      throw ValidationError(
+        "--link-latency is \(linkLatency); at least 0 is needed, and above 0 only with --link-speed")
     }
     guard topK <= experts else { throw ValidationError("--top-k \(topK) is more than --experts \(experts)") }
   }

@@ -3,8 +3,8 @@ import CrosspointTokens
 
 /// What clustering and the rotations of rotated codes take: as Crosspoint does it, and with one rotation for both.
 ///
-/// Crosspoint rotates tokens to hash them, by all rounds, and does not keep them; it averages the tokens themselves and
-/// rotates each centroid by one round to be coded, and back at the receiver. With one rotation, rotated tokens are kept
+/// Crosspoint rotates tokens to hash them, by all rounds, and does not keep them unless distances are asked for; it averages
+/// the tokens themselves and rotates each centroid by one round to be coded, and back at the receiver. With one rotation, rotated tokens are kept
 /// and averaged, and centroids are coded as they are; but the receiver must undo all rounds, and so must the source to
 /// know its residuals. Coding is the same in both and is left out.
 final class SharedRotation {
@@ -36,11 +36,15 @@ final class SharedRotation {
 
   /// Rotated tokens kept, hashed and averaged; centroids rotated back at home and at the receiver.
   func once(_ tokens: UnsafePointer<Float>) {
-    hash.rotation.rotate(tokens, count: members.count, into: rotated.base)
-    ids.withUnsafeMutableBufferPointer { ids in
-      for row in members.indices {
-        kernels.cross_polytope(
-          ids.baseAddress! + row * hash.functions, rotated.base + row * rotated.hidden, nil, hash.width, hash.functions)
+    let hidden = rotated.hidden
+    hash.rotation.signs.withUnsafeBufferPointer { signs in
+      ids.withUnsafeMutableBufferPointer { ids in
+        for row in members.indices {
+          let (token, place) = (tokens + row * hidden, rotated.base + row * hidden)
+          let ahead = row + 1 < members.count ? token + hidden : nil
+          kernels.rotate(place, token, signs.baseAddress, hidden, Int32(hash.rotation.rounds), ahead)
+          kernels.cross_polytope(ids.baseAddress! + row * hash.functions, place, nil, hash.width, hash.functions)
+        }
       }
     }
     let clusters = average(rotated.base)

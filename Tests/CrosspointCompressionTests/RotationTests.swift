@@ -13,7 +13,7 @@ func `rotation equals the dense product of its rounds`(hidden: Int, rounds: Int)
   #expect(relativeError(rotation.rotated(row), denseRotation(rotation, row)) < 1e-6)
 }
 
-@Test(arguments: [(2048, 1), (2048, 2), (2048, 3), (8192, 1)])
+@Test(arguments: [(2048, 1), (2048, 2), (2048, 3), (3000, 2), (8192, 1), (16384, 1)])
 func `rotation of long rows equals the dense product`(hidden: Int, rounds: Int) throws {
   let rotation = try PseudoRotation(hidden: hidden, rounds: rounds, seed: 5)
   var row = [Float](repeating: 0, count: hidden)
@@ -46,7 +46,7 @@ func `rotating back is the inverse, in place too`(hidden: Int, rounds: Int) thro
   #expect(firstBitDifference(buffer, apart) == nil)
 }
 
-@Test(arguments: sizes + [200, 256, 512, 2048, 3000, 8192])
+@Test(arguments: sizes + [200, 256, 512, 2048, 3000, 8192, 16384])
 func `every kernel rotates to the same bits`(hidden: Int) throws {
   let rotation = try PseudoRotation(hidden: hidden, seed: 8)
   var row = randomFloats(hidden, seed: 4)

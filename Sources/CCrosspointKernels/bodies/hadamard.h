@@ -3,11 +3,12 @@
 // A transform of p = 128 * 2^k floats has two halves that commute: "columns" mix up to 3 upper bits of the index, "chunks"
 // mix the others among neighbours. Chunks of 128 are "blocks", mixed in registers; larger ones have columns and chunks of
 // their own. The last half of one round and the first half of the next are the same one, so that one sweep over memory
-// does both, with the signs between: R rounds take R + 1 sweeps, those over larger chunks within the first-level cache.
+// does both, with the signs between: R rounds take R + 1 sweeps over memory; what chunks larger than a block do beyond that
+// stays in the cache.
 //
 // The matrix is Sylvester's. Bits of the index that number vectors are mixed by adding and subtracting whole vectors, bits
-// that number lanes by adding a vector, signed, to itself with its lanes exchanged. The two kinds take turns: additions,
-// fused ones and shuffles run on different units of most processors.
+// that number lanes by adding a vector, signed, to itself with its lanes exchanged. The two kinds take turns, so that
+// additions, fused ones and shuffles keep more units of the processor busy at once.
 
 #define BLOCK 128
 #define BLOCK_VECTORS (BLOCK / LANES)
@@ -107,17 +108,17 @@ INLINE sweep part_of(sweep s, size_t c) {
                  s.ahead ? s.ahead + c : NULL};
 }
 
-// Transforms every p of so many floats, once or, with signs between, twice.
-static void chunks(float *x, size_t total, size_t p, sweep s) {
-  if (p == BLOCK) {
-    blocks(x, total, s);
+// Transforms each `size` of the p floats by itself: once or, with signs between, twice.
+static void chunks(float *x, size_t p, size_t size, sweep s) {
+  if (size == BLOCK) {
+    blocks(x, p, s);
     return;
   }
-  size_t count = columns_within(p), stride = p / count;
-  for (size_t c = 0; c < total; c += p) {
+  size_t count = columns_within(size), stride = size / count;
+  for (size_t c = 0; c < p; c += size) {
     sweep t = part_of(s, c);
     columns(x + c, count, stride, (sweep){.before = t.before});
-    chunks(x + c, p, stride, (sweep){.between = t.between, .after = t.between ? NULL : t.after, .ahead = t.ahead});
+    chunks(x + c, size, stride, (sweep){.between = t.between, .after = t.between ? NULL : t.after, .ahead = t.ahead});
     if (t.between) columns(x + c, count, stride, (sweep){.after = t.after});
   }
 }
@@ -138,7 +139,7 @@ static void small_round(float *x, size_t p, sweep s) {
 }
 
 // All rounds on p floats, forward (signs, then transform) or back (transform, then signs, last round first).
-// s holds p signs for each round; ahead is NULL or p floats that are wanted next.
+// s holds p signs for each round; ahead is NULL or p floats that are wanted next (not heeded for p < 128).
 static void transform(float *x, size_t p, const float *s, int rounds, int back, const float *ahead) {
   if (p < BLOCK) {
     for (int r = 0; r < rounds; r++) {

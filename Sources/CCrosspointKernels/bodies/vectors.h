@@ -18,6 +18,7 @@ INLINE void store(float *p, vf v) { *(vf_any *)p = v; }
 INLINE vf splat(float a) { return (vf){} + a; }
 
 // a + s * b, where s is +-1 throughout: the product is exact, so that fused or not the sum is rounded once.
+// Which of two NaNs it gives may differ.
 INLINE vf add_signed(vf a, vf b, vf s) {
 #ifdef VARIANT_FUSES
   return __builtin_elementwise_fma(b, s, a);
