@@ -104,7 +104,7 @@ def draw(record, output):
     right.set_xlabel("bytes / fp32 (%)")
     for panel in (left, right):
         panel.set_yscale("symlog", linthresh=0.1)
-        panel.set_ylim(bottom=-0.03)
+        panel.set_ylim(bottom=-0.07)
         panel.set_yticks([0, 0.1, 1, 10], ["0", "0.1", "1", "10"])
         panel.set_ylabel("held-out loss against exact rows (%)")
         panel.minorticks_off()
