@@ -6,7 +6,7 @@ order, and reports the mean difference in held-out bits per byte with its 95 % i
   benchmarks/training_study.py --seeds 2 --steps 200    # a quick look
   benchmarks/training_study.py --study compression      # few large experts: clusters and codes
   benchmarks/training_study.py --study stages           # deletion, pruning, and everything together
-  benchmarks/training_study.py --study formats --seeds 1 # every format and direction, every compensation
+  benchmarks/training_study.py --study formats          # every format and direction, every compensation (2 hours)
   benchmarks/training_study.py --scheme 'bf16=--wire bf16' --scheme 'lsh=--compression lsh --wire bf16'
 
 A study is a list of schemes, a scheme a name and options of moe-lm. Runs that are already in the results folder are not
@@ -69,7 +69,7 @@ STUDIES = {
         "comparisons": [("gate", "random"), ("gate", "fixed")],
     },
     # Every format in each direction, the other in fp32; gradients rounded without bias where a format can. Every
-    # compensation, in fp32. Short runs: what is far from off, not how far.
+    # compensation, in fp32. Short runs: seeds differ more than settled ones.
     "formats": {
         "steps": 300,
         "schemes": [
