@@ -52,7 +52,7 @@ public struct PseudoRotation: Sendable {
   }
 
   /// Rotates one row, and has the row `ahead` fetched from memory meanwhile.
-  func rotate(
+  package func rotate(
     _ row: UnsafePointer<Float>, into result: UnsafeMutablePointer<Float>, ahead: UnsafePointer<Float>? = nil
   ) {
     signs.withUnsafeBufferPointer { kernels.rotate(result, row, $0.baseAddress, hidden, Int32(rounds), ahead) }
@@ -71,5 +71,5 @@ public struct PseudoRotation: Sendable {
 
 extension Int {
   /// The largest power of two that is at most this positive number.
-  var largestPowerOfTwoWithin: Int { 1 << (Int.bitWidth - 1 - leadingZeroBitCount) }
+  package var largestPowerOfTwoWithin: Int { 1 << (Int.bitWidth - 1 - leadingZeroBitCount) }
 }

@@ -11,8 +11,8 @@ struct BenchHash: ParsableCommand {
       hash: one rotation per row feeds all functions. plain: every function rotates the row for itself, with the same \
       kernels. cluster: hash, buckets and centroids of all rows as one expert's. all: cluster, and every row's residual \
       added to an output. codes: the buckets of all rows, uncentred, and the rotations of their codes at both ends, with a \
-      rotation for each (crosspoint) or one for both. Speeds are GB/s of fp32 input; x copy is the speed as a fraction of a memory copy of the same \
-      rows, timed in turn.
+      rotation for each (crosspoint) or one for both. Speeds are GB/s of fp32 input; x copy is the speed as a fraction of a \
+      memory copy of the same rows, timed in turn.
 
       With --baseline, which benchmarks/hash builds, also rotate-per-function: the usual hash, its largest coordinate found \
       by a scalar or a vectorised loop; the lines # hash and # all are the ratios of its time to ours.

@@ -4,9 +4,9 @@ import CrosspointTokens
 /// What clustering and the rotations of rotated codes take: as Crosspoint does it, and with one rotation for both.
 ///
 /// Crosspoint rotates tokens to hash them, by all rounds, and does not keep them unless distances are asked for; it averages
-/// the tokens themselves and rotates each centroid by one round to be coded, and back at the receiver. With one rotation, rotated tokens are kept
-/// and averaged, and centroids are coded as they are; but the receiver must undo all rounds, and so must the source to
-/// know its residuals. Coding is the same in both and is left out.
+/// the tokens themselves and rotates each centroid by one round to be coded, and back at the receiver. With one rotation,
+/// rotated tokens are kept and averaged, and centroids are coded as they are; but the receiver must undo all rounds, and so
+/// must the source to know its residuals. Coding is the same in both and is left out.
 final class SharedRotation {
   private let hash: CrossPolytopeHash
   private let codes: PseudoRotation
@@ -27,9 +27,7 @@ final class SharedRotation {
     centroids = try TokenBatch(rows: rows, hidden: hidden)
     received = try TokenBatch(rows: rows, hidden: hidden)
     ids = Array(repeating: 0, count: rows * options.functions)
-    var slots = 1
-    while slots < 2 * rows { slots *= 2 }
-    table = Array(repeating: 0, count: slots)
+    table = Array(repeating: 0, count: 4 * rows.largestPowerOfTwoWithin)
     clusterOf = Array(repeating: 0, count: rows)
     counts = clusterOf
   }
@@ -37,14 +35,11 @@ final class SharedRotation {
   /// Rotated tokens kept, hashed and averaged; centroids rotated back at home and at the receiver.
   func once(_ tokens: UnsafePointer<Float>) {
     let hidden = rotated.hidden
-    hash.rotation.signs.withUnsafeBufferPointer { signs in
-      ids.withUnsafeMutableBufferPointer { ids in
-        for row in members.indices {
-          let (token, place) = (tokens + row * hidden, rotated.base + row * hidden)
-          let ahead = row + 1 < members.count ? token + hidden : nil
-          kernels.rotate(place, token, signs.baseAddress, hidden, Int32(hash.rotation.rounds), ahead)
-          kernels.cross_polytope(ids.baseAddress! + row * hash.functions, place, nil, hash.width, hash.functions)
-        }
+    ids.withUnsafeMutableBufferPointer { ids in
+      for row in members.indices {
+        let (token, place) = (tokens + row * hidden, rotated.base + row * hidden)
+        hash.rotation.rotate(token, into: place, ahead: row + 1 < members.count ? token + hidden : nil)
+        kernels.cross_polytope(ids.baseAddress! + row * hash.functions, place, nil, hash.width, hash.functions)
       }
     }
     let clusters = average(rotated.base)

@@ -124,9 +124,9 @@ static void chunks(float *x, size_t p, size_t size, sweep s) {
 }
 
 // One round for p < 128.
-static void small_round(float *x, size_t p, sweep s) {
-  if (s.before)
-    for (size_t i = 0; i < p; i++) x[i] *= s.before[i];
+static void small_round(float *x, size_t p, const float *before, const float *after) {
+  if (before)
+    for (size_t i = 0; i < p; i++) x[i] *= before[i];
   for (size_t step = 1; step < p; step *= 2)
     for (size_t i = 0; i < p; i++)
       if (!(i & step)) {
@@ -134,8 +134,8 @@ static void small_round(float *x, size_t p, sweep s) {
         x[i] = a + b;
         x[i | step] = a - b;
       }
-  if (s.after)
-    for (size_t i = 0; i < p; i++) x[i] *= s.after[i];
+  if (after)
+    for (size_t i = 0; i < p; i++) x[i] *= after[i];
 }
 
 // All rounds on p floats, forward (signs, then transform) or back (transform, then signs, last round first).
@@ -144,7 +144,7 @@ static void transform(float *x, size_t p, const float *s, int rounds, int back, 
   if (p < BLOCK) {
     for (int r = 0; r < rounds; r++) {
       const float *mine = s + (back ? rounds - 1 - r : r) * p;
-      small_round(x, p, (sweep){.before = back ? NULL : mine, .after = back ? mine : NULL});
+      small_round(x, p, back ? NULL : mine, back ? mine : NULL);
     }
     return;
   }
