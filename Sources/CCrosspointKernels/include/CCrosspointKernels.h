@@ -1,7 +1,8 @@
 // SIMD kernels of Crosspoint: one table of functions per instruction set, chosen once at run time.
 //
 // Every kernel gives the same bits in every variant: bodies are written once, over vectors of 16 lanes, with a fixed
-// order of operations; a multiplication is fused with an addition only where its product is exact. Rows are contiguous
+// order of operations; a multiplication is fused with an addition only where its product is exact. (Which of two NaNs
+// comes out may differ.) Rows are contiguous
 // floats; n is the number of floats; no alignment is required; pointers named out may not overlap others unless said.
 #ifndef CCROSSPOINT_KERNELS_H
 #define CCROSSPOINT_KERNELS_H
