@@ -17,15 +17,20 @@ struct BenchExchange: ParsableCommand {
       Examples:
         mpirun -n 2 xpoint bench exchange
         mpirun -n 4 xpoint bench exchange --pattern W2 --iterations 50 --json w2.json
-        mpirun -n 2 xpoint bench exchange --compression lsh --wire bf16
+        mpirun -n 2 xpoint bench exchange --input X.npy --compression lsh --wire rotated:4
         xpoint bench exchange --simulated 4 --tokens 256 --hidden 64
         xpoint bench exchange --simulated 2 --link-speed 125 --link-latency 50 --wire rotated:4
       """)
 
   @Option(help: "Tokens per rank.")
   var tokens = 4096
-  @Option(help: "Floats per token.")
+  @Option(help: "Floats per token, without --input.")
   var hidden = 1024
+  @Option(
+    help: ArgumentHelp(
+      "float32 rows [rows, hidden] to take tokens from; random numbers, which no two are alike of, if left out.",
+      valueName: "X.npy"))
+  var input: String?
   @Option(help: "Experts per token.")
   var topK = 2
   @Option(help: "Experts over all ranks.")
@@ -70,9 +75,13 @@ struct BenchExchange: ParsableCommand {
   }
 
   func run() throws {
+    let input = try input.map {
+      let rows = try Npy.readSomeRows($0, argument: "--input")
+      return (hidden: rows.hidden, elements: rows.array)
+    }
     let settings = ExchangeTrial.Settings(
-      tokens: tokens, hidden: hidden, topK: topK, experts: experts, pattern: pattern, iterations: iterations,
-      warmup: warmup, options: exchange.exchangeOptions)
+      tokens: tokens, hidden: input?.hidden ?? hidden, input: input?.elements, topK: topK, experts: experts,
+      pattern: pattern, iterations: iterations, warmup: warmup, options: exchange.exchangeOptions)
     if let simulated {
       let link = linkSpeed.map { LinkModel(latency: .microseconds(linkLatency), bytesPerSecond: $0 * 1e6) }
       let reports = try SimulatedCluster(ranks: simulated, deadline: .seconds(600), link: link).run { fabric in

@@ -6,6 +6,8 @@ struct ExchangeTrial {
   struct Settings: Sendable {
     var tokens: Int
     var hidden: Int
+    /// Rows of `hidden` floats that tokens are taken from; `nil`: random numbers.
+    var input: [Float]?
     var topK: Int
     var experts: Int
     var pattern: RoutingPattern
@@ -74,6 +76,13 @@ struct ExchangeTrial {
 
     init(_ rows: Int, _ settings: Settings, _ fabric: any Fabric) throws {
       batch = try TokenBatch(rows: rows, hidden: settings.hidden)
+      if let input = settings.input {
+        // Ranks begin at different rows, and at the first again after the last.
+        for index in batch.elements.indices {
+          batch.elements[index] = input[(fabric.rank * rows * settings.hidden + index) % input.count]
+        }
+        return
+      }
       var generator = SplitMix64(seed: settings.options.seed &+ UInt64(fabric.rank) &+ 1)
       for index in batch.elements.indices { batch.elements[index] = generator.nextUnit() - 0.5 }
     }

@@ -40,11 +40,7 @@ struct LocalBenchArguments: ParsableArguments {
 
   /// The rows of the file, or random ones.
   func batch() throws -> TokenBatch {
-    if let input {
-      let batch = try Npy.readRows(input, argument: "--input")
-      guard batch.rows > 0 else { throw Files.failure("--input", input, "holds no rows to measure with") }
-      return batch
-    }
+    if let input { return try Npy.readSomeRows(input, argument: "--input") }
     let batch = try TokenBatch(rows: rows, hidden: hidden)
     var generator = SplitMix64(seed: seed)
     for index in batch.elements.indices {

@@ -25,6 +25,13 @@ enum Npy {
     return batch
   }
 
+  /// The same where none will not do.
+  static func readSomeRows(_ path: String, argument: String) throws(CrosspointError) -> TokenBatch {
+    let batch = try readRows(path, argument: argument)
+    guard batch.rows > 0 else { throw Files.failure(argument, path, "holds no rows to measure with") }
+    return batch
+  }
+
   /// Int32 or int64 values `[count]`, each of which must fit 32 bits.
   static func readIntegers(_ path: String, argument: String) throws(CrosspointError) -> [Int32] {
     let file = try OpenFile(path, argument: argument)
