@@ -28,8 +28,8 @@ SCHEMES = (
     + ["zipcache:4", "zipcache:8"]
     + [f"entropy:{rate}" for rate in (0.5, 0.75, 1.115, 1.5, 2.075, 3.19, 4.15, 6)]
     + ["--compression lsh-moe --wire bf16"]
-    + [f"--compression lsh:functions=2,width=64,rounds=3,centred=true --wire rotated:{bits}" for bits in (3, 4)]
-    + ["--compression lsh:functions=1,rounds=3,centred=true --wire rotated:4"]
+    + [f"--compression lsh:functions=2,width=64 --wire rotated:{bits}" for bits in (3, 4)]
+    + ["--compression lsh:functions=1 --wire rotated:4"]
 )
 
 

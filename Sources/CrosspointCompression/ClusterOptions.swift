@@ -15,7 +15,8 @@ public struct ClusterOptions: Hashable, Sendable {
   public var functions: Int
   /// Rotated coordinates that each function looks at; `nil`: see ``resolvedWidth(hidden:)``.
   public var width: Int?
-  /// Rounds of the pseudo-rotation, 1…8.
+  /// Rounds of the pseudo-rotation, 1…8. With several, the first is that of rotated codes: tokens are rotated once for both.
+  /// One does for hashing dense rows; rows of few elements that are not zero need two (FALCONN recommends the same).
   public var rounds: Int
   /// Whether the mean of an expert's tokens on this rank (of at most 256 evenly spaced ones) is subtracted before hashing.
   /// Without it, tokens with a strong
@@ -29,7 +30,7 @@ public struct ClusterOptions: Hashable, Sendable {
   public var refinements: Int
 
   public init(
-    functions: Int = 1, width: Int? = nil, rounds: Int = 3, centred: Bool = true, rate: Float? = nil,
+    functions: Int = 1, width: Int? = nil, rounds: Int = 2, centred: Bool = true, rate: Float? = nil,
     refinements: Int = 0
   ) {
     self.functions = functions
@@ -41,7 +42,7 @@ public struct ClusterOptions: Hashable, Sendable {
   }
 
   /// LSH-MoE as published (arXiv 2411.08446, Algorithm 1 and section 4): six functions, tokens as they are.
-  public static let lshMoE = ClusterOptions(functions: 6, centred: false)
+  public static let lshMoE = ClusterOptions(functions: 6, rounds: 3, centred: false)
 
   /// The width in use: ``width`` if given; else all of `hidden` for one function, and for several the largest power of two
   /// of which there are enough.

@@ -23,7 +23,7 @@ public struct PseudoRotation: Sendable {
   private static let hiddenAllowed = 1...(1 << 24)
 
   /// - Throws: `invalidArgument` unless `hidden` is in 1…2²⁴ and `rounds` in 1…8.
-  public init(hidden: Int, rounds: Int = 3, seed: UInt64) throws(CrosspointError) {
+  public init(hidden: Int, rounds: Int, seed: UInt64) throws(CrosspointError) {
     guard Self.hiddenAllowed.contains(hidden) else {
       throw CrosspointError(
         .invalidArgument, operation: "PseudoRotation", argument: "hidden", "\(hidden) is not in 1…\(1 << 24)")
@@ -52,10 +52,19 @@ public struct PseudoRotation: Sendable {
   }
 
   /// Rotates one row, and has the row `ahead` fetched from memory meanwhile.
+  ///
+  /// - Parameter first: receives the row after the first of several rounds.
   package func rotate(
-    _ row: UnsafePointer<Float>, into result: UnsafeMutablePointer<Float>, ahead: UnsafePointer<Float>? = nil
+    _ row: UnsafePointer<Float>, into result: UnsafeMutablePointer<Float>, ahead: UnsafePointer<Float>? = nil,
+    first: UnsafeMutablePointer<Float>? = nil
   ) {
-    signs.withUnsafeBufferPointer { kernels.rotate(result, row, $0.baseAddress, hidden, Int32(rounds), ahead) }
+    precondition(first == nil || rounds > 1, "one round has no other before its end")
+    signs.withUnsafeBufferPointer { kernels.rotate(result, row, $0.baseAddress, hidden, Int32(rounds), ahead, first) }
+  }
+
+  /// Whether the first rounds of another rotation, but not all, are this one.
+  package func begins(_ other: PseudoRotation) -> Bool {
+    hidden == other.hidden && rounds < other.rounds && other.signs.starts(with: signs)
   }
 
   /// The inverse of ``rotate(_:count:into:)``, which is also its adjoint; exact up to rounding.

@@ -161,7 +161,7 @@ extension RowCodec {
       case .rotated, .mixed:
         var mean: UnsafePointer<Float>?
         if FrameHeader.group(index, of: frame).centred {
-          mean = decodeMean(body + offset)
+          mean = UnsafePointer(decodeMean(body + offset))
           offset += format.meanBytes(hidden: hidden)
           if keys != nil { rotation.rotateBack(mean!, count: 1, into: scratchRow(0)) }
         }

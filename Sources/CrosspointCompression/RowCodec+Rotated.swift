@@ -11,48 +11,58 @@ import CrosspointTokens
 ///
 /// The rotation makes the elements of any row nearly Gaussian (central limit), which is what the codebook is made for.
 extension RowCodec {
-  /// Writes the group's mean row (rotated, as bfloat16) when it pays; returns it as the receiver will see it, rotated back.
+  /// Whether frames of a format can be made from rows that a clusterer has rotated to hash them: the first of its rounds must
+  /// be the codec's rotation, and no row may have signs of its own.
+  package func takesRotatedRows(of clusterer: TokenClusterer, as format: WireFormat, _ rounding: RowRounding) -> Bool {
+    format.rotates && rounding.rounding != .eden && rotation.begins(clusterer.hash.rotation)
+  }
+
+  /// Turns a rotated row back in place.
+  package func rotateBack(_ row: UnsafeMutablePointer<Float>) { rotation.rotateBack(row, count: 1, into: row) }
+
+  /// Writes the group's mean row (rotated, as bfloat16) when it pays; returns it as the receiver will see it, rotated if the
+  /// rows are.
   ///
   /// Without its mean a group has the part ρ = 1 − n·|mean|² / Σ|row|² of its energy left, which at the same error is
   /// worth ½ log₂(1/ρ) bits per element; the mean costs 16 / n. So it pays when n · log₂(1/ρ) > 32.
   /// Large groups take the mean of a sample of rows.
   func encodeMean(of group: RowSource, into out: UnsafeMutableRawPointer) -> UnsafePointer<Float>? {
     guard group.rows > 1 else { return nil }
-    let mean = scratchRow(0)
     let sum = scratchRow(1)
     sum.update(repeating: 0, count: hidden)
     var energy = 0.0
     let sample = MeanSample(of: group.rows)
     for index in sample.indices {
-      let row = group.row(index, hidden: hidden)
-      kernels.axpy(sum, 1, row, hidden)
-      energy += Double(kernels.dot(row, row, hidden))
+      energy += Double(kernels.accumulate(sum, group.row(index, hidden: hidden), hidden))
     }
     kernels.scale(sum, 1 / Float(sample.count), sum, hidden)
     let remaining = 1 - Double(sample.count) * Double(kernels.dot(sum, sum, hidden)) / energy
     // Not a number for groups of zeros alone or with infinities: they go without.
     guard remaining.isFinite, Double(group.rows) * -log2(max(remaining, 1e-12)) > 32 else { return nil }
-    rotation.rotate(sum, into: mean)
-    kernels.bf16_encode(out, mean, hidden, 1)
-    rotation.rotateBack(decodeMean(out), count: 1, into: mean)
+    if !group.isRotated { rotation.rotate(sum, into: sum) }
+    kernels.bf16_encode(out, sum, hidden, 1)
+    let mean = decodeMean(out)
+    if !group.isRotated { rotation.rotateBack(mean, count: 1, into: mean) }
     return UnsafePointer(mean)
   }
 
-  func decodeMean(_ bytes: UnsafeRawPointer) -> UnsafePointer<Float> {
+  func decodeMean(_ bytes: UnsafeRawPointer) -> UnsafeMutablePointer<Float> {
     kernels.bf16_decode(scratchRow(0), bytes, hidden, 1)
-    return UnsafePointer(scratchRow(0))
+    return scratchRow(0)
   }
 
-  /// - Parameter ahead: The row that is encoded next, if there is one.
+  /// - Parameters:
+  ///   - ahead: The row that is encoded next, if there is one.
+  ///   - isRotated: Whether row and mean are rotated already.
   func encodeRotated(
-    _ out: UnsafeMutableRawPointer, _ row: UnsafePointer<Float>, ahead: UnsafePointer<Float>?,
+    _ out: UnsafeMutableRawPointer, _ row: UnsafePointer<Float>, ahead: UnsafePointer<Float>?, isRotated: Bool,
     mean: UnsafePointer<Float>?, book: Codebook, _ rounding: inout RowRounding
   ) {
     let rotated = scratchRow(1)
     // Centred before it is rotated: one pass then also gives the energy, which the rotation keeps.
     let energy = kernels.centre(rotated, row, mean, hidden)
     if rounding.rounding == .eden { kernels.flip_signs(rotated, rotated, hidden, rounding.nextKey()) }
-    rotation.rotate(rotated, into: rotated, ahead: ahead)
+    if !isRotated { rotation.rotate(rotated, into: rotated, ahead: ahead) }
     let key = rounding.nextDither()
     let scale =
       key == nil ? BFloat16(nearest: rootMeanSquare(rotated, energy: energy)) : coveringScale(rotated, book)

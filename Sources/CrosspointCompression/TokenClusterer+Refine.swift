@@ -24,25 +24,35 @@ extension TokenClusterer {
 
     var clusters = buckets
     if buckets > allowed {
-      average(members, clusterOf, buckets, means, counts)
+      averageRotated(members, clusterOf, buckets, means, counts)
       clusters = keepMostPopulous(allowed, of: buckets, means: means, counts: counts, order: renumbered)
       assignNearest(members, clusterOf, clusters, means, halfNorms)
     }
     for _ in 0..<options.refinements {
       clusters = renumber(members, clusterOf, clusters, renumbered)
-      average(members, clusterOf, clusters, means, counts)
+      averageRotated(members, clusterOf, clusters, means, counts)
       assignNearest(members, clusterOf, clusters, means, halfNorms)
     }
     return renumber(members, clusterOf, clusters, renumbered)
   }
 
   /// Means of the rotated rows of each cluster.
-  private func average(
+  private func averageRotated(
     _ members: UnsafeBufferPointer<Int32>, _ clusterOf: UnsafePointer<Int32>, _ clusters: Int,
     _ means: UnsafeMutablePointer<Float>, _ counts: UnsafeMutablePointer<Int32>
   ) {
-    kernels.centroids(
-      means, counts, clusters, rotated.base, hidden, members.baseAddress, clusterOf, members.count)
+    counts.update(repeating: 0, count: clusters)
+    for (index, member) in members.enumerated() {
+      let row = rotated.base + Int(member) * hidden
+      let cluster = Int(clusterOf[index])
+      let mean = means + cluster * hidden
+      if counts[cluster] == 0 { mean.update(from: row, count: hidden) } else { kernels.axpy(mean, 1, row, hidden) }
+      counts[cluster] += 1
+    }
+    for cluster in 0..<clusters where counts[cluster] > 1 {
+      let mean = means + cluster * hidden
+      kernels.scale(mean, 1 / Float(counts[cluster]), mean, hidden)
+    }
   }
 
   /// Moves the means of the most populous buckets to the front; returns how many stay.

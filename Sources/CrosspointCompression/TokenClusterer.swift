@@ -4,10 +4,13 @@ import CrosspointTokens
 /// Groups the tokens of one expert that are alike, and averages each group.
 ///
 /// ```swift
-/// try clusterer.prepare(tokens, choices: 2)                            // once per batch
-/// let clusters = try clusterer.cluster(members, clusterOf: clusterOf)  // once per expert
-/// clusterer.centroids(tokens.base, members, clusterOf: clusterOf, clusters: clusters, into: rows, counts: counts)
+/// var centroids = try Centroids(hidden: 768, pool: pool)
+/// try clusterer.prepare(tokens, choices: 2)                                             // once per batch
+/// let clusters = try clusterer.cluster(members, clusterOf: clusterOf, into: &centroids)  // once per expert
 /// ```
+/// Tokens are averaged while they are in the cache from being hashed, unless clusters depend on each other
+/// (``ClusterOptions/rate``, ``ClusterOptions/refinements``).
+///
 /// Buckets depend on the rows and the seed alone: not on the processor, the other ranks or, uncentred, on which rows are
 /// hashed together. Memory comes from the pool and is kept between calls: the steady state allocates nothing.
 /// Source: LSH-MoE (arXiv 2411.08446), Algorithm 1.
@@ -18,17 +21,22 @@ public final class TokenClusterer {
   // The batch, borrowed from its owner.
   private var tokens: UnsafePointer<Float>?
   private var preparedRows = 0
-  // The rotated rows of the batch, where they are kept.
+  // The rotated rows of the batch, and those after the first round, where they are kept.
   let rotated: Scratch<Float>
   private var keepsRotatedRows = false
-  // One rotated row and the mean.
+  private let firstRounds: Scratch<Float>
+  private var keepsFirstRounds = false
+  // Whether the whole batch is hashed beforehand.
+  private var hashesBatch = false
+  // One rotated row, the same after the first round, and the mean.
   private let work: Scratch<Float>
+  let tallies: Scratch<Tally>
   // Of the clusters under refinement.
   let means: Scratch<Float>
   let halfNorms: Scratch<Float>
   let counts: Scratch<Int32>
   let renumbered: Scratch<Int32>
-  // Centred: one row per member. Uncentred: one row per prepared row.
+  // One row per prepared row where the batch is hashed beforehand, else one per member.
   private let ids: Scratch<UInt32>
   private let table: Scratch<Int32>
 
@@ -38,7 +46,9 @@ public final class TokenClusterer {
     self.options = options
     self.hidden = hidden
     rotated = Scratch(pool)
+    firstRounds = Scratch(pool)
     work = Scratch(pool)
+    tallies = Scratch(pool)
     means = Scratch(pool)
     halfNorms = Scratch(pool)
     counts = Scratch(pool)
@@ -53,95 +63,139 @@ public final class TokenClusterer {
     options.rate = rate
   }
 
-  /// Takes note of a batch, which must stay as it is until its rows are grouped; uncentred, hashes it.
+  /// How many of an expert's members are hashed before they are averaged. What is rotated lies in the first-level cache;
+  /// tokens do not, and 64 KiB of them take less time than each by itself, between two rotations.
+  private func membersPerVisit(of members: Int, rotated: Bool) -> Int {
+    if options.needsDistances { return members }
+    return rotated ? 1 : max(1, (1 << 14) / hidden)
+  }
+
+  /// Takes note of a batch, which must stay as it is until its rows are grouped.
   ///
-  /// Rotated rows are kept only where they are used often enough: writing one and reading it again takes longer than half a
-  /// rotation.
-  /// - Parameter choices: Experts that a row may belong to.
+  /// What a row that belongs to several experts has in common for them is worked out once where that is faster: its ids if
+  /// they do not depend on the expert; rotated rows where they are used often enough, since writing one and reading it again
+  /// takes longer than half a rotation.
+  /// - Parameters:
+  ///   - choices: Experts that a row may belong to.
+  ///   - rotated: Whether any centroids will be those of rotated rows, for which the rotation must have several rounds.
   /// - Throws: `invalidArgument` for rows of another size, `outOfMemory`.
-  public func prepare(_ tokens: borrowing TokenBatch, choices: Int = 1) throws(CrosspointError) {
+  public func prepare(
+    _ tokens: borrowing TokenBatch, choices: Int = 1, rotated: Bool = false
+  ) throws(CrosspointError) {
     guard tokens.hidden == hidden else {
       throw CrosspointError(
         .invalidArgument, operation: "prepare", argument: "tokens", "rows of \(tokens.hidden) floats, not \(hidden)")
     }
     preparedRows = 0
     self.tokens = UnsafePointer(tokens.base)
+    hashesBatch = !options.centred && choices > 1
     keepsRotatedRows = options.needsDistances || (options.centred && choices > 2)
-    _ = try work.reserve(2 * hidden)
-    if keepsRotatedRows {
-      hash.rotation.rotate(tokens.base, count: tokens.rows, into: try rotated.reserve(tokens.rows * hidden))
-    }
-    preparedRows = tokens.rows
-    if !options.centred {
-      let ids = try ids.reserve(tokens.rows * options.functions)
+    keepsFirstRounds = rotated && (keepsRotatedRows || hashesBatch)
+    _ = try work.reserve(3 * hidden)
+    if keepsRotatedRows { _ = try self.rotated.reserve(tokens.rows * hidden) }
+    if keepsFirstRounds { _ = try firstRounds.reserve(tokens.rows * hidden) }
+    if hashesBatch { _ = try ids.reserve(tokens.rows * options.functions) }
+    if keepsRotatedRows || hashesBatch {
       for row in 0..<tokens.rows {
-        let rotated = rotatedRow(row, next: row + 1 < tokens.rows ? row + 1 : nil)
-        hash.ids(ofRotated: rotated, mean: nil, into: ids + row * options.functions)
+        rotate(row, next: row + 1 < tokens.rows ? row + 1 : nil, keepingFirst: keepsFirstRounds)
+        if hashesBatch {
+          hash.ids(ofRotated: rotatedRow(row), mean: nil, into: ids.base + row * options.functions)
+        }
       }
     }
+    preparedRows = tokens.rows
   }
 
-  /// A rotated row of the batch, valid until the next call; the row `next` is fetched from memory meanwhile.
-  private func rotatedRow(_ row: Int, next: Int?) -> UnsafePointer<Float> {
-    if keepsRotatedRows { return UnsafePointer(rotated.base + row * hidden) }
-    hash.rotation.rotate(tokens! + row * hidden, into: work.base, ahead: next.map { tokens! + $0 * hidden })
-    return UnsafePointer(work.base)
+  /// Rotates a row of the batch to where it is kept, or over the last one; the row `next` is fetched from memory meanwhile.
+  private func rotate(_ row: Int, next: Int?, keepingFirst: Bool) {
+    hash.rotation.rotate(
+      tokens! + row * hidden, into: rotatedRow(row), ahead: next.map { tokens! + $0 * hidden },
+      first: keepingFirst ? firstRound(row) : nil)
   }
 
-  /// Groups `members` (rows of the prepared batch); clusters are numbered in order of first appearance.
+  /// A rotated row that is kept, or was the last to be rotated.
+  private func rotatedRow(_ row: Int) -> UnsafeMutablePointer<Float> {
+    keepsRotatedRows ? rotated.base + row * hidden : work.base
+  }
+
+  /// The same after the first round.
+  private func firstRound(_ row: Int) -> UnsafeMutablePointer<Float> {
+    keepsFirstRounds ? firstRounds.base + row * hidden : work.base + hidden
+  }
+
+  /// Groups `members` (rows of the prepared batch) and appends the mean row of each group.
   ///
-  /// - Parameter clusterOf: receives the cluster of each member.
+  /// Clusters are numbered in order of first appearance. Sums run in member order, so that the result is bitwise repeatable;
+  /// the mean of one member is its row bit for bit.
+  /// - Parameters:
+  ///   - clusterOf: receives the cluster of each member.
+  ///   - averagesRotated: whether means are not of the rows but of what the first round of the rotation makes of them, for a
+  ///     wire that rotates them so. The last round will not do: members agree on their largest coordinates there, which stand
+  ///     out of the mean and are cut off by codes.
+  ///   - centroids: those of the experts before.
   /// - Returns: the number of clusters; zero for no members.
   /// - Throws: `outOfMemory`.
   public func cluster(
-    _ members: UnsafeBufferPointer<Int32>, clusterOf: UnsafeMutablePointer<Int32>
+    _ members: UnsafeBufferPointer<Int32>, clusterOf: UnsafeMutablePointer<Int32>,
+    rotated averagesRotated: Bool = false, into centroids: inout Centroids
   ) throws(CrosspointError) -> Int {
     guard !members.isEmpty else { return 0 }
     for member in members {
       precondition(member >= 0 && member < preparedRows, "row \(member) of \(preparedRows)")
     }
-    return try refine(members, clusterOf: clusterOf, buckets: hashBuckets(members, clusterOf))
+    _ = try tallies.reserve(members.count)
+    let first = centroids.count
+    var buckets = try buckets(of: members, clusterOf)
+    let mean = options.centred ? rotatedMean(members) : nil
+    let length = membersPerVisit(of: members.count, rotated: averagesRotated)
+    for start in stride(from: 0, to: members.count, by: length) {
+      let visit = start..<min(start + length, members.count)
+      findBuckets(visit, of: members, mean: mean, keepingFirst: averagesRotated, &buckets)
+      if options.needsDistances { _ = try refine(members, clusterOf: clusterOf, buckets: buckets.count) }
+      for index in visit {
+        let row = Int(members[index])
+        let source = averagesRotated ? UnsafePointer(firstRound(row)) : tokens! + row * hidden
+        try add(source, to: Int(clusterOf[index]), first: first, of: &centroids)
+      }
+    }
+    return divide(first: first, of: &centroids)
   }
 
-  /// Numbers the buckets of `members` in order of first appearance; returns how many there are.
-  private func hashBuckets(
-    _ members: UnsafeBufferPointer<Int32>, _ clusterOf: UnsafeMutablePointer<Int32>
-  ) throws(CrosspointError) -> Int {
-    let slots = 4 * members.count.largestPowerOfTwoWithin
-    let table = try table.reserve(slots)
-    let functions = options.functions
-    guard options.centred else {
-      return kernels.group(clusterOf, ids.base, functions, members.baseAddress, members.count, table, slots)
+  /// An empty table for the buckets of `members`.
+  private func buckets(
+    of members: UnsafeBufferPointer<Int32>, _ clusterOf: UnsafeMutablePointer<Int32>
+  ) throws(CrosspointError) -> BucketTable {
+    BucketTable(
+      ids: hashesBatch ? ids.base : try ids.reserve(members.count * options.functions), functions: options.functions,
+      rows: hashesBatch ? members.baseAddress : nil, members: members.count,
+      slots: try table.reserve(BucketTable.slots(members: members.count)), bucketOf: clusterOf)
+  }
+
+  /// Finds the buckets of the members of a visit; rotates and hashes them, unless that has been done.
+  private func findBuckets(
+    _ visit: Range<Int>, of members: UnsafeBufferPointer<Int32>, mean: UnsafePointer<Float>?, keepingFirst: Bool,
+    _ buckets: inout BucketTable
+  ) {
+    for index in visit {
+      let row = Int(members[index])
+      if !hashesBatch {
+        if !keepsRotatedRows {
+          rotate(row, next: index + 1 < members.count ? Int(members[index + 1]) : nil, keepingFirst: keepingFirst)
+        }
+        hash.ids(ofRotated: rotatedRow(row), mean: mean, into: ids.base + index * options.functions)
+      }
+      buckets.add(index)
     }
-    let ids = try ids.reserve(members.count * functions)
-    let mean = rotatedMean(members)
-    for (index, member) in members.enumerated() {
-      let rotated = rotatedRow(Int(member), next: index + 1 < members.count ? Int(members[index + 1]) : nil)
-      hash.ids(ofRotated: rotated, mean: mean, into: ids + index * functions)
-    }
-    return kernels.group(clusterOf, ids, functions, nil, members.count, table, slots)
   }
 
   /// The mean of a sample of `members`, rotated.
   private func rotatedMean(_ members: UnsafeBufferPointer<Int32>) -> UnsafePointer<Float> {
-    let mean = work.base + hidden
+    let mean = work.base + 2 * hidden
     mean.update(repeating: 0, count: hidden)
     let sample = MeanSample(of: members.count)
     for index in sample.indices { kernels.axpy(mean, 1, tokens! + Int(members[index]) * hidden, hidden) }
     kernels.scale(mean, 1 / Float(sample.count), mean, hidden)
     hash.rotation.rotate(mean, into: mean)
     return UnsafePointer(mean)
-  }
-
-  /// Writes the mean row of each bucket (`clusters × hidden`) and how many members it has.
-  ///
-  /// Sums run in member order, so that the result is bitwise repeatable; the mean of one member is that row bit for bit.
-  /// `tokens` need not be the prepared rows: any rows that `members` may index.
-  public func centroids(
-    _ tokens: UnsafePointer<Float>, _ members: UnsafeBufferPointer<Int32>, clusterOf: UnsafePointer<Int32>,
-    clusters: Int, into centroids: UnsafeMutablePointer<Float>, counts: UnsafeMutablePointer<Int32>
-  ) {
-    kernels.centroids(
-      centroids, counts, clusters, tokens, hidden, members.baseAddress, clusterOf, members.count)
   }
 }

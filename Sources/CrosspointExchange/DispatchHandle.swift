@@ -40,8 +40,10 @@ public final class DispatchHandle {
   var rowsPerLane: [Int] = []
   /// Whether its rows stand for clusters.
   var isClustered = false
-  /// Rows that stand for clusters; empty when every routed pair is a row of its own.
+  /// Rows that stand for clusters, with some room behind them; empty when every routed pair is a row of its own.
   var centroids: TokenBatch
+  /// Whether those for other ranks are means of rotated rows, at least until they are coded.
+  var hasRotatedCentroids = false
   /// `[rows sent × 1]`: Σ |router weight| over each row's members; only where the wire weighs rows, else empty.
   var importances: TokenBatch
   /// The tokens and output gradients, kept only where residuals need them.
@@ -99,7 +101,7 @@ public final class DispatchHandle {
     return first..<first + receivedRows[source]
   }
 
-  /// A token and the row that stood for it; only where residuals are kept.
+  /// A token and the row that stood for it; only where residuals are kept, and not for a row of one member, which has none.
   func residual(token: Int, row: Int, hidden: Int) -> (x: UnsafePointer<Float>, c: UnsafePointer<Float>) {
     (UnsafePointer(tokens.base + token * hidden), UnsafePointer(centroids.base + row * hidden))
   }
@@ -117,6 +119,8 @@ public final class DispatchHandle {
     pairOutputs = TokenBatch(emptyOfHidden: hidden, pool: pool)
     shareGradients = TokenBatch(emptyOfHidden: 1, pool: pool)
     routing = nil
+    isClustered = false
+    hasRotatedCentroids = false
     stage = .finished
   }
 }

@@ -140,7 +140,7 @@ extension ExpertExchange {
         kernels.axpy(sums + row * hidden, weight, gradient, hidden)
       }
       var weightGradient = kernels.dot(gradient, outputs + row * hidden, hidden)
-      if compensates(handle) {
+      if compensates(handle, row: row) {
         let (x, c) = handle.residual(token: token, row: row, hidden: hidden)
         weightGradient += compensator.differentiate(
           expert: Int(routing.topkIndices[slot]), weight: weight, dy: gradient, x: x, c: c)
@@ -157,7 +157,7 @@ extension ExpertExchange {
     for expert in 0..<lanes.experts {
       for row in handle.plan.rows(of: expert) {
         let shared = rows + row * hidden
-        if compensates(handle) {
+        if compensates(handle, row: row) {
           compensator.addAdjoint(expert: expert, weight: -1, of: sums + row * hidden, to: shared)
         }
         kernels.scale(shared, 1 / Float(handle.plan.counts[row]), shared, hidden)
@@ -183,7 +183,7 @@ extension ExpertExchange {
           kernels.axpy(gradient, 1, rows + row * hidden, hidden)
         }
         isFirst = false
-        if compensates(handle) {
+        if compensates(handle, row: row) {
           compensator.addAdjoint(
             expert: Int(routing.topkIndices[slot]), weight: routing.topkWeights[slot],
             of: handle.outputGradients.base + token * hidden, to: gradient)

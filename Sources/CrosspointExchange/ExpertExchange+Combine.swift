@@ -65,7 +65,7 @@ extension ExpertExchange {
         let weight = routing.topkWeights[slot]
         add(outputs + row * hidden, weight: weight, to: sum, isFirst: isFirst)
         isFirst = false
-        if compensates(handle) {
+        if compensates(handle, row: row) {
           let (x, c) = handle.residual(token: token, row: row, hidden: hidden)
           compensator.add(expert: Int(routing.topkIndices[slot]), weight: weight, x: x, c: c, to: sum)
         }

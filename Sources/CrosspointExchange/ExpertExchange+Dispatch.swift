@@ -38,7 +38,7 @@ extension ExpertExchange {
     }
     if failure == nil {
       do throws(CrosspointError) {
-        try plan(handle, tokens, choices: routing.topK)
+        try plan(handle, tokens, coding, choices: routing.topK)
         try markCopies(routing, handle)
         if options.wire.dispatch.weighsRows { handle.importances = try importances(handle) }
       } catch {
@@ -53,6 +53,7 @@ extension ExpertExchange {
       sized: { rows throws(CrosspointError) in try makeRoom(handle, rows) },
       targets: { peer, groups in expertSideTargets(peer, handle, handle.rows.base, &groups) },
       completed: { () throws(CrosspointError) in try fanOut(handle) }, meanwhile: work)
+    rotateBack(handle)
     handle.stage = .dispatched
     statistics.dispatches += 1
     statistics.rowsRouted += routing.tokensPerExpert.reduce(0, +)
@@ -69,7 +70,8 @@ extension ExpertExchange {
     let importances = handle.importances.rows == 0 ? nil : UnsafePointer(handle.importances.base + range.lowerBound)
     if handle.isClustered {
       return RowSource(
-        base: handle.centroids.base + range.lowerBound * layout.hidden, rows: range.count, importances: importances)
+        base: handle.centroids.base + range.lowerBound * layout.hidden, rows: range.count, importances: importances,
+        isRotated: isRotated(expert, handle))
     }
     return RowSource(
       base: tokens, indices: handle.plan.memberTokens.base + range.lowerBound, rows: range.count,
@@ -102,9 +104,9 @@ extension ExpertExchange {
     handle.rows = try leaseRows(handle.rowsReceived)
   }
 
-  /// Decides which rows are sent and computes the centroids.
+  /// Decides which rows are sent and computes the centroids; also measures what stays home.
   private func plan(
-    _ handle: DispatchHandle, _ tokens: borrowing TokenBatch, choices: Int
+    _ handle: DispatchHandle, _ tokens: borrowing TokenBatch, _ coding: TransferCoding, choices: Int
   ) throws(CrosspointError) {
     handle.isClustered = clustersNow
     guard handle.isClustered, let clusterer else {
@@ -112,41 +114,40 @@ extension ExpertExchange {
       return
     }
     var watch = Stopwatch()
-    try clusterer.prepare(tokens, choices: choices)
-    try handle.plan.assignClusters(clusterer)
+    handle.hasRotatedCentroids = transfer.codec.takesRotatedRows(
+      of: clusterer, as: transferFormat(.dispatch), coding.rounding)
+    try clusterer.prepare(tokens, choices: choices, rotated: handle.hasRotatedCentroids)
+    // Room for as many as the last time and some more: then memory seldom has to grow.
+    var centroids = try Centroids(
+      hidden: layout.hidden, room: lastCentroidCount + lastCentroidCount / 8, most: handle.plan.members, pool: pool)
+    try handle.plan.assignClusters(clusterer, into: &centroids) { isRotated($0, handle) }
+    lastCentroidCount = centroids.count
+    let (residual, energy) = (centroids.residualSquared, centroids.tokenSquared)
+    handle.centroids = centroids.takeRows()
     statistics.seconds.hash += watch.lap()
-    handle.centroids = try centroids(handle, tokens, clusterer)
+    statistics.residualSquared += residual
+    statistics.tokenSquared += energy
+    policy?.note(
+      clusters: handle.plan.rows - handle.plan.rows(of: localLanes).count,
+      residualEnergy: residual == 0 ? 0 : residual / energy)
     if compensates(handle) { handle.tokens = try copy(tokens) }
     statistics.seconds.cluster += watch.lap()
   }
 
-  /// The mean of every cluster; also measures what stays home.
-  private func centroids(
-    _ handle: DispatchHandle, _ tokens: borrowing TokenBatch, _ clusterer: TokenClusterer
-  ) throws(CrosspointError) -> TokenBatch {
-    let hidden = layout.hidden
-    let centroids = try TokenBatch(uninitializedRows: handle.plan.rows, hidden: hidden, pool: pool)
-    var (residualSquared, tokenSquared) = (0.0, 0.0)
-    for expert in 0..<lanes.experts {
-      let members = handle.plan.members(of: expert)
-      let rows = handle.plan.rows(of: expert)
-      clusterer.centroids(
-        tokens.base, handle.plan.tokens(at: members), clusterOf: handle.plan.memberRows.base + members.lowerBound,
-        clusters: rows.count, into: centroids.base + rows.lowerBound * hidden,
-        counts: handle.plan.counts.base + rows.lowerBound)
-      for member in members {
-        let token = tokens.base + handle.plan.memberTokens[member] * hidden
-        let centroid = centroids.base + (rows.lowerBound + handle.plan.memberRows[member]) * hidden
-        residualSquared += Double(kernels.squared_distance(token, centroid, hidden))
-        tokenSquared += Double(kernels.dot(token, token, hidden))
+  /// Whether the centroids of an expert are means of rotated rows; never those that stay on this rank.
+  private func isRotated(_ expert: Int, _ handle: DispatchHandle) -> Bool {
+    handle.hasRotatedCentroids && !localLanes.contains(expert)
+  }
+
+  /// Once rotated centroids are coded: turns those back that residuals are measured from.
+  private func rotateBack(_ handle: DispatchHandle) {
+    var watch = Stopwatch()
+    for expert in 0..<lanes.experts where isRotated(expert, handle) {
+      for row in handle.plan.rows(of: expert) where compensates(handle, row: row) {
+        transfer.codec.rotateBack(handle.centroids.base + row * layout.hidden)
       }
     }
-    statistics.residualSquared += residualSquared
-    statistics.tokenSquared += tokenSquared
-    policy?.note(
-      clusters: handle.plan.rows - localLanes.reduce(0) { $0 + handle.plan.rows(of: $1).count },
-      residualEnergy: residualSquared == 0 ? 0 : residualSquared / tokenSquared)
-    return centroids
+    statistics.seconds.cluster += watch.lap()
   }
 
   /// A copy from the pool.

@@ -42,6 +42,8 @@ public final class ExpertExchange {
   let transfer: Transfer
   let clusterer: TokenClusterer?
   let policy: ExchangePolicy?
+  /// How many centroids the last dispatch with clusters had.
+  var lastCentroidCount = 0
   private var handles: [DispatchHandle] = []
 
   /// Collective: checks that every rank passes the same layout and options.
@@ -98,6 +100,9 @@ public final class ExpertExchange {
   /// Whether residuals of a dispatch are added back.
   func compensates(_ handle: DispatchHandle) -> Bool { handle.isClustered && compensator.isActive }
 
+  /// Whether the members of a row have residuals that are added back; a lone one has none.
+  func compensates(_ handle: DispatchHandle, row: Int) -> Bool { compensates(handle) && handle.plan.counts[row] > 1 }
+
   private struct Parts {
     let transfer: Transfer
     let clusterer: TokenClusterer?
@@ -124,7 +129,9 @@ public final class ExpertExchange {
       kind: options.activeCompensation, experts: layout.experts, hidden: layout.hidden, seed: options.seed)
     var clusterer: TokenClusterer?
     if let cluster = options.clusters {
-      clusterer = try TokenClusterer(options: cluster, hidden: layout.hidden, seed: options.seed, pool: pool)
+      // A hash of one round must not be the rotation of codes: its members agree on coordinates that codes would cut off.
+      let seed = cluster.rounds == 1 ? ~options.seed : options.seed
+      clusterer = try TokenClusterer(options: cluster, hidden: layout.hidden, seed: seed, pool: pool)
     }
     var feedback: GradientFeedback?
     if options.errorFeedback {

@@ -24,9 +24,9 @@ public struct LayerStatistics: Sendable, Equatable {
 
   /// Seconds by phase.
   public struct Seconds: Sendable, Equatable {
-    /// Rotating and hashing tokens and forming clusters.
+    /// Rotating and hashing tokens, forming clusters and averaging them.
     public var hash = 0.0
-    /// Centroids, sums over clusters, weights and residuals.
+    /// Sums over clusters, weights and residuals.
     public var cluster = 0.0
     public var encode = 0.0
     /// Waiting for other ranks to start the same step.

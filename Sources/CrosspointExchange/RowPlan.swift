@@ -84,12 +84,18 @@ struct RowPlan: ~Copyable {
     try finish()
   }
 
-  /// Members of an expert that fall into the same bucket share a row; the clusterer has seen the batch.
-  mutating func assignClusters(_ clusterer: TokenClusterer) throws(CrosspointError) {
+  /// Members of an expert that form a cluster share a row, a centroid; the clusterer has seen the batch.
+  ///
+  /// - Parameter rotated: whether an expert's centroids are means of rotated rows.
+  mutating func assignClusters(
+    _ clusterer: TokenClusterer, into centroids: inout Centroids, rotated: (_ expert: Int) -> Bool
+  ) throws(CrosspointError) {
     rowStart[0] = 0
     for expert in 0..<experts {
       let range = members(of: expert)
-      let clusters = try clusterer.cluster(tokens(at: range), clusterOf: memberRows.base + range.lowerBound)
+      let clusters = try clusterer.cluster(
+        tokens(at: range), clusterOf: memberRows.base + range.lowerBound, rotated: rotated(expert),
+        into: &centroids)
       rowStart[expert + 1] = rowStart[expert] + clusters
     }
     try finish()

@@ -16,7 +16,7 @@ public struct ExchangeArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "Which rows stand for the tokens: off, lsh, lsh-moe (the paper's six functions).",
-      discussion: "lsh takes settings, for example lsh:functions=2,width=64,rounds=3,centred=true.",
+      discussion: "lsh takes settings, for example lsh:functions=2,width=64,centred=true.",
       valueName: "off|lsh[:…]|lsh-moe"))
   public var compression = ExchangeOptions.Compression.off
 

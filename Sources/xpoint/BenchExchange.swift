@@ -28,7 +28,7 @@ struct BenchExchange: ParsableCommand {
   var hidden = 1024
   @Option(
     help: ArgumentHelp(
-      "float32 rows [rows, hidden] to take tokens from; random numbers, which no two are alike of, if left out.",
+      "float32 rows [rows, hidden] to take tokens from; random numbers, of which no two rows are alike, if left out.",
       valueName: "X.npy"))
   var input: String?
   @Option(help: "Experts per token.")

@@ -9,22 +9,24 @@ struct BenchHash: ParsableCommand {
     abstract: "Times cross-polytope hashing and clustering on one core, beside a plain memory copy.",
     discussion: """
       hash: one rotation per row feeds all functions. plain: every function rotates the row for itself, with the same \
-      kernels. cluster: hash, buckets and centroids of all rows as one expert's. all: cluster, and every row's residual \
-      added to an output. codes: the buckets of all rows, uncentred, and the rotations of their codes at both ends, with a \
-      rotation for each (crosspoint) or one for both. Speeds are GB/s of fp32 input; x copy is the speed as a fraction of a \
+      kernels. cluster: hash, buckets and centroids of all rows as one expert's. all: cluster, and the residual of every \
+      row that shares its cluster added to an output. codes: cluster, and the rotations of rotated codes at both ends, with one rotation for hash and \
+      codes, as it is with rounds=2 and more, or with codes that rotate apart. Speeds are GB/s of fp32 input; x copy is the speed as a fraction of a \
       memory copy of the same rows, timed in turn.
 
       With --baseline, which benchmarks/hash builds, also rotate-per-function: the usual hash, its largest coordinate found \
       by a scalar or a vectorised loop; the lines # hash and # all are the ratios of its time to ours.
 
       Examples:
-        xpoint bench hash
+        xpoint bench hash --alike 5
         xpoint bench hash --input X.npy --compression lsh:functions=2,width=64 --json hash.json
         for k in scalar avx2 avx512; do xpoint bench hash --kernels $k; done
       """)
 
   @Option(help: ArgumentHelp("Functions to hash with.", valueName: "lsh[:…]|lsh-moe"))
   var compression = ExchangeOptions.Compression.lshMoE
+  @Option(help: "Rows of each kind, which differ by a hundredth, without --input; 1: no two are alike.")
+  var alike = 1
   @Option(help: ArgumentHelp("Shared library to measure against.", valueName: "library"))
   var baseline: String?
   @OptionGroup var common: LocalBenchArguments
@@ -36,62 +38,50 @@ struct BenchHash: ParsableCommand {
     var run: () throws -> Void
   }
 
+  func validate() throws {
+    guard alike == 1 || (alike > 1 && alike <= common.rows && common.input == nil) else {
+      throw ValidationError("--alike is \(alike); 1 to \(common.rows), the rows, is possible, and 1 with --input")
+    }
+  }
+
   func run() throws {
     guard case .crossPolytope(let options) = compression else {
       throw ValidationError("--compression off hashes nothing: use lsh or lsh-moe")
     }
     try common.chooseKernels()
     let batch = try common.batch()
+    if common.input == nil { makeAlike(batch) }
     let (rows, hidden, base) = (batch.rows, batch.hidden, batch.base)
     let inputBytes = 4 * rows * hidden
     let baseline = try baseline.map {
       try RotatePerFunction(
         library: $0, hidden: hidden, functions: options.functions, rounds: options.rounds, seed: common.seed)
     }
-    let copyBatch = try TokenBatch(rows: rows, hidden: hidden)
-    let centroidBatch = try TokenBatch(rows: rows, hidden: hidden)
-    let scratchBatch = try TokenBatch(rows: 1, hidden: hidden)
-    let (copy, centroids, scratch) = (copyBatch.base, centroidBatch.base, scratchBatch.base)
+    let copy = try TokenBatch(rows: rows, hidden: hidden)
+    let scratch = try TokenBatch(rows: 1, hidden: hidden)
     let hash = try CrossPolytopeHash(options: options, hidden: hidden, seed: common.seed)
     let separate = try (0..<options.functions).map { function throws(CrosspointError) in
       try CrossPolytopeHash(
         options: ClusterOptions(functions: 1, rounds: options.rounds, centred: false), hidden: hidden,
         seed: common.seed &+ UInt64(function))
     }
-    let clusterer = try TokenClusterer(options: options, hidden: hidden, seed: common.seed, pool: BufferPool())
     var ids = [UInt32](repeating: 0, count: rows * options.functions)
-    let members = (0..<rows).map { Int32($0) }
-    var clusterOf = [Int32](repeating: 0, count: rows)
-    var counts = clusterOf
-    var clusters = 0
-    let shared = try SharedRotation(options: options, rows: rows, hidden: hidden, seed: common.seed)
-
-    func cluster() throws {
-      try clusterer.prepare(batch)
-      try members.withUnsafeBufferPointer { members throws(CrosspointError) in
-        clusters = try clusterer.cluster(members, clusterOf: &clusterOf)
-        clusterer.centroids(
-          base, members, clusterOf: clusterOf, clusters: clusters, into: centroids, counts: &counts)
-      }
-    }
+    let trial = try ClusterTrial(options: options, rows: rows, hidden: hidden, seed: common.seed)
     let ours = "crosspoint/\(kernelName)"
     var jobs = [
-      Job(op: "copy", implementation: "memcpy") { memcpy(copy, base, inputBytes) },
-      Job(op: "hash", implementation: ours) { hash.ids(of: base, count: rows, into: &ids, scratch: scratch) },
+      Job(op: "copy", implementation: "memcpy") { memcpy(copy.base, base, inputBytes) },
+      Job(op: "hash", implementation: ours) { hash.ids(of: base, count: rows, into: &ids, scratch: scratch.base) },
       Job(op: "hash", implementation: "plain") {
-        for function in separate { function.ids(of: base, count: rows, into: &ids, scratch: scratch) }
+        for function in separate { function.ids(of: base, count: rows, into: &ids, scratch: scratch.base) }
       },
-      Job(op: "cluster", implementation: ours, run: cluster),
-      Job(op: "all", implementation: ours) {
-        try cluster()
-        for row in 0..<rows {
-          kernels.axpy_difference(
-            copy + row * hidden, 1, base + row * hidden, centroids + Int(clusterOf[row]) * hidden, hidden)
-        }
-      },
-      Job(op: "codes", implementation: ours) { shared.twice(base) },
-      Job(op: "codes", implementation: "one rotation") { shared.once(base) },
+      Job(op: "cluster", implementation: ours) { try trial.cluster(batch) },
+      Job(op: "all", implementation: ours) { try trial.clusterAndCompensate(batch, into: copy) },
+      Job(op: "codes", implementation: "apart") { try trial.clusterAndRotate(batch, together: false) },
     ]
+    if options.rounds > 1 {
+      jobs.append(
+        Job(op: "codes", implementation: "one rotation") { try trial.clusterAndRotate(batch, together: true) })
+    }
     if let baseline {
       for (kind, vectorised) in [("scalar", false), ("vectorised", true)] {
         jobs.append(
@@ -114,11 +104,22 @@ struct BenchHash: ParsableCommand {
       }
     }
     let codes = jobs.indices.filter { jobs[$0].op == "codes" }
-    let longer = Samples(ratiosOf: seconds[codes[1]], over: seconds[codes[0]])
-    print(
-      "# codes: one rotation for both takes \(longer.median.fixed(2)) times as long",
-      "(min \(longer.minimum.fixed(2)), max \(longer.maximum.fixed(2)))")
-    print("# \(clusters) clusters")
+    if codes.count == 2 {
+      let part = Samples(ratiosOf: seconds[codes[1]], over: seconds[codes[0]])
+      print(
+        "# codes: one rotation takes \(part.median.fixed(2)) of the time",
+        "(min \(part.minimum.fixed(2)), max \(part.maximum.fixed(2)))")
+    }
+    print("# \(trial.clusters) clusters")
+  }
+
+  /// Leaves the first rows as they are, one of each kind, and makes the others alike in turn.
+  private func makeAlike(_ batch: borrowing TokenBatch) {
+    let kinds = (batch.rows + alike - 1) / alike
+    for row in kinds..<max(kinds, batch.rows) {
+      let (kind, row) = (batch.row(row % kinds), batch.row(row))
+      for column in row.indices { row[column] = kind[column] + 0.01 * row[column] }
+    }
   }
 
   private func report(_ jobs: [Job], _ seconds: [[Double]], rows: Int, hidden: Int) throws {
@@ -137,7 +138,9 @@ struct BenchHash: ParsableCommand {
           pattern: "\(compression)", bytes: 0, medianSeconds: times.median, p99Seconds: times.percentile(99),
           slowestRank: 0))
     }
-    print("# kernels: \(kernelName); \(rows) rows of \(hidden); \(compression); \(common.iterations) timed runs")
+    let kinds = common.input == nil ? ", \(alike) of each kind" : ""
+    print(
+      "# kernels: \(kernelName); \(rows) rows of \(hidden)\(kinds); \(compression); \(common.iterations) timed runs")
     print(table.text)
     if let json = common.json { try Files.writeJSON(records, to: json) }
   }

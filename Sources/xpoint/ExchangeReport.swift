@@ -97,7 +97,7 @@ struct ExchangeReport: Sendable {
     rowsRouted = Int(rows.map { $0[1] }.reduce(0, +)) / settings.iterations
     let inside = statistics.seconds
     crosspointPhases = try phases([
-      "hash": inside.hash, "cluster and sums": inside.cluster, "policy": inside.policy, "encode": inside.encode,
+      "hash and average": inside.hash, "sums": inside.cluster, "policy": inside.policy, "encode": inside.encode,
       "skew": inside.skew, "move": inside.wait, "decode": inside.decode,
     ])
     plainPhases = try phases([

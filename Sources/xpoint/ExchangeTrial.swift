@@ -77,10 +77,9 @@ struct ExchangeTrial {
     init(_ rows: Int, _ settings: Settings, _ fabric: any Fabric) throws {
       batch = try TokenBatch(rows: rows, hidden: settings.hidden)
       if let input = settings.input {
-        // Ranks begin at different rows, and at the first again after the last.
-        for index in batch.elements.indices {
-          batch.elements[index] = input[(fabric.rank * rows * settings.hidden + index) % input.count]
-        }
+        // Ranks begin at even distances, and at the first row again after the last.
+        let start = input.count / settings.hidden * fabric.rank / fabric.rankCount * settings.hidden
+        for index in batch.elements.indices { batch.elements[index] = input[(start + index) % input.count] }
         return
       }
       var generator = SplitMix64(seed: settings.options.seed &+ UInt64(fabric.rank) &+ 1)

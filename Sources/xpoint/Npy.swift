@@ -25,7 +25,7 @@ enum Npy {
     return batch
   }
 
-  /// The same where none will not do.
+  /// Float32 rows of a file that must hold some.
   static func readSomeRows(_ path: String, argument: String) throws(CrosspointError) -> TokenBatch {
     let batch = try readRows(path, argument: argument)
     guard batch.rows > 0 else { throw Files.failure(argument, path, "holds no rows to measure with") }

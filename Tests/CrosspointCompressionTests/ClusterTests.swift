@@ -1,9 +1,9 @@
-import CCrosspointKernels
-import CrosspointCompression
 import CrosspointCore
 import CrosspointTestSupport
 import CrosspointTokens
 import Testing
+
+@testable import CrosspointCompression
 
 @Test(arguments: [1, 2, 6])
 func `buckets are numbered by first appearance and join equal tuples only`(functions: Int) {
@@ -12,14 +12,19 @@ func `buckets are numbered by first appearance and join equal tuples only`(funct
     let ids = (0..<2 * count * functions).map { _ in UInt32(generator.next() % 7) }
     let rows = (0..<count).map { _ in Int32(generator.next() % UInt64(2 * count)) }
     let expected = slowGroups(rows.map { Array(ids[Int($0) * functions..<(Int($0) + 1) * functions]) })
-    let slots = Int(1) << (Int.bitWidth - (2 * count).leadingZeroBitCount)
-    forEachKernelVariant { kernels in
-      var table = [Int32](repeating: 5, count: slots)
-      var buckets = [Int32](repeating: -9, count: count)
-      let number = kernels.group(&buckets, ids, functions, rows, count, &table, slots)
-      #expect(buckets == expected)
-      #expect(number == Int((expected.max() ?? -1) + 1))
+    var slots = [Int32](repeating: 5, count: BucketTable.slots(members: count))
+    #expect(slots.count > count)
+    var bucketOf = [Int32](repeating: -9, count: count)
+    slots.withUnsafeMutableBufferPointer { slots in
+      bucketOf.withUnsafeMutableBufferPointer { bucketOf in
+        var table = BucketTable(
+          ids: ids, functions: functions, rows: rows, members: count, slots: slots.baseAddress!,
+          bucketOf: bucketOf.baseAddress!)
+        for member in 0..<count { table.add(member) }
+        #expect(table.count == Int((expected.max() ?? -1) + 1))
+      }
     }
+    #expect(bucketOf == expected)
   }
 }
 
@@ -32,7 +37,7 @@ func `clusters are the tokens whose ids agree`(centred: Bool, shape: (hidden: In
   let result = try clusters(options, tokens, members)
   #expect(try clusters(options, tokens, members, choices: 3).clusterOf == result.clusterOf, "rotated rows are kept")
 
-  let rotation = try PseudoRotation(hidden: hidden, seed: 9)
+  let rotation = try PseudoRotation(hidden: hidden, rounds: options.rounds, seed: 9)
   let rotated = rotation.rotated(tokens.array)
   // Of at most 256 evenly spaced members.
   let sample = stride(from: 0, to: members.count, by: (members.count + 255) / 256).map { Int(members[$0]) }
@@ -82,24 +87,95 @@ func `clusters are the tokens whose ids agree`(centred: Bool, shape: (hidden: In
   #expect(last > 20)
 }
 
-@Test(arguments: [7, 64, 1000])
-func `centroids are means in member order, the same bits on every kernel`(hidden: Int) throws {
-  let rows = randomFloats(40 * hidden, seed: 6)
-  let members: [Int32] = [3, 39, 0, 17, 5, 8, 8, 21, 30]
-  let bucketOf: [Int32] = [0, 1, 0, 0, 2, 1, 3, 0, 1]
-  var sums = [Float](repeating: 0, count: 4 * hidden)
-  for (member, bucket) in zip(members, bucketOf) {
-    for c in 0..<hidden { sums[Int(bucket) * hidden + c] += rows[Int(member) * hidden + c] }
+/// Hidden sizes of which a visit holds all members, some, and one.
+@Test(arguments: [24, 640, 20_000], [false, true])
+func `centroids are means in member order, of tokens or of rotated ones`(hidden: Int, rotated: Bool) throws {
+  let rows = hidden > 1000 ? 30 : 150
+  let tokens = try clouds(
+    rows: rows, hidden: hidden, centres: 11, noise: hidden > 1000 ? 0.02 : 0.5, offset: 0, seed: 6)
+  let members = (0..<Int32(rows)).filter { !$0.isMultiple(of: 4) }.reversed() + []
+  let rotation = try PseudoRotation(hidden: hidden, rounds: 2, seed: 9)
+  var source = tokens.array
+  if rotated {
+    for row in 0..<rows {
+      var (whole, first) = ([Float](repeating: 0, count: hidden), [Float](repeating: 0, count: hidden))
+      rotation.rotate(tokens.base + row * hidden, into: &whole, first: &first)
+      source.replaceSubrange(row * hidden..<(row + 1) * hidden, with: first)
+    }
   }
-  let sizes: [Int32] = [4, 3, 1, 1]
-  let expected = sums.indices.map { sums[$0] * (1 / Float(sizes[$0 / hidden])) }
-  forEachKernelVariant { kernels in
-    var means = [Float](repeating: .nan, count: 4 * hidden)
-    var counts: [Int32] = [9, 9, 9, 9]
-    kernels.centroids(&means, &counts, 4, rows, hidden, members, bucketOf, members.count)
-    #expect(counts == sizes)
-    #expect(firstBitDifference(means, expected) == nil)
+  let options = [
+    ClusterOptions(functions: 2), ClusterOptions(functions: 2, centred: false),
+    ClusterOptions(functions: 2, rate: 0.6, refinements: 1),
+  ]
+  for (options, choices) in options.flatMap({ [($0, 1), ($0, 3)] }) {
+    let result = try clusters(options, tokens, members, choices: choices, rotated: rotated)
+    var sums = [Float](repeating: 0, count: result.count * hidden)
+    var isFirst = [Bool](repeating: true, count: result.count)
+    for (member, cluster) in zip(members, result.clusterOf) {
+      for c in 0..<hidden {
+        let value = source[Int(member) * hidden + c]
+        let place = Int(cluster) * hidden + c
+        sums[place] = isFirst[Int(cluster)] ? value : sums[place] + value
+      }
+      isFirst[Int(cluster)] = false
+    }
+    let means = sums.indices.map {
+      let size = result.counts[$0 / hidden]
+      return size == 1 ? sums[$0] : sums[$0] * (1 / Float(size))
+    }
+    #expect(firstBitDifference(result.centroids, means) == nil)
+    #expect(result.counts.contains(1) && result.counts.contains { $0 > 1 })
   }
+}
+
+@Test func `what averaging leaves out is measured`() throws {
+  let (rows, hidden) = (300, 96)
+  let tokens = try clouds(rows: rows, hidden: hidden, centres: 40, noise: 0.3, offset: 0, seed: 12)
+  for rotated in [false, true] {
+    let result = try clusters(ClusterOptions(functions: 2), tokens, Array(0..<Int32(rows)), rotated: rotated)
+    let plain = try clusters(ClusterOptions(functions: 2), tokens, Array(0..<Int32(rows)))
+    #expect(result.clusterOf == plain.clusterOf)
+    var (residual, energy) = (0.0, 0.0)
+    for row in 0..<rows {
+      for c in 0..<hidden {
+        let x = Double(tokens.row(row)[c])
+        let difference = x - Double(plain.centroids[Int(plain.clusterOf[row]) * hidden + c])
+        residual += difference * difference
+        energy += x * x
+      }
+    }
+    #expect(residual > 0.01 * energy)
+    #expect(abs(result.residualSquared - residual) < 1e-6 * energy)
+    #expect(abs(result.tokenSquared - energy) < 1e-6 * energy)
+  }
+  let alone = try clusters(ClusterOptions(functions: 8), randomBatch(rows: 20, hidden: 512, seed: 3), Array(0..<20))
+  #expect(alone.count == 20)
+  #expect(alone.residualSquared == 0)
+}
+
+@Test func `experts' centroids follow one another, in memory that grows`() throws {
+  let (rows, hidden) = (400, 32)
+  let tokens = try randomBatch(rows: rows, hidden: hidden, seed: 14)
+  let pool = BufferPool()
+  let clusterer = try TokenClusterer(
+    options: ClusterOptions(functions: 4, centred: false), hidden: hidden, seed: 9, pool: pool)
+  try clusterer.prepare(tokens)
+  var centroids = try Centroids(hidden: hidden, most: rows, pool: pool)
+  var expected: [Float] = []
+  var clusterOf = [Int32](repeating: 0, count: rows)
+  for start in stride(from: 0, to: Int32(rows), by: 100) {
+    let members = Array(start..<start + 100)
+    try members.withUnsafeBufferPointer {
+      let before = centroids.count
+      let count = try clusterer.cluster($0, clusterOf: &clusterOf, into: &centroids)
+      #expect(centroids.count == before + count)
+    }
+    expected += try clusters(ClusterOptions(functions: 4, centred: false), tokens, members).centroids
+  }
+  #expect(expected.count == centroids.count * hidden)
+  #expect(centroids.count > 64)
+  let all = UnsafeBufferPointer(start: centroids.base, count: expected.count)
+  #expect(firstBitDifference(Array(all), expected) == nil)
 }
 
 @Test func `residuals of a cluster sum to zero and a lone member is its own centroid`() throws {
@@ -143,9 +219,10 @@ func `a warm clusterer allocates nothing`(centred: Bool) throws {
   var clusterOf = [Int32](repeating: 0, count: 64)
   func step() throws {
     try clusterer.prepare(tokens, choices: 3)
+    var centroids = try Centroids(hidden: 32, most: 90, pool: pool)
     for count in [0, 1, 20, 64, 5] {
       let members = Array(0..<Int32(count))
-      try members.withUnsafeBufferPointer { _ = try clusterer.cluster($0, clusterOf: &clusterOf) }
+      try members.withUnsafeBufferPointer { _ = try clusterer.cluster($0, clusterOf: &clusterOf, into: &centroids) }
     }
   }
   try step()
@@ -186,22 +263,27 @@ private struct Clusters {
   var clusterOf: [Int32]
   var centroids: [Float]
   var counts: [Int32]
+  var tokenSquared: Double
+  var residualSquared: Double
 }
 
 private func clusters(
-  _ options: ClusterOptions, _ tokens: borrowing TokenBatch, _ members: [Int32], choices: Int = 1
+  _ options: ClusterOptions, _ tokens: borrowing TokenBatch, _ members: [Int32], choices: Int = 1,
+  rotated: Bool = false
 ) throws -> Clusters {
   let clusterer = try TokenClusterer(options: options, hidden: tokens.hidden, seed: 9, pool: BufferPool())
-  try clusterer.prepare(tokens, choices: choices)
+  try clusterer.prepare(tokens, choices: choices, rotated: rotated)
   var clusterOf = [Int32](repeating: -1, count: members.count)
-  let rows = tokens.base
-  return try members.withUnsafeBufferPointer { members in
-    let count = try clusterer.cluster(members, clusterOf: &clusterOf)
-    var centroids = [Float](repeating: .nan, count: count * clusterer.hidden)
-    var counts = [Int32](repeating: -1, count: count)
-    clusterer.centroids(rows, members, clusterOf: clusterOf, clusters: count, into: &centroids, counts: &counts)
-    return Clusters(count: count, clusterOf: clusterOf, centroids: centroids, counts: counts)
+  var centroids = try Centroids(hidden: clusterer.hidden, most: members.count, pool: BufferPool())
+  let count = try members.withUnsafeBufferPointer {
+    try clusterer.cluster($0, clusterOf: &clusterOf, rotated: rotated, into: &centroids)
   }
+  #expect(centroids.count == count)
+  return Clusters(
+    count: count, clusterOf: clusterOf,
+    centroids: Array(UnsafeBufferPointer(start: centroids.base, count: count * clusterer.hidden)),
+    counts: (0..<count).map { cluster in Int32(clusterOf.count { $0 == cluster }) },
+    tokenSquared: centroids.tokenSquared, residualSquared: centroids.residualSquared)
 }
 
 /// Rows scattered around a few random centres, all moved by one common offset.

@@ -65,7 +65,7 @@ private let measured: [Int: [Double]] = [
 /// 1500 rows with 2 partners each: three standard errors are at most 0.03, and the table has errors of its own.
 @Test(arguments: [1024, 128])
 func `collision rates of one full-width function are within 0.035 of the measured table`(hidden: Int) throws {
-  let rotation = try PseudoRotation(hidden: hidden, seed: 20)
+  let rotation = try PseudoRotation(hidden: hidden, rounds: 3, seed: 20)
   let (count, partners) = (1500, 2)
   let rows = rotation.rotated(randomFloats(count * hidden, seed: 21))
   var collisions = [Int](repeating: 0, count: cosines.count)

@@ -9,9 +9,10 @@ import Testing
   private static func clusters(_ tokens: borrowing TokenBatch, _ options: ClusterOptions) throws -> (Int, [Int32]) {
     let clusterer = try TokenClusterer(options: options, hidden: tokens.hidden, seed: 3, pool: BufferPool())
     try clusterer.prepare(tokens)
+    var centroids = try Centroids(hidden: tokens.hidden, most: tokens.rows, pool: BufferPool())
     var clusterOf = [Int32](repeating: -1, count: tokens.rows)
     let count = try (0..<Int32(tokens.rows)).map { $0 }.withUnsafeBufferPointer { members in
-      try clusterOf.withUnsafeMutableBufferPointer { try clusterer.cluster(members, clusterOf: $0.baseAddress!) }
+      try clusterer.cluster(members, clusterOf: &clusterOf, into: &centroids)
     }
     return (count, clusterOf)
   }

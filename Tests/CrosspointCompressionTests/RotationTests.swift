@@ -23,7 +23,7 @@ func `rotation of long rows equals the dense product`(hidden: Int, rounds: Int) 
 
 @Test(arguments: sizes + [2048, 4096])
 func `rotation keeps norms and inner products`(hidden: Int) throws {
-  let rotation = try PseudoRotation(hidden: hidden, seed: 6)
+  let rotation = try PseudoRotation(hidden: hidden, rounds: 3, seed: 6)
   let (x, y) = (randomFloats(hidden, seed: 1), randomFloats(hidden, seed: 2))
   let (rx, ry) = (rotation.rotated(x), rotation.rotated(y))
   let scale = (product(x, x) * product(y, y)).squareRoot()
@@ -48,18 +48,32 @@ func `rotating back is the inverse, in place too`(hidden: Int, rounds: Int) thro
 
 @Test(arguments: sizes + [200, 256, 512, 2048, 3000, 8192, 16384])
 func `every kernel rotates to the same bits`(hidden: Int) throws {
-  let rotation = try PseudoRotation(hidden: hidden, seed: 8)
+  let rotation = try PseudoRotation(hidden: hidden, rounds: 3, seed: 8)
   var row = randomFloats(hidden, seed: 4)
   row[0] = .leastNonzeroMagnitude * 1000
   var results: [[Float]] = []
   forEachKernelVariant { kernels in
     var there = [Float](repeating: .nan, count: hidden)
     var back = there
-    kernels.rotate(&there, row, rotation.signs, hidden, 3, row)
+    var first = there
+    kernels.rotate(&there, row, rotation.signs, hidden, 3, row, &first)
     kernels.rotate_back(&back, row, rotation.signs, hidden, 3)
-    results.append(there + back)
+    results.append(there + back + first)
   }
   for other in results.dropFirst() { #expect(firstBitDifference(results[0], other) == nil) }
+}
+
+@Test(arguments: [1, 16, 100, 128, 384, 1024, 2048, 4096, 5000], [2, 3, 4])
+func `the row after the first round comes for nothing`(hidden: Int, rounds: Int) throws {
+  let rotation = try PseudoRotation(hidden: hidden, rounds: rounds, seed: 9)
+  let first = try PseudoRotation(hidden: hidden, rounds: 1, seed: 9)
+  #expect(first.begins(rotation))
+  #expect(!rotation.begins(first) && !rotation.begins(rotation))
+  let row = randomFloats(hidden, seed: 10)
+  var (result, midway) = ([Float](repeating: .nan, count: hidden), [Float](repeating: .nan, count: hidden))
+  rotation.rotate(row, into: &result, first: &midway)
+  #expect(firstBitDifference(result, rotation.rotated(row)) == nil)
+  #expect(relativeError(midway, first.rotated(row)) < 1e-6)
 }
 
 @Test(arguments: [128, 384, 768, 1000, 1024])
@@ -68,7 +82,7 @@ func `unit vectors come out spread evenly, and looking Gaussian`(hidden: Int) th
   var energy = [Double](repeating: 0, count: 8)
   var (second, fourth) = (0.0, 0.0)
   for seed in 0..<seeds {
-    let rotation = try PseudoRotation(hidden: hidden, seed: UInt64(seed))
+    let rotation = try PseudoRotation(hidden: hidden, rounds: 3, seed: UInt64(seed))
     for place in [0, hidden / 2, hidden - 1] {
       var unit = [Float](repeating: 0, count: hidden)
       unit[place] = 1
@@ -87,9 +101,9 @@ func `unit vectors come out spread evenly, and looking Gaussian`(hidden: Int) th
 
 @Test func `the seed alone decides the rotation`() throws {
   let row = randomFloats(96, seed: 1)
-  let a = try PseudoRotation(hidden: 96, seed: 1).rotated(row)
-  #expect(try firstBitDifference(a, PseudoRotation(hidden: 96, seed: 1).rotated(row)) == nil)
-  #expect(try firstBitDifference(a, PseudoRotation(hidden: 96, seed: 2).rotated(row)) != nil)
+  let a = try PseudoRotation(hidden: 96, rounds: 3, seed: 1).rotated(row)
+  #expect(try firstBitDifference(a, PseudoRotation(hidden: 96, rounds: 3, seed: 1).rotated(row)) == nil)
+  #expect(try firstBitDifference(a, PseudoRotation(hidden: 96, rounds: 3, seed: 2).rotated(row)) != nil)
 }
 
 @Test(arguments: [(0, 3), (-1, 3), (1 << 25, 3), (16, 0), (16, 9)])

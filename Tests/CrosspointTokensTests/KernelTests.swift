@@ -103,6 +103,18 @@ struct KernelTests {
     }
   }
 
+  @Test(arguments: lengths)
+  func accumulatingAddsTheRowAndGivesItsEnergy(n: Int) {
+    let rows = Rows(n)
+    let (x, y) = (rows.x, rows.y)
+    for table in Self.variants {
+      var sum = Array(y.prefix(n)) + [7]
+      let energy = rows { x, _, _ in table.accumulate(&sum, x, n) }
+      #expect(firstBitDifference(sum, (0..<n).map { y[$0] + x[$0] } + [7]) == nil)
+      #expect(energy.bitPattern == laneSum((0..<n).map { x[$0] * x[$0] }).bitPattern)
+    }
+  }
+
   @Test(arguments: [0, 1, 15, 16, 17, 63, 64, 65, 67, 200])
   func theFirstNonFiniteValueIsFoundWhereverItIs(n: Int) {
     for table in Self.variants {

@@ -3,7 +3,7 @@
 #include "rows.h"
 #include "hadamard.h"
 #include "hash.h"
-#include "cluster.h"
+#include "nearest.h"
 #include "codec_checksum.h"
 #include "codec_floats.h"
 #include "codec_bits.h"

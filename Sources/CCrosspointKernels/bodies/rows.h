@@ -18,69 +18,59 @@ static void axpy_difference(float *out, float a, const float *x, const float *c,
   for (; i < n; i++) out[i] = out[i] + a * (x[i] - c[i]);
 }
 
-// Sums over a row. Four vectors take turns, so that no addition waits for the one before; what is left over goes to the
-// first, and a fixed tree ends it.
-#define WHOLE(p) load((p) + i)
-#define REST(p) load_tail((p) + i, n - i)
-#define RETURN_SUM(TERM)                                              \
-  vf totals[4] = {};                                                  \
-  size_t i = 0;                                                       \
-  while (i + 4 * LANES <= n)                                          \
-    for (int k = 0; k < 4; k++, i += LANES) totals[k] += TERM(WHOLE); \
-  for (; i + LANES <= n; i += LANES) totals[0] += TERM(WHOLE);        \
-  if (i < n) totals[0] += TERM(REST);                                 \
-  return sum_of(totals);
-
-INLINE float sum_of(const vf *totals) { return sum((totals[0] + totals[1]) + (totals[2] + totals[3])); }
+// Sums over a row, which may write one meanwhile. Four vectors take turns, so that no addition waits for the one before;
+// what is left over goes to the first, and a fixed tree ends it.
+#define GET(p) load((p) + i)
+#define PUT(p, v) store((p) + i, v)
+#define GET_TAIL(p) load_tail((p) + i, n - i)
+#define PUT_TAIL(p, v) store_tail((p) + i, v, n - i)
+#define RETURN_SUM(TERM)                                                  \
+  vf totals[4] = {};                                                      \
+  size_t i = 0;                                                           \
+  while (i + 4 * LANES <= n)                                              \
+    for (int k = 0; k < 4; k++, i += LANES) totals[k] += TERM(GET, PUT);  \
+  for (; i + LANES <= n; i += LANES) totals[0] += TERM(GET, PUT);         \
+  if (i < n) totals[0] += TERM(GET_TAIL, PUT_TAIL);                       \
+  return sum((totals[0] + totals[1]) + (totals[2] + totals[3]));
 
 INLINE vf square(vf v) { return v * v; }
 
 static float dot(const float *x, const float *y, size_t n) {
-#define TERM(at) at(x) * at(y)
+#define TERM(get, put) get(x) * get(y)
   RETURN_SUM(TERM)
 #undef TERM
 }
 
 static float dot_difference(const float *y, const float *x, const float *c, size_t n) {
-#define TERM(at) at(y) * (at(x) - at(c))
+#define TERM(get, put) get(y) * (get(x) - get(c))
   RETURN_SUM(TERM)
 #undef TERM
 }
 
 static float squared_distance(const float *x, const float *c, size_t n) {
-#define TERM(at) square(at(x) - at(c))
+#define TERM(get, put) square(get(x) - get(c))
   RETURN_SUM(TERM)
 #undef TERM
 }
 
 static float weighted_squares(const float *x, const float *w, size_t n) {
-#define TERM(at) square(at(x) * at(w))
+#define TERM(get, put) square(get(x) * get(w))
   RETURN_SUM(TERM)
 #undef TERM
 }
 
-// One vector of a row on its way to out, without its mean; its squares.
-INLINE vf centre_vector(float *out, const float *x, const float *mean) {
-  vf v = load(x);
-  if (mean) v -= load(mean);
-  store(out, v);
-  return square(v);
+static float centre(float *out, const float *x, const float *mean, size_t n) {
+#define TERM(get, put) \
+  ({ vf v = mean ? get(x) - get(mean) : get(x); put(out, v); square(v); })
+  RETURN_SUM(TERM)
+#undef TERM
 }
 
-// The order of additions is that of `dot`.
-static float centre(float *out, const float *x, const float *mean, size_t n) {
-  vf totals[4] = {};
-  size_t i = 0;
-  while (i + 4 * LANES <= n)
-    for (int k = 0; k < 4; k++, i += LANES) totals[k] += centre_vector(out + i, x + i, mean ? mean + i : NULL);
-  for (; i + LANES <= n; i += LANES) totals[0] += centre_vector(out + i, x + i, mean ? mean + i : NULL);
-  if (i < n) {
-    vf v = load_tail(x + i, n - i);
-    if (mean) v -= load_tail(mean + i, n - i);
-    totals[0] += square(v);
-    for (size_t lane = 0; i + lane < n; lane++) out[i + lane] = v[lane];
-  }
-  return sum_of(totals);
+static float accumulate(float *out, const float *x, size_t n) {
+#define TERM(get, put) \
+  ({ vf v = get(x); put(out, get(out) + v); square(v); })
+  RETURN_SUM(TERM)
+#undef TERM
 }
 
 static void axpy_squares(float *out, float a, const float *x, size_t n) {

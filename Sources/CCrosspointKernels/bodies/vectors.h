@@ -34,6 +34,10 @@ INLINE vf load_tail(const float *p, size_t count) {
   return v;
 }
 
+INLINE void store_tail(float *p, vf v, size_t count) {
+  for (size_t i = 0; i < count; i++) p[i] = v[i];
+}
+
 // Sum of 16 lanes as a fixed binary tree.
 INLINE float sum(vf v) {
   for (int step = LANES / 2; step > 0; step /= 2)

@@ -2,8 +2,8 @@
 //
 // Every kernel gives the same bits in every variant: bodies are written once, over vectors of 16 lanes, with a fixed
 // order of operations; a multiplication is fused with an addition only where its product is exact. (Which of two NaNs
-// comes out may differ.) Rows are contiguous
-// floats; n is the number of floats; no alignment is required; pointers named out may not overlap others unless said.
+// comes out may differ.) Rows are contiguous floats; n is the number of floats; no alignment is required; pointers named
+// out may not overlap others unless said.
 #ifndef CCROSSPOINT_KERNELS_H
 #define CCROSSPOINT_KERNELS_H
 
@@ -45,6 +45,7 @@ typedef struct xp_kernels {
   void (*axpy)(float *out, float a, const float *x, size_t n);                             // out += a x
   void (*axpy_difference)(float *out, float a, const float *x, const float *c, size_t n);  // out += a (x - c)
   float (*centre)(float *out, const float *x, const float *mean, size_t n);                // out = x - mean (x for NULL); |out|^2
+  float (*accumulate)(float *out, const float *x, size_t n);                               // out += x; |x|^2
   float (*dot)(const float *x, const float *y, size_t n);                                  // <x, y>
   float (*dot_difference)(const float *y, const float *x, const float *c, size_t n);       // <y, x - c>
   float (*squared_distance)(const float *x, const float *c, size_t n);                     // |x - c|^2
@@ -54,20 +55,15 @@ typedef struct xp_kernels {
 
   // The pseudo-rotation of one row (hadamard.h); out may be x. With p the largest power of two within n, signs holds for
   // each round p values +-1 / sqrt p for the first p floats and, if n > p, as many for the last p. Ahead is NULL or a row
-  // that is wanted next: it is brought into the cache meanwhile.
-  void (*rotate)(float *out, const float *x, const float *signs, size_t n, int rounds, const float *ahead);
+  // that is wanted next: it is brought into the cache meanwhile. First is NULL or, with several rounds, gets the row after the
+  // first.
+  void (*rotate)(float *out, const float *x, const float *signs, size_t n, int rounds, const float *ahead, float *first);
   void (*rotate_back)(float *out, const float *x, const float *signs, size_t n, int rounds);
 
   // Cross-polytope ids (hash.h) of y, or of y - mean unless mean is NULL; function f looks at y[f * width ..< (f + 1) * width].
   void (*cross_polytope)(uint32_t *ids, const float *y, const float *mean, size_t width, size_t functions);
 
-  // Buckets (cluster.h). rows lists the members as row numbers. Group gives the number of buckets; rows NULL: ids are
-  // already in member order; slots is a power of two above count. Centroids writes the mean row and size of every bucket.
-  size_t (*group)(int32_t *bucket_of, const uint32_t *ids, size_t functions, const int32_t *rows, size_t count,
-                  int32_t *table, size_t slots);
-  void (*centroids)(float *out, int32_t *counts, size_t buckets, const float *x, size_t n, const int32_t *rows,
-                    const int32_t *bucket_of, size_t count);
-  // The centroid nearest to x; half_norms holds |c|^2 / 2 of each.
+  // The nearest centroid to x (nearest.h); half_norms holds |c|^2 / 2 of each.
   size_t (*nearest)(const float *x, const float *centroids, const float *half_norms, size_t count, size_t n);
 
   // Checksum of frames (codec_checksum.h): 64 lanes, zero at the start, absorb multiples of 256 bytes; the last call

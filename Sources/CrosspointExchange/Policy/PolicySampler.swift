@@ -67,11 +67,12 @@ final class PolicySampler {
     let words = try pool.lease(bytes: 3 * 4 * rows)
     defer { pool.release(words) }
     let indices = words.base.assumingMemoryBound(to: Int32.self)
-    let centroids = try TokenBatch(uninitializedRows: rows, hidden: hidden, pool: pool)
+    var centroids = try Centroids(hidden: hidden, room: rows, most: rows, pool: pool)
     for (way, rate) in PolicyMenu.rates.enumerated() {
       clusterer.limit(rate: rate)
-      let residual = try cluster(tokens, clusterer, into: centroids.base, indices)
-      result.residuals[way + 1] = scale * residual
+      centroids.removeAll()
+      try cluster(tokens, clusterer, into: &centroids, indices)
+      result.residuals[way + 1] = scale * centroids.residualSquared
       result.kept[way + 1] = scale * Double(sources.rowCount)
       try tryCodes(way + 1, of: rows, weights: indices + 2 * rows, rounding, into: &result)
     }
@@ -148,36 +149,31 @@ final class PolicySampler {
     return batch
   }
 
-  /// Clusters the groups of the sample; ``sources`` become their centroids. Returns Σ‖x − c‖².
+  /// Clusters the groups of the sample; ``sources`` become their centroids.
   ///
   /// Fewer rows of a group leave more of them: this errs on the safe side.
-  /// - Parameter indices: three for each row; the last third receives the sizes of the clusters.
+  /// - Parameters:
+  ///   - centroids: none so far, but room for all rows.
+  ///   - indices: three for each row; the last third receives the sizes of the clusters.
   private func cluster(
-    _ tokens: borrowing TokenBatch, _ clusterer: TokenClusterer, into centroids: UnsafeMutablePointer<Float>,
+    _ tokens: borrowing TokenBatch, _ clusterer: TokenClusterer, into centroids: inout Centroids,
     _ indices: UnsafeMutablePointer<Int32>
-  ) throws(CrosspointError) -> Double {
+  ) throws(CrosspointError) {
     let rows = tokens.rows
     let (members, clusterOf, sizes) = (indices, indices + rows, indices + 2 * rows)
     for row in 0..<rows { members[row] = Int32(row) }
     try clusterer.prepare(tokens)
     sources.removeAll(keepingCapacity: true)
-    var (first, used, residual) = (0, 0, 0.0)
+    sizes.update(repeating: 0, count: rows)
+    var first = 0
     for (_, count) in taken {
       let group = UnsafeBufferPointer(start: UnsafePointer(members + first), count: count)
-      let base = centroids + used * hidden
-      let clusters = try clusterer.cluster(group, clusterOf: clusterOf)
-      clusterer.centroids(
-        tokens.base, group, clusterOf: clusterOf, clusters: clusters, into: base, counts: sizes + used)
-      for (number, row) in group.enumerated() {
-        residual += Double(
-          kernels.squared_distance(
-            tokens.base + Int(row) * hidden, base + Int(clusterOf[number]) * hidden, hidden))
-      }
-      sources.append(RowSource(base: base, rows: clusters))
+      let used = centroids.count
+      let clusters = try clusterer.cluster(group, clusterOf: clusterOf, into: &centroids)
+      for member in 0..<count { sizes[used + Int(clusterOf[member])] += 1 }
+      sources.append(RowSource(base: centroids.base + used * hidden, rows: clusters))
       first += count
-      used += clusters
     }
-    return residual
   }
 
   // MARK: - Trials

@@ -1,0 +1,43 @@
+import CrosspointCore
+import CrosspointTokens
+
+/// The clusters of one expert, averaged member by member.
+extension TokenClusterer {
+  /// What is known of a cluster beside its row.
+  struct Tally: BitwiseCopyable {
+    var members: Int32
+    /// Σ‖x‖².
+    var energy: Double
+  }
+
+  /// Adds a member's row to the expert's `cluster`, which is either known or the next one.
+  ///
+  /// - Parameter first: the expert's first row among the centroids.
+  func add(
+    _ row: UnsafePointer<Float>, to cluster: Int, first: Int, of centroids: inout Centroids
+  ) throws(CrosspointError) {
+    let tally = tallies.base + cluster
+    if first + cluster == centroids.count {
+      tally.pointee = Tally(members: 1, energy: Double(try centroids.append(row)))
+    } else {
+      tally.pointee.members += 1
+      tally.pointee.energy += Double(kernels.accumulate(centroids.base + (first + cluster) * hidden, row, hidden))
+    }
+  }
+
+  /// Turns the expert's sums into means; returns how many there are.
+  func divide(first: Int, of centroids: inout Centroids) -> Int {
+    let clusters = centroids.count - first
+    for cluster in 0..<clusters {
+      let tally = tallies.base[cluster]
+      centroids.tokenSquared += tally.energy
+      guard tally.members > 1 else { continue }
+      let mean = centroids.base + (first + cluster) * hidden
+      kernels.scale(mean, 1 / Float(tally.members), mean, hidden)
+      let kept = Double(tally.members) * Double(kernels.dot(mean, mean, hidden))
+      // In this order NaN stays what it is.
+      centroids.residualSquared += max(tally.energy - kept, 0)
+    }
+    return clusters
+  }
+}
