@@ -4,7 +4,7 @@ import CrosspointTokens
 /// Groups the tokens of one expert that are alike, and averages each group.
 ///
 /// ```swift
-/// var centroids = try Centroids(hidden: 768, pool: pool)
+/// var centroids = try Centroids(hidden: 768, most: 2 * tokens.rows, pool: pool)
 /// try clusterer.prepare(tokens, choices: 2)                                             // once per batch
 /// let clusters = try clusterer.cluster(members, clusterOf: clusterOf, into: &centroids)  // once per expert
 /// ```
@@ -143,6 +143,8 @@ public final class TokenClusterer {
     for member in members {
       precondition(member >= 0 && member < preparedRows, "row \(member) of \(preparedRows)")
     }
+    precondition(
+      !averagesRotated || keepsFirstRounds || !(keepsRotatedRows || hashesBatch), "prepared for means of tokens alone")
     _ = try tallies.reserve(members.count)
     let first = centroids.count
     var buckets = try buckets(of: members, clusterOf)
