@@ -15,6 +15,7 @@ public struct PseudoRotation: Sendable {
   public let hidden: Int
   /// Rounds of signs and transform; more rounds look more like a uniformly random rotation.
   public let rounds: Int
+  private let seed: UInt64
   /// For each round the signs of the first p coordinates and, if p < hidden, those of the last p; times 1/√p.
   package let signs: [Float]
 
@@ -34,6 +35,7 @@ public struct PseudoRotation: Sendable {
     }
     self.hidden = hidden
     self.rounds = rounds
+    self.seed = seed
     let window = hidden.largestPowerOfTwoWithin
     let size = Float(1 / Double(window).squareRoot())
     var generator = SplitMix64(seed: seed)
@@ -64,7 +66,7 @@ public struct PseudoRotation: Sendable {
 
   /// Whether the first rounds of another rotation, but not all, are this one.
   package func begins(_ other: PseudoRotation) -> Bool {
-    hidden == other.hidden && rounds < other.rounds && other.signs.starts(with: signs)
+    hidden == other.hidden && seed == other.seed && rounds < other.rounds
   }
 
   /// The inverse of ``rotate(_:count:into:)``, which is also its adjoint; exact up to rounding.

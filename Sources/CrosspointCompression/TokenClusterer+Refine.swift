@@ -11,12 +11,11 @@ extension TokenClusterer {
   /// give, at `members · clusters · hidden` multiplications a pass.
   ///
   /// - Parameter clusterOf: buckets on entry, clusters on return, numbered in order of first appearance.
-  /// - Returns: the number of clusters.
   func refine(
     _ members: UnsafeBufferPointer<Int32>, clusterOf: UnsafeMutablePointer<Int32>, buckets: Int
-  ) throws(CrosspointError) -> Int {
+  ) throws(CrosspointError) {
     let allowed = options.mostClusters(of: members.count)
-    guard buckets > allowed || options.refinements > 0 else { return buckets }
+    guard buckets > allowed || options.refinements > 0 else { return }
     let counts = try counts.reserve(buckets)
     let renumbered = try renumbered.reserve(buckets)
     let means = try means.reserve(buckets * hidden)
@@ -33,7 +32,7 @@ extension TokenClusterer {
       averageRotated(members, clusterOf, clusters, means, counts)
       assignNearest(members, clusterOf, clusters, means, halfNorms)
     }
-    return renumber(members, clusterOf, clusters, renumbered)
+    _ = renumber(members, clusterOf, clusters, renumbered)
   }
 
   /// Means of the rotated rows of each cluster.

@@ -19,6 +19,7 @@ final class Scratch<Element: BitwiseCopyable> {
   }
 
   /// Room for `count` elements.
+  @discardableResult
   func reserve(_ count: Int) throws(CrosspointError) -> UnsafeMutablePointer<Element> {
     let (bytes, overflow) = count.multipliedReportingOverflow(by: MemoryLayout<Element>.stride)
     guard !overflow else {

@@ -28,6 +28,7 @@ public final class TokenClusterer {
   private var keepsFirstRounds = false
   // Whether the whole batch is hashed beforehand.
   private var hashesBatch = false
+  private var rotatesBatch: Bool { keepsRotatedRows || hashesBatch }
   // One rotated row, the same after the first round, and the mean.
   private let work: Scratch<Float>
   let tallies: Scratch<Tally>
@@ -90,12 +91,12 @@ public final class TokenClusterer {
     self.tokens = UnsafePointer(tokens.base)
     hashesBatch = !options.centred && choices > 1
     keepsRotatedRows = options.needsDistances || (options.centred && choices > 2)
-    keepsFirstRounds = rotated && (keepsRotatedRows || hashesBatch)
-    _ = try work.reserve(3 * hidden)
-    if keepsRotatedRows { _ = try self.rotated.reserve(tokens.rows * hidden) }
-    if keepsFirstRounds { _ = try firstRounds.reserve(tokens.rows * hidden) }
-    if hashesBatch { _ = try ids.reserve(tokens.rows * options.functions) }
-    if keepsRotatedRows || hashesBatch {
+    keepsFirstRounds = rotated && rotatesBatch
+    try work.reserve(3 * hidden)
+    if keepsRotatedRows { try self.rotated.reserve(tokens.rows * hidden) }
+    if keepsFirstRounds { try firstRounds.reserve(tokens.rows * hidden) }
+    if hashesBatch { try ids.reserve(tokens.rows * options.functions) }
+    if rotatesBatch {
       for row in 0..<tokens.rows {
         rotate(row, next: row + 1 < tokens.rows ? row + 1 : nil, keepingFirst: keepsFirstRounds)
         if hashesBatch {
@@ -143,9 +144,8 @@ public final class TokenClusterer {
     for member in members {
       precondition(member >= 0 && member < preparedRows, "row \(member) of \(preparedRows)")
     }
-    precondition(
-      !averagesRotated || keepsFirstRounds || !(keepsRotatedRows || hashesBatch), "prepared for means of tokens alone")
-    _ = try tallies.reserve(members.count)
+    precondition(!averagesRotated || !rotatesBatch || keepsFirstRounds, "prepared for means of tokens alone")
+    try tallies.reserve(members.count)
     let first = centroids.count
     var buckets = try buckets(of: members, clusterOf)
     let mean = options.centred ? rotatedMean(members) : nil
@@ -153,7 +153,7 @@ public final class TokenClusterer {
     for start in stride(from: 0, to: members.count, by: length) {
       let visit = start..<min(start + length, members.count)
       findBuckets(visit, of: members, mean: mean, keepingFirst: averagesRotated, &buckets)
-      if options.needsDistances { _ = try refine(members, clusterOf: clusterOf, buckets: buckets.count) }
+      if options.needsDistances { try refine(members, clusterOf: clusterOf, buckets: buckets.count) }
       for index in visit {
         let row = Int(members[index])
         let source = averagesRotated ? UnsafePointer(firstRound(row)) : tokens! + row * hidden

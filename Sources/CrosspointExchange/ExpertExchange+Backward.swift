@@ -155,9 +155,10 @@ extension ExpertExchange {
     let hidden = layout.hidden
     let sums = handle.rowGradients.base
     for expert in 0..<lanes.experts {
-      for row in handle.plan.rows(of: expert) {
+      // What a lone member shares is v_j itself.
+      for row in handle.plan.rows(of: expert) where handle.plan.counts[row] > 1 {
         let shared = rows + row * hidden
-        if compensates(handle, row: row) {
+        if compensates(handle) {
           compensator.addAdjoint(expert: expert, weight: -1, of: sums + row * hidden, to: shared)
         }
         kernels.scale(shared, 1 / Float(handle.plan.counts[row]), shared, hidden)

@@ -129,9 +129,7 @@ public final class ExpertExchange {
       kind: options.activeCompensation, experts: layout.experts, hidden: layout.hidden, seed: options.seed)
     var clusterer: TokenClusterer?
     if let cluster = options.clusters {
-      // A hash of one round must not be the rotation of codes: its members agree on coordinates that codes would cut off.
-      let seed = cluster.rounds == 1 ? ~options.seed : options.seed
-      clusterer = try TokenClusterer(options: cluster, hidden: layout.hidden, seed: seed, pool: pool)
+      clusterer = try TokenClusterer(options: cluster, hidden: layout.hidden, seed: options.seed, pool: pool)
     }
     var feedback: GradientFeedback?
     if options.errorFeedback {

@@ -116,7 +116,7 @@ struct BenchHash: ParsableCommand {
   /// Leaves the first rows as they are, one of each kind, and makes the others alike in turn.
   private func makeAlike(_ batch: borrowing TokenBatch) {
     let kinds = (batch.rows + alike - 1) / alike
-    for row in kinds..<max(kinds, batch.rows) {
+    for row in kinds..<batch.rows {
       let (kind, row) = (batch.row(row % kinds), batch.row(row))
       for column in row.indices { row[column] = kind[column] + 0.01 * row[column] }
     }
