@@ -77,7 +77,7 @@ STUDIES = {
             *((f"gradients {name}", f"--wire fp32 --wire-gradient {name} --rounding-gradient "
                                     + ("eden" if name.startswith("rotated") else "stochastic")) for name in FORMATS),
             *((f"{clusters} {name}", f"--compression {options} --compensation {name}")
-              for clusters, options in CLUSTERS.items() for name in ("none", "identity", "scaled", "lowrank:16")),
+              for clusters, options in CLUSTERS.items() for name in ("none", "identity", "lowrank:16")),
         ],
         "picture": "plot_formats.py",
     },

@@ -1,7 +1,12 @@
-/// The textual form: `lsh`, or `lsh:functions=2,width=64,rounds=3,centred=true,rate=0.12,refinements=1` with any of the settings.
+/// The textual form: `lsh-moe`, `lsh`, or `lsh:functions=2,width=64,centred=true,rate=0.12,refinements=1` with any of the
+/// settings.
 extension ClusterOptions: LosslessStringConvertible {
   public init?(_ text: String) {
     let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+    if text == "lsh-moe" {
+      self = .lshMoE
+      return
+    }
     guard parts[0] == "lsh" else { return nil }
     self.init()
     guard parts.count == 2 else { return }
@@ -17,7 +22,6 @@ extension ClusterOptions: LosslessStringConvertible {
     switch (key, Int(value), Float(value), Bool(value)) {
     case ("functions", let value?, _, _): functions = value
     case ("width", let value?, _, _): width = value
-    case ("rounds", let value?, _, _): rounds = value
     case ("centred", _, _, let value?): centred = value
     case ("rate", _, let value?, _): rate = value
     case ("refinements", let value?, _, _): refinements = value
@@ -27,9 +31,10 @@ extension ClusterOptions: LosslessStringConvertible {
   }
 
   public var description: String {
+    if self == .lshMoE { return "lsh-moe" }
     var text = "lsh:functions=\(functions)"
     if let width { text += ",width=\(width)" }
-    text += ",rounds=\(rounds),centred=\(centred)"
+    text += ",centred=\(centred)"
     if let rate { text += ",rate=\(rate)" }
     if refinements > 0 { text += ",refinements=\(refinements)" }
     return text

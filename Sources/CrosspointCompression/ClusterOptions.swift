@@ -15,9 +15,8 @@ public struct ClusterOptions: Hashable, Sendable {
   public var functions: Int
   /// Rotated coordinates that each function looks at; `nil`: see ``resolvedWidth(hidden:)``.
   public var width: Int?
-  /// Rounds of the pseudo-rotation, 1…8. With several, the first is that of rotated codes: tokens are rotated once for both.
-  /// One does for hashing dense rows; rows of few elements that are not zero need two (FALCONN recommends the same).
-  public var rounds: Int
+  /// Rounds of the pseudo-rotation: two, as FALCONN recommends; ``lshMoE`` has three.
+  package let rounds: Int
   /// Whether the mean of an expert's tokens on this rank (of at most 256 evenly spaced ones) is subtracted before hashing.
   /// Without it, tokens with a strong
   /// common mean collapse into few buckets with a large residual.
@@ -30,9 +29,13 @@ public struct ClusterOptions: Hashable, Sendable {
   public var refinements: Int
 
   public init(
-    functions: Int = 1, width: Int? = nil, rounds: Int = 2, centred: Bool = true, rate: Float? = nil,
-    refinements: Int = 0
+    functions: Int = 1, width: Int? = nil, centred: Bool = true, rate: Float? = nil, refinements: Int = 0
   ) {
+    self.init(
+      functions: functions, width: width, rounds: 2, centred: centred, rate: rate, refinements: refinements)
+  }
+
+  private init(functions: Int, width: Int?, rounds: Int, centred: Bool, rate: Float?, refinements: Int) {
     self.functions = functions
     self.width = width
     self.rounds = rounds
@@ -42,7 +45,8 @@ public struct ClusterOptions: Hashable, Sendable {
   }
 
   /// LSH-MoE as published (arXiv 2411.08446, Algorithm 1 and section 4): six functions, tokens as they are.
-  public static let lshMoE = ClusterOptions(functions: 6, rounds: 3, centred: false)
+  public static let lshMoE = ClusterOptions(
+    functions: 6, width: nil, rounds: 3, centred: false, rate: nil, refinements: 0)
 
   /// The width in use: ``width`` if given; else all of `hidden` for one function, and for several the largest power of two
   /// of which there are enough.
@@ -52,7 +56,7 @@ public struct ClusterOptions: Hashable, Sendable {
     return functions > 0 && hidden >= functions ? (hidden / functions).largestPowerOfTwoWithin : 1
   }
 
-  /// - Throws: `invalidArgument` unless all functions fit side by side into `hidden` coordinates and rounds are in 1…8.
+  /// - Throws: `invalidArgument` unless all functions fit side by side into `hidden` coordinates.
   public func validate(hidden: Int) throws(CrosspointError) {
     func invalid(_ argument: String, _ message: String) -> CrosspointError {
       CrosspointError(.invalidArgument, operation: "ClusterOptions", argument: argument, message)
@@ -61,7 +65,6 @@ public struct ClusterOptions: Hashable, Sendable {
     guard functions >= 1, functions <= hidden else {
       throw invalid("functions", "\(functions) is not in 1…\(hidden), the hidden size")
     }
-    guard PseudoRotation.roundsAllowed.contains(rounds) else { throw invalid("rounds", "\(rounds) is not in 1…8") }
     guard rate.map({ $0 > 0 && $0 <= 1 }) ?? true else { throw invalid("rate", "\(rate ?? 0) is not in (0, 1]") }
     guard (0...100).contains(refinements) else { throw invalid("refinements", "\(refinements) is not in 0…100") }
     let width = resolvedWidth(hidden: hidden)

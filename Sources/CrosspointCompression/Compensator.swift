@@ -3,8 +3,8 @@ import CrosspointTokens
 
 /// The map A of every expert, its parameters and their gradients: `y = E(c) + A (x − c)`, all at the source.
 ///
-/// Parameters of expert e are ``parameters``[e · p ..< (e + 1) · p]: nothing for `none` and `identity`; the factor a for
-/// `scaled`; for `lowRank(R)` the rows of Uᵀ and then of Vᵀ, `[R × hidden]` each, of `A = 1 + U Vᵀ`.
+/// Parameters of expert e are ``parameters``[e · p ..< (e + 1) · p]: nothing for `none` and `identity`;
+/// for `lowRank(R)` the rows of Uᵀ and then of Vᵀ, `[R × hidden]` each, of `A = 1 + U Vᵀ`.
 public struct Compensator: Sendable {
   public let kind: ResidualCompensation
   /// Learned numbers of all experts; the same on every rank.
@@ -27,8 +27,7 @@ public struct Compensator: Sendable {
     gradients = Array(repeating: 0, count: parameters.count)
   }
 
-  /// What learning starts from, the same on every rank: a = 1 for `scaled`, U = 0 and a small random V for `lowRank`; both
-  /// are the identity.
+  /// What learning starts from, the same on every rank: U = 0 and a small random V, which is the identity.
   public static func initialParameters(
     _ kind: ResidualCompensation, experts: Int, hidden: Int, seed: UInt64
   ) -> [Float] {
@@ -46,7 +45,6 @@ public struct Compensator: Sendable {
   private static func parametersPerExpert(_ kind: ResidualCompensation, hidden: Int) -> Int {
     switch kind {
     case .none, .identity: 0
-    case .scaled: 1
     case .lowRank(let rank): 2 * rank * hidden
     }
   }
@@ -64,7 +62,7 @@ public struct Compensator: Sendable {
     expert: Int, weight: Float, x: UnsafePointer<Float>, c: UnsafePointer<Float>, to y: UnsafeMutablePointer<Float>
   ) {
     guard isActive else { return }
-    kernels.axpy_difference(y, weight * factor(expert), x, c, hidden)
+    kernels.axpy_difference(y, weight, x, c, hidden)
     forEachRank(expert) { u, v in
       kernels.axpy(y, weight * kernels.dot_difference(v, x, c, hidden), u, hidden)
     }
@@ -75,7 +73,7 @@ public struct Compensator: Sendable {
     expert: Int, weight: Float, of gradient: UnsafePointer<Float>, to out: UnsafeMutablePointer<Float>
   ) {
     guard isActive else { return }
-    kernels.axpy(out, weight * factor(expert), gradient, hidden)
+    kernels.axpy(out, weight, gradient, hidden)
     forEachRank(expert) { u, v in
       kernels.axpy(out, weight * kernels.dot(u, gradient, hidden), v, hidden)
     }
@@ -87,9 +85,7 @@ public struct Compensator: Sendable {
     expert: Int, weight: Float, dy: UnsafePointer<Float>, x: UnsafePointer<Float>, c: UnsafePointer<Float>
   ) -> Float {
     guard isActive else { return 0 }
-    let along = kernels.dot_difference(dy, x, c, hidden)
-    var total = factor(expert) * along
-    if kind == .scaled { gradients[expert] += weight * along }
+    var total = kernels.dot_difference(dy, x, c, hidden)
     guard case .lowRank(let rank) = kind else { return total }
     let hidden = hidden
     let start = expert * perExpert
@@ -107,9 +103,6 @@ public struct Compensator: Sendable {
     }
     return total
   }
-
-  /// The multiple of the identity in A.
-  private func factor(_ expert: Int) -> Float { kind == .scaled ? parameters[expert] : 1 }
 
   /// The columns of U and V, pair by pair; none but for `lowRank`.
   private func forEachRank(_ expert: Int, _ body: (UnsafePointer<Float>, UnsafePointer<Float>) -> Void) {

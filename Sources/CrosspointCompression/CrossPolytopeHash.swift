@@ -18,9 +18,7 @@ public struct CrossPolytopeHash: Sendable {
   /// - Throws: `invalidArgument` where ``ClusterOptions/validate(hidden:)`` does.
   public init(options: ClusterOptions, hidden: Int, seed: UInt64) throws(CrosspointError) {
     try options.validate(hidden: hidden)
-    // One round of this seed is the rotation of codes. Rows with equal ids agree on coordinates that codes would cut off in
-    // their mean: a hash of one round has other signs.
-    rotation = try PseudoRotation(hidden: hidden, rounds: options.rounds, seed: options.rounds == 1 ? ~seed : seed)
+    rotation = try PseudoRotation(hidden: hidden, rounds: options.rounds, seed: seed)
     functions = options.functions
     width = options.resolvedWidth(hidden: hidden)
   }

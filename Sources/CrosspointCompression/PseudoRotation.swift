@@ -15,7 +15,6 @@ public struct PseudoRotation: Sendable {
   public let hidden: Int
   /// Rounds of signs and transform; more rounds look more like a uniformly random rotation.
   public let rounds: Int
-  private let seed: UInt64
   /// For each round the signs of the first p coordinates and, if p < hidden, those of the last p; times 1/√p.
   package let signs: [Float]
 
@@ -35,7 +34,6 @@ public struct PseudoRotation: Sendable {
     }
     self.hidden = hidden
     self.rounds = rounds
-    self.seed = seed
     let window = hidden.largestPowerOfTwoWithin
     let size = Float(1 / Double(window).squareRoot())
     var generator = SplitMix64(seed: seed)
@@ -54,19 +52,10 @@ public struct PseudoRotation: Sendable {
   }
 
   /// Rotates one row, and has the row `ahead` fetched from memory meanwhile.
-  ///
-  /// - Parameter first: receives the row after the first of several rounds.
   package func rotate(
-    _ row: UnsafePointer<Float>, into result: UnsafeMutablePointer<Float>, ahead: UnsafePointer<Float>? = nil,
-    first: UnsafeMutablePointer<Float>? = nil
+    _ row: UnsafePointer<Float>, into result: UnsafeMutablePointer<Float>, ahead: UnsafePointer<Float>? = nil
   ) {
-    precondition(first == nil || rounds > 1, "one round has no other before its end")
-    signs.withUnsafeBufferPointer { kernels.rotate(result, row, $0.baseAddress, hidden, Int32(rounds), ahead, first) }
-  }
-
-  /// Whether the first rounds of another rotation, but not all, are this one.
-  package func begins(_ other: PseudoRotation) -> Bool {
-    hidden == other.hidden && seed == other.seed && rounds < other.rounds
+    signs.withUnsafeBufferPointer { kernels.rotate(result, row, $0.baseAddress, hidden, Int32(rounds), ahead) }
   }
 
   /// The inverse of ``rotate(_:count:into:)``, which is also its adjoint; exact up to rounding.

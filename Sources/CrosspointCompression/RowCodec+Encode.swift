@@ -126,9 +126,6 @@ extension RowCodec {
     _ group: RowSource, as format: WireFormat, rounding: inout RowRounding, requiringFinite: Bool,
     body: UnsafeMutableRawPointer, end: inout Int, checksum: inout FrameChecksum
   ) throws(CrosspointError) -> Bool {
-    precondition(
-      !group.isRotated || (format.rotates && rounding.rounding != .eden),
-      "rotated rows cannot become \(format), rounded \(rounding.rounding)")
     let rowBytes = format.rowBytes(hidden: hidden)
     let hidden = hidden
     let kernels = kernels
@@ -172,7 +169,7 @@ extension RowCodec {
       for index in 0..<group.rows {
         try forRow(index, bytes: rowBytes) { out, row in
           encodeRotated(
-            out, row, ahead: ahead(of: index), isRotated: group.isRotated, mean: mean, book: book, &rounding)
+            out, row, ahead: ahead(of: index), mean: mean, book: book, &rounding)
         }
       }
       return mean != nil
@@ -187,7 +184,7 @@ extension RowCodec {
         let bits = mixture.bits(ofRow: index, in: bitmap)
         try forRow(index, bytes: WireFormat.rotatedRowBytes(hidden, bits: bits)) { out, row in
           encodeRotated(
-            out, row, ahead: ahead(of: index), isRotated: group.isRotated, mean: mean,
+            out, row, ahead: ahead(of: index), mean: mean,
             book: Codebook.ofBits[bits - 1], &rounding)
         }
       }

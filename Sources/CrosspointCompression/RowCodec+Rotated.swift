@@ -11,17 +11,8 @@ import CrosspointTokens
 ///
 /// The rotation makes the elements of any row nearly Gaussian (central limit), which is what the codebook is made for.
 extension RowCodec {
-  /// Whether frames of a format can be made from rows that a clusterer has rotated to hash them: the first of its rounds must
-  /// be the codec's rotation, and no row may have signs of its own.
-  package func takesRotatedRows(of clusterer: TokenClusterer, as format: WireFormat, _ rounding: RowRounding) -> Bool {
-    format.rotates && rounding.rounding != .eden && rotation.begins(clusterer.hash.rotation)
-  }
-
-  /// Turns a rotated row back in place.
-  package func rotateBack(_ row: UnsafeMutablePointer<Float>) { rotation.rotateBack(row, count: 1, into: row) }
-
-  /// Writes the group's mean row (rotated, as bfloat16) when it pays; returns it as the receiver will see it, rotated if the
-  /// rows are.
+  /// Writes the group's mean row (rotated, as bfloat16) when it pays; returns it as the receiver will see it, not
+  /// rotated.
   ///
   /// Without its mean a group has the part ρ = 1 − n·|mean|² / Σ|row|² of its energy left, which at the same error is
   /// worth ½ log₂(1/ρ) bits per element; the mean costs 16 / n. So it pays when n · log₂(1/ρ) > 32.
@@ -39,10 +30,10 @@ extension RowCodec {
     let remaining = 1 - Double(sample.count) * Double(kernels.dot(sum, sum, hidden)) / energy
     // Not a number for groups of zeros alone or with infinities: they go without.
     guard remaining.isFinite, Double(group.rows) * -log2(max(remaining, 1e-12)) > 32 else { return nil }
-    if !group.isRotated { rotation.rotate(sum, into: sum) }
+    rotation.rotate(sum, into: sum)
     kernels.bf16_encode(out, sum, hidden, 1)
     let mean = decodeMean(out)
-    if !group.isRotated { rotation.rotateBack(mean, count: 1, into: mean) }
+    rotation.rotateBack(mean, count: 1, into: mean)
     return UnsafePointer(mean)
   }
 
@@ -51,18 +42,16 @@ extension RowCodec {
     return scratchRow(0)
   }
 
-  /// - Parameters:
-  ///   - ahead: The row that is encoded next, if there is one.
-  ///   - isRotated: Whether row and mean are rotated already.
+  /// - Parameter ahead: The row that is encoded next, if there is one.
   func encodeRotated(
-    _ out: UnsafeMutableRawPointer, _ row: UnsafePointer<Float>, ahead: UnsafePointer<Float>?, isRotated: Bool,
+    _ out: UnsafeMutableRawPointer, _ row: UnsafePointer<Float>, ahead: UnsafePointer<Float>?,
     mean: UnsafePointer<Float>?, book: Codebook, _ rounding: inout RowRounding
   ) {
     let rotated = scratchRow(1)
     // Centred before it is rotated: one pass then also gives the energy, which the rotation keeps.
     let energy = kernels.centre(rotated, row, mean, hidden)
     if rounding.rounding == .eden { kernels.flip_signs(rotated, rotated, hidden, rounding.nextKey()) }
-    if !isRotated { rotation.rotate(rotated, into: rotated, ahead: ahead) }
+    rotation.rotate(rotated, into: rotated, ahead: ahead)
     let key = rounding.nextDither()
     let scale =
       key == nil ? BFloat16(nearest: rootMeanSquare(rotated, energy: energy)) : coveringScale(rotated, book)

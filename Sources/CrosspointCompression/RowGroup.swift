@@ -7,26 +7,16 @@ public struct RowSource {
   public let indices: UnsafePointer<Int32>?
   public let rows: Int
   public let importances: UnsafePointer<Float>?
-  /// Whether the rows are rotated already, see ``RowCodec/takesRotatedRows(of:as:_:)``.
-  package let isRotated: Bool
 
   public init(
     base: UnsafePointer<Float>, indices: UnsafePointer<Int32>? = nil, rows: Int,
     importances: UnsafePointer<Float>? = nil
-  ) {
-    self.init(base: base, indices: indices, rows: rows, importances: importances, isRotated: false)
-  }
-
-  package init(
-    base: UnsafePointer<Float>, indices: UnsafePointer<Int32>? = nil, rows: Int,
-    importances: UnsafePointer<Float>? = nil, isRotated: Bool
   ) {
     precondition(rows >= 0)
     self.base = base
     self.indices = indices
     self.rows = rows
     self.importances = importances
-    self.isRotated = isRotated
   }
 
   @inline(__always)

@@ -21,15 +21,13 @@ public final class TokenClusterer {
   // The batch, borrowed from its owner.
   private var tokens: UnsafePointer<Float>?
   private var preparedRows = 0
-  // The rotated rows of the batch, and those after the first round, where they are kept.
+  // The rotated rows of the batch, where they are kept.
   let rotated: Scratch<Float>
   private var keepsRotatedRows = false
-  private let firstRounds: Scratch<Float>
-  private var keepsFirstRounds = false
   // Whether the whole batch is hashed beforehand.
   private var hashesBatch = false
   private var rotatesBatch: Bool { keepsRotatedRows || hashesBatch }
-  // One rotated row, the same after the first round, and the mean.
+  // One rotated row, and the mean.
   private let work: Scratch<Float>
   let tallies: Scratch<Tally>
   // Of the clusters under refinement.
@@ -47,7 +45,6 @@ public final class TokenClusterer {
     self.options = options
     self.hidden = hidden
     rotated = Scratch(pool)
-    firstRounds = Scratch(pool)
     work = Scratch(pool)
     tallies = Scratch(pool)
     means = Scratch(pool)
@@ -64,11 +61,10 @@ public final class TokenClusterer {
     options.rate = rate
   }
 
-  /// How many of an expert's members are hashed before they are averaged. What is rotated lies in the first-level cache;
-  /// tokens do not, and 64 KiB of them take less time than each by itself, between two rotations.
-  private func membersPerVisit(of members: Int, rotated: Bool) -> Int {
-    if options.needsDistances { return members }
-    return rotated ? 1 : max(1, (1 << 14) / hidden)
+  /// How many of an expert's members are hashed before they are averaged: 64 KiB of them, which takes less time than each by
+  /// itself, between two rotations.
+  private func membersPerVisit(of members: Int) -> Int {
+    options.needsDistances ? members : max(1, (1 << 14) / hidden)
   }
 
   /// Takes note of a batch, which must stay as it is until its rows are grouped.
@@ -78,10 +74,9 @@ public final class TokenClusterer {
   /// takes longer than half a rotation.
   /// - Parameters:
   ///   - choices: Experts that a row may belong to.
-  ///   - rotated: Whether any centroids will be those of rotated rows, for which the rotation must have several rounds.
   /// - Throws: `invalidArgument` for rows of another size, `outOfMemory`.
   public func prepare(
-    _ tokens: borrowing TokenBatch, choices: Int = 1, rotated: Bool = false
+    _ tokens: borrowing TokenBatch, choices: Int = 1
   ) throws(CrosspointError) {
     guard tokens.hidden == hidden else {
       throw CrosspointError(
@@ -91,14 +86,12 @@ public final class TokenClusterer {
     self.tokens = UnsafePointer(tokens.base)
     hashesBatch = !options.centred && choices > 1
     keepsRotatedRows = options.needsDistances || (options.centred && choices > 2)
-    keepsFirstRounds = rotated && rotatesBatch
-    try work.reserve(3 * hidden)
+    try work.reserve(2 * hidden)
     if keepsRotatedRows { try self.rotated.reserve(tokens.rows * hidden) }
-    if keepsFirstRounds { try firstRounds.reserve(tokens.rows * hidden) }
     if hashesBatch { try ids.reserve(tokens.rows * options.functions) }
     if rotatesBatch {
       for row in 0..<tokens.rows {
-        rotate(row, next: row + 1 < tokens.rows ? row + 1 : nil, keepingFirst: keepsFirstRounds)
+        rotate(row, next: row + 1 < tokens.rows ? row + 1 : nil)
         if hashesBatch {
           hash.ids(ofRotated: rotatedRow(row), mean: nil, into: ids.base + row * options.functions)
         }
@@ -108,20 +101,14 @@ public final class TokenClusterer {
   }
 
   /// Rotates a row of the batch to where it is kept, or over the last one; the row `next` is fetched from memory meanwhile.
-  private func rotate(_ row: Int, next: Int?, keepingFirst: Bool) {
+  private func rotate(_ row: Int, next: Int?) {
     hash.rotation.rotate(
-      tokens! + row * hidden, into: rotatedRow(row), ahead: next.map { tokens! + $0 * hidden },
-      first: keepingFirst ? firstRound(row) : nil)
+      tokens! + row * hidden, into: rotatedRow(row), ahead: next.map { tokens! + $0 * hidden })
   }
 
   /// A rotated row that is kept, or was the last to be rotated.
   private func rotatedRow(_ row: Int) -> UnsafeMutablePointer<Float> {
     keepsRotatedRows ? rotated.base + row * hidden : work.base
-  }
-
-  /// The same after the first round.
-  private func firstRound(_ row: Int) -> UnsafeMutablePointer<Float> {
-    keepsFirstRounds ? firstRounds.base + row * hidden : work.base + hidden
   }
 
   /// Groups `members` (rows of the prepared batch) and appends the mean row of each group.
@@ -130,34 +117,27 @@ public final class TokenClusterer {
   /// the mean of one member is its row bit for bit.
   /// - Parameters:
   ///   - clusterOf: receives the cluster of each member.
-  ///   - averagesRotated: whether means are not of the rows but of what the first round of the rotation makes of them, for a
-  ///     wire that rotates them so. The last round will not do: members agree on their largest coordinates there, which stand
-  ///     out of the mean and are cut off by codes.
   ///   - centroids: those of the experts before.
   /// - Returns: the number of clusters; zero for no members.
   /// - Throws: `outOfMemory`.
   public func cluster(
-    _ members: UnsafeBufferPointer<Int32>, clusterOf: UnsafeMutablePointer<Int32>,
-    rotated averagesRotated: Bool = false, into centroids: inout Centroids
+    _ members: UnsafeBufferPointer<Int32>, clusterOf: UnsafeMutablePointer<Int32>, into centroids: inout Centroids
   ) throws(CrosspointError) -> Int {
     guard !members.isEmpty else { return 0 }
     for member in members {
       precondition(member >= 0 && member < preparedRows, "row \(member) of \(preparedRows)")
     }
-    precondition(!averagesRotated || !rotatesBatch || keepsFirstRounds, "prepared for means of tokens alone")
     try tallies.reserve(members.count)
     let first = centroids.count
     var buckets = try buckets(of: members, clusterOf)
     let mean = options.centred ? rotatedMean(members) : nil
-    let length = membersPerVisit(of: members.count, rotated: averagesRotated)
+    let length = membersPerVisit(of: members.count)
     for start in stride(from: 0, to: members.count, by: length) {
       let visit = start..<min(start + length, members.count)
-      findBuckets(visit, of: members, mean: mean, keepingFirst: averagesRotated, &buckets)
+      findBuckets(visit, of: members, mean: mean, &buckets)
       if options.needsDistances { try refine(members, clusterOf: clusterOf, buckets: buckets.count) }
       for index in visit {
-        let row = Int(members[index])
-        let source = averagesRotated ? UnsafePointer(firstRound(row)) : tokens! + row * hidden
-        try add(source, to: Int(clusterOf[index]), first: first, of: &centroids)
+        try add(tokens! + Int(members[index]) * hidden, to: Int(clusterOf[index]), first: first, of: &centroids)
       }
     }
     return divide(first: first, of: &centroids)
@@ -175,14 +155,14 @@ public final class TokenClusterer {
 
   /// Finds the buckets of the members of a visit; rotates and hashes them, unless that has been done.
   private func findBuckets(
-    _ visit: Range<Int>, of members: UnsafeBufferPointer<Int32>, mean: UnsafePointer<Float>?, keepingFirst: Bool,
+    _ visit: Range<Int>, of members: UnsafeBufferPointer<Int32>, mean: UnsafePointer<Float>?,
     _ buckets: inout BucketTable
   ) {
     for index in visit {
       let row = Int(members[index])
       if !hashesBatch {
         if !keepsRotatedRows {
-          rotate(row, next: index + 1 < members.count ? Int(members[index + 1]) : nil, keepingFirst: keepingFirst)
+          rotate(row, next: index + 1 < members.count ? Int(members[index + 1]) : nil)
         }
         hash.ids(ofRotated: rotatedRow(row), mean: mean, into: ids.base + index * options.functions)
       }
@@ -192,7 +172,7 @@ public final class TokenClusterer {
 
   /// The mean of a sample of `members`, rotated.
   private func rotatedMean(_ members: UnsafeBufferPointer<Int32>) -> UnsafePointer<Float> {
-    let mean = work.base + 2 * hidden
+    let mean = work.base + hidden
     mean.update(repeating: 0, count: hidden)
     let sample = MeanSample(of: members.count)
     for index in sample.indices { kernels.axpy(mean, 1, tokens! + Int(members[index]) * hidden, hidden) }

@@ -42,8 +42,6 @@ public final class DispatchHandle {
   var isClustered = false
   /// Rows that stand for clusters, with some room behind them; empty when every routed pair is a row of its own.
   var centroids: TokenBatch
-  /// Whether those for other ranks are means of rotated rows, at least until they are coded.
-  var hasRotatedCentroids = false
   /// `[rows sent × 1]`: Σ |router weight| over each row's members; only where the wire weighs rows, else empty.
   var importances: TokenBatch
   /// The tokens and output gradients, kept only where residuals need them.
@@ -120,7 +118,6 @@ public final class DispatchHandle {
     shareGradients = TokenBatch(emptyOfHidden: 1, pool: pool)
     routing = nil
     isClustered = false
-    hasRotatedCentroids = false
     stage = .finished
   }
 }

@@ -4,13 +4,12 @@ import CrosspointCompression
 extension ExchangeOptions.Compression: LosslessStringConvertible {
   /// `off`, `lsh-moe`, or `lsh` with settings as ``ClusterOptions`` reads them.
   public init?(_ text: String) {
-    switch text {
-    case "off": self = .off
-    case "lsh-moe": self = .lshMoE
-    default:
-      guard let options = ClusterOptions(text) else { return nil }
-      self = .crossPolytope(options)
+    if text == "off" {
+      self = .off
+      return
     }
+    guard let options = ClusterOptions(text) else { return nil }
+    self = .crossPolytope(options)
   }
 
   public var description: String {

@@ -64,13 +64,9 @@ public struct ExchangeOptions: Hashable, Sendable {
   public var copies: Copies
   public var compensation: ResidualCompensation
   public var wire: Wire
-  /// How dispatch and combine round.
-  public var forwardRounding: Rounding
   /// How the two gradient transfers round: without bias where the format is `rotated`, unless set. A batch adds up what is
-  /// biased.
+  /// biased. Dispatch and combine round to nearest.
   public var gradientRounding: Rounding
-  /// Whether what rounding took from the gradients of a step is added to those of the next, see ``GradientFeedback``.
-  public var errorFeedback: Bool
   public var packing: Packing
   public var nonFinite: NonFinitePolicy
   /// Who chooses compression and wire. A policy takes from `compression` how tokens are hashed, and the rate is its own.
@@ -82,17 +78,15 @@ public struct ExchangeOptions: Hashable, Sendable {
 
   public init(
     compression: Compression = .off, copies: Copies = .perExpert, compensation: ResidualCompensation = .identity,
-    wire: Wire = .init(.fp32), forwardRounding: Rounding = .nearest, gradientRounding: Rounding = .eden,
-    errorFeedback: Bool = false, packing: Packing = .none, nonFinite: NonFinitePolicy = .error, policy: Policy = .off,
+    wire: Wire = .init(.fp32), gradientRounding: Rounding = .eden, packing: Packing = .none,
+    nonFinite: NonFinitePolicy = .error, policy: Policy = .off,
     capacityBytes: Int = .max, seed: UInt64 = 0
   ) {
     self.compression = compression
     self.copies = copies
     self.compensation = compensation
     self.wire = wire
-    self.forwardRounding = forwardRounding
     self.gradientRounding = gradientRounding
-    self.errorFeedback = errorFeedback
     self.packing = packing
     self.nonFinite = nonFinite
     self.policy = policy
@@ -105,7 +99,7 @@ public struct ExchangeOptions: Hashable, Sendable {
     guard copies == .perRank else { return }
     switch activeCompensation {
     case .none, .identity: return
-    case .scaled, .lowRank:
+    case .lowRank:
       throw CrosspointError(
         .invalidArgument, operation: "ExchangeOptions", argument: "compensation",
         "\(compensation) learns for each expert, but with one copy per rank a row serves several: use identity or none")
@@ -135,9 +129,8 @@ public struct ExchangeOptions: Hashable, Sendable {
       ("compression", "\(compression)"), ("copies", copies.rawValue), ("compensation", "\(compensation)"),
       ("wire-dispatch", "\(wire.dispatch)"), ("wire-combine", "\(wire.combine)"),
       ("wire-combine-backward", "\(wire.combineBackward)"), ("wire-dispatch-backward", "\(wire.dispatchBackward)"),
-      ("rounding-forward", forwardRounding.rawValue),
-      ("rounding-gradient", gradientRounding.rawValue), ("error-feedback", "\(errorFeedback)"),
-      ("packing", "\(packing)"), ("non-finite", nonFinite.rawValue), ("policy", "\(policy)"), ("seed", "\(seed)"),
+      ("rounding-gradient", gradientRounding.rawValue), ("packing", "\(packing)"),
+      ("non-finite", nonFinite.rawValue), ("policy", "\(policy)"), ("seed", "\(seed)"),
     ]
   }
 }

@@ -58,7 +58,6 @@ extension ExpertExchange {
       sources: { peer, groups in sourceSideSources(peer, handle, handle.rowGradients.base, &groups) },
       targets: { peer, groups in expertSideTargets(peer, handle, base!, &groups) },
       meanwhile: work)
-    feedback?.commit(.combineBackward)
     handle.stage = .combineBackwarded
     handle.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
     guard let gradients = copies.take() else { return received.take()! }
@@ -106,7 +105,6 @@ extension ExpertExchange {
       sources: { peer, groups in expertSideSources(peer, handle, base, &groups) },
       targets: { peer, groups in sourceSideTargets(peer, handle, returnedBase!, &groups) },
       completed: { () throws(CrosspointError) in try takeShareGradients(handle) }, meanwhile: work)
-    feedback?.commit(.dispatchBackward)
     handle.stage = .finished
 
     watch = Stopwatch()

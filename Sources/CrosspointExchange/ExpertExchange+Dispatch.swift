@@ -29,8 +29,8 @@ extension ExpertExchange {
     handle.routing = routing
     let base = tokens.base
     policy?.begin(.dispatch)
-    let coding = coding(.dispatch, handle)
-    try look(.dispatch, handle, coding, failure: &failure) { peer, groups in
+    let rounding = rounding(.dispatch, handle)
+    try look(.dispatch, handle, rounding, failure: &failure) { peer, groups in
       for expert in expertsOf(peer) {
         let members = handle.plan.tokens(at: handle.plan.members(of: expert))
         groups.append(RowSource(base: base, indices: members.baseAddress, rows: members.count))
@@ -38,7 +38,7 @@ extension ExpertExchange {
     }
     if failure == nil {
       do throws(CrosspointError) {
-        try plan(handle, tokens, coding, choices: routing.topK)
+        try plan(handle, tokens, choices: routing.topK)
         try markCopies(routing, handle)
         if options.wire.dispatch.weighsRows { handle.importances = try importances(handle) }
       } catch {
@@ -46,14 +46,13 @@ extension ExpertExchange {
       }
     }
     try move(
-      .dispatch, handle, coding, failure: failure, checked: clusterer == nil ? checked("tokens", tokens) : nil,
+      .dispatch, handle, rounding, failure: failure, checked: clusterer == nil ? checked("tokens", tokens) : nil,
       sources: { peer, groups in
         for expert in expertsOf(peer) { groups.append(dispatchSource(expert, handle, base)) }
       },
       sized: { rows throws(CrosspointError) in try makeRoom(handle, rows) },
       targets: { peer, groups in expertSideTargets(peer, handle, handle.rows.base, &groups) },
       completed: { () throws(CrosspointError) in try fanOut(handle) }, meanwhile: work)
-    rotateBack(handle)
     handle.stage = .dispatched
     statistics.dispatches += 1
     statistics.rowsRouted += routing.tokensPerExpert.reduce(0, +)
@@ -70,8 +69,7 @@ extension ExpertExchange {
     let importances = handle.importances.rows == 0 ? nil : UnsafePointer(handle.importances.base + range.lowerBound)
     if handle.isClustered {
       return RowSource(
-        base: handle.centroids.base + range.lowerBound * layout.hidden, rows: range.count, importances: importances,
-        isRotated: isRotated(expert, handle))
+        base: handle.centroids.base + range.lowerBound * layout.hidden, rows: range.count, importances: importances)
     }
     return RowSource(
       base: tokens, indices: handle.plan.memberTokens.base + range.lowerBound, rows: range.count,
@@ -106,7 +104,7 @@ extension ExpertExchange {
 
   /// Decides which rows are sent and computes the centroids; also measures what stays home.
   private func plan(
-    _ handle: DispatchHandle, _ tokens: borrowing TokenBatch, _ coding: TransferCoding, choices: Int
+    _ handle: DispatchHandle, _ tokens: borrowing TokenBatch, choices: Int
   ) throws(CrosspointError) {
     handle.isClustered = clustersNow
     guard handle.isClustered, let clusterer else {
@@ -114,13 +112,11 @@ extension ExpertExchange {
       return
     }
     var watch = Stopwatch()
-    handle.hasRotatedCentroids = transfer.codec.takesRotatedRows(
-      of: clusterer, as: transferFormat(.dispatch), coding.rounding)
-    try clusterer.prepare(tokens, choices: choices, rotated: handle.hasRotatedCentroids)
+    try clusterer.prepare(tokens, choices: choices)
     // Room for as many as the last time and some more: then memory seldom has to grow.
     var centroids = try Centroids(
       hidden: layout.hidden, room: lastCentroidCount + lastCentroidCount / 8, most: handle.plan.members, pool: pool)
-    try handle.plan.assignClusters(clusterer, into: &centroids) { isRotated($0, handle) }
+    try handle.plan.assignClusters(clusterer, into: &centroids)
     lastCentroidCount = centroids.count
     let (residual, energy) = (centroids.residualSquared, centroids.tokenSquared)
     handle.centroids = centroids.takeRows()
@@ -131,22 +127,6 @@ extension ExpertExchange {
       clusters: handle.plan.rows - handle.plan.rows(of: localLanes).count,
       residualEnergy: residual == 0 ? 0 : residual / energy)
     if compensates(handle) { handle.tokens = try copy(tokens) }
-    statistics.seconds.cluster += watch.lap()
-  }
-
-  /// Whether the centroids of an expert are means of rotated rows; never those that stay on this rank.
-  private func isRotated(_ expert: Int, _ handle: DispatchHandle) -> Bool {
-    handle.hasRotatedCentroids && !localLanes.contains(expert)
-  }
-
-  /// Once rotated centroids are coded: turns those back that residuals are measured from.
-  private func rotateBack(_ handle: DispatchHandle) {
-    var watch = Stopwatch()
-    for expert in 0..<lanes.experts where isRotated(expert, handle) {
-      for row in handle.plan.rows(of: expert) where compensates(handle, row: row) {
-        transfer.codec.rotateBack(handle.centroids.base + row * layout.hidden)
-      }
-    }
     statistics.seconds.cluster += watch.lap()
   }
 

@@ -30,8 +30,6 @@ public final class ExpertExchange {
   /// Calls of ``combineBackward(_:_:meanwhile:)`` so far; with seed and layer, what stochastic rounding draws its numbers from. Set
   /// it to the checkpoint's, on every rank, for training to go on bit for bit.
   public var gradientSteps: UInt64 = 0
-  /// What coding took from earlier gradients; `nil` without ``ExchangeOptions/errorFeedback``.
-  public let feedback: GradientFeedback?
 
   /// What rows are addressed to, a *lane* each: experts, or with one copy per rank ranks.
   let lanes: ExpertLayout
@@ -76,7 +74,6 @@ public final class ExpertExchange {
     transfer = parts!.transfer
     clusterer = parts!.clusterer
     compensator = parts!.compensator
-    feedback = parts!.feedback
     policy = parts!.policy
     if options.policy.measuresSpeed { try policy?.measureSpeed(agreement) }
   }
@@ -107,7 +104,6 @@ public final class ExpertExchange {
     let transfer: Transfer
     let clusterer: TokenClusterer?
     let compensator: Compensator
-    let feedback: GradientFeedback?
     let policy: ExchangePolicy?
   }
 
@@ -131,13 +127,7 @@ public final class ExpertExchange {
     if let cluster = options.clusters {
       clusterer = try TokenClusterer(options: cluster, hidden: layout.hidden, seed: options.seed, pool: pool)
     }
-    var feedback: GradientFeedback?
-    if options.errorFeedback {
-      feedback = try GradientFeedback(
-        peers: fabric.rankCount, groupsPerPeer: transfer.groupCapacity, hidden: layout.hidden, pool: pool)
-    }
-    return Parts(
-      transfer: transfer, clusterer: clusterer, compensator: compensator, feedback: feedback, policy: policy)
+    return Parts(transfer: transfer, clusterer: clusterer, compensator: compensator, policy: policy)
   }
 
   /// Every rank compares its options with rank 0's.

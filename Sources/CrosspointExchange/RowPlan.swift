@@ -85,17 +85,14 @@ struct RowPlan: ~Copyable {
   }
 
   /// Members of an expert that form a cluster share a row, a centroid; the clusterer has seen the batch.
-  ///
-  /// - Parameter rotated: whether an expert's centroids are means of rotated rows.
   mutating func assignClusters(
-    _ clusterer: TokenClusterer, into centroids: inout Centroids, rotated: (_ expert: Int) -> Bool
+    _ clusterer: TokenClusterer, into centroids: inout Centroids
   ) throws(CrosspointError) {
     rowStart[0] = 0
     for expert in 0..<experts {
       let range = members(of: expert)
       let clusters = try clusterer.cluster(
-        tokens(at: range), clusterOf: memberRows.base + range.lowerBound, rotated: rotated(expert),
-        into: &centroids)
+        tokens(at: range), clusterOf: memberRows.base + range.lowerBound, into: &centroids)
       rowStart[expert + 1] = rowStart[expert] + clusters
     }
     try finish()

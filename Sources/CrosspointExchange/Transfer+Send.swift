@@ -7,7 +7,7 @@ extension Transfer {
   /// Encodes one frame per other rank that gets rows: headers into the announcements, bodies side by side in one buffer,
   /// except those that can be sent from where their rows lie.
   func encode(
-    _ kind: LayerStatistics.TransferKind, _ format: WireFormat, _ coding: TransferCoding, _ requiringFinite: Bool,
+    _ kind: LayerStatistics.TransferKind, _ format: WireFormat, _ rounding: RowRounding, _ requiringFinite: Bool,
     _ collectSources: (Int, inout [RowSource]) -> Void
   ) throws(CrosspointError) -> BufferPool.Buffer {
     clearOutgoing()
@@ -34,7 +34,7 @@ extension Transfer {
         } else {
           let room = UnsafeMutableRawBufferPointer(start: bodies.base + offset, count: capacity - offset)
           let size = try encode(
-            kind, format, coding, requiringFinite, peer: peer, header: header,
+            kind, format, rounding, requiringFinite, peer: peer, header: header,
             body: room)
           bodyBytes[peer] = size
           outgoing[blocks] = UnsafeRawBufferPointer(start: room.baseAddress, count: size)
@@ -72,25 +72,12 @@ extension Transfer {
 
   /// Encodes the gathered sources for a peer; returns the size of the body.
   private func encode(
-    _ kind: LayerStatistics.TransferKind, _ format: WireFormat, _ coding: TransferCoding, _ requiringFinite: Bool,
+    _ kind: LayerStatistics.TransferKind, _ format: WireFormat, _ rounding: RowRounding, _ requiringFinite: Bool,
     peer: Int, header: UnsafeMutableRawBufferPointer, body: UnsafeMutableRawBufferPointer
   ) throws(CrosspointError) -> Int {
-    let rounding = coding.rounding.keyed(by: UInt64(peer))
-    guard let feedback = coding.feedback, !format.isLossless else {
-      return try codec.encode(
-        sources, as: format, packing: packing, rounding: rounding, requiringFinite: requiringFinite, header: header,
-        body: body)
-    }
-    let rows = try feedback.correct(kind, peer: peer, sources)
-    defer { pool.release(rows) }
-    let size = try codec.encode(
-      feedback.corrected, as: format, packing: packing, rounding: rounding, requiringFinite: requiringFinite,
-      header: header, body: body)
-    try codec.decode(
-      header: UnsafeRawBufferPointer(rebasing: header[..<RowCodec.headerBytes(groups: sources.count)]),
-      body: UnsafeRawBufferPointer(rebasing: body[..<size]), into: feedback.decoded)
-    feedback.absorb(kind, peer: peer)
-    return size
+    try codec.encode(
+      sources, as: format, packing: packing, rounding: rounding.keyed(by: UInt64(peer)),
+      requiringFinite: requiringFinite, header: header, body: body)
   }
 
   /// Whether the rows of a body travel as one block per group: plain rows, enough of them to be worth several messages.

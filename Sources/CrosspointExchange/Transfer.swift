@@ -5,7 +5,7 @@ import CrosspointTokens
 
 /// Moves groups of rows between all ranks: announce, agree, move, agree.
 ///
-/// Every transfer of a training step is one ``run(_:format:bytesBefore:failure:checked:coding:sources:sized:targets:completed:meanwhile:)``:
+/// Every transfer of a training step is one ``run(_:format:bytesBefore:failure:checked:rounding:sources:sized:targets:completed:meanwhile:)``:
 /// 1. encode one frame per other rank;
 /// 2. announce step, sizes, row counts and the frame's header to every rank;
 /// 3. check the announcements, allocate, copy the rows that stay on this rank (never coded), and agree that every rank is
@@ -115,7 +115,7 @@ final class Transfer {
   ///   - failure: what already went wrong on this rank; it is thrown on every rank.
   ///   - checked: the batch that the rows come from, if they must be finite; each row is looked at just before it is read
   ///     for the transfer.
-  ///   - coding: how rows are rounded, and what coding took from earlier ones.
+  ///   - rounding: how rows are rounded.
   ///   - sources: appends the groups of rows for a peer.
   ///   - sized: called once every peer's row counts are known (`rows(source, group)`), before ``targets`` is asked.
   ///   - targets: appends where a peer's groups of rows go.
@@ -123,7 +123,7 @@ final class Transfer {
   ///   - work: what to do while bodies are under way.
   func run(
     _ kind: LayerStatistics.TransferKind, format: WireFormat, bytesBefore: Int = 0, failure: CrosspointError?,
-    checked: CheckedBatch? = nil, coding: TransferCoding,
+    checked: CheckedBatch? = nil, rounding: RowRounding,
     sources collectSources: (_ peer: Int, _ groups: inout [RowSource]) -> Void,
     sized: (_ rows: (_ source: Int, _ group: Int) -> Int) throws(CrosspointError) -> Void = {
       _ throws(CrosspointError) in
@@ -143,7 +143,7 @@ final class Transfer {
     defer { if let frames { pool.release(frames) } }
     if failure == nil {
       do throws(CrosspointError) {
-        frames = try encode(kind, format, coding, checked != nil, collectSources)
+        frames = try encode(kind, format, rounding, checked != nil, collectSources)
       } catch {
         failure = checked?.named(error, kind, rank: fabric.rank) ?? error
       }

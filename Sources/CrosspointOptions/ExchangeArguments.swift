@@ -7,9 +7,9 @@ import CrosspointExchange
 ///
 /// ```
 /// --copies expert | rank
-/// --compression off | lsh[:functions=Q,width=W,rounds=R,centred=true|false] | lsh-moe
-/// --compensation none|identity|scaled     --wire fp32|bf16|…     --wire-dispatch, --wire-combine, --wire-gradient
-/// --rounding-gradient, --rounding-forward nearest|stochastic|eden     --error-feedback
+/// --compression off | lsh[:functions=Q,width=W,centred=true|false] | lsh-moe
+/// --compensation none|identity|lowrank:R     --wire fp32|bf16|…     --wire-dispatch, --wire-combine, --wire-gradient
+/// --rounding-gradient nearest|stochastic|eden
 /// --budget-bytes F | --budget-error E     --budget-speed
 /// ```
 public struct ExchangeArguments: ParsableArguments {
@@ -26,7 +26,7 @@ public struct ExchangeArguments: ParsableArguments {
       valueName: "expert|rank"))
   public var copies = ExchangeOptions.Copies.perExpert
 
-  @Option(help: ArgumentHelp("What is added back of the residual.", valueName: "none|identity|scaled|lowrank:R"))
+  @Option(help: ArgumentHelp("What is added back of the residual.", valueName: "none|identity|lowrank:R"))
   public var compensation = ResidualCompensation.identity
 
   @Option(
@@ -55,12 +55,6 @@ public struct ExchangeArguments: ParsableArguments {
       "Rounding of both gradient transfers; eden is for rotated alone, other formats then round to nearest.",
       valueName: "nearest|stochastic|eden"))
   public var roundingGradient = Rounding.eden
-
-  @Option(help: ArgumentHelp("Rounding of dispatch and combine.", valueName: "nearest|stochastic|eden"))
-  public var roundingForward = Rounding.nearest
-
-  @Flag(help: "Add what coding took from a step's gradients to the next step's.")
-  public var errorFeedback = false
 
   @Option(help: ArgumentHelp("Entropy coding of frames.", valueName: "none|zstd|auto"))
   public var packing = Packing.none
@@ -113,7 +107,6 @@ public struct ExchangeArguments: ParsableArguments {
     policy.measuresSpeed = budgetSpeed
     return ExchangeOptions(
       compression: compression, copies: copies, compensation: compensation, wire: formats,
-      forwardRounding: roundingForward, gradientRounding: roundingGradient, errorFeedback: errorFeedback,
-      packing: packing, policy: policy, seed: seed)
+      gradientRounding: roundingGradient, packing: packing, policy: policy, seed: seed)
   }
 }

@@ -10,8 +10,7 @@ struct BenchHash: ParsableCommand {
     discussion: """
       hash: one rotation per row feeds all functions. plain: every function rotates the row for itself, with the same \
       kernels. cluster: hash, buckets and centroids of all rows as one expert's. all: cluster, and the residual of every \
-      row that shares its cluster added to an output. codes: cluster, and the rotations of rotated codes at both ends, with one rotation for hash and \
-      codes, as it is with rounds=2 and more, or with codes that rotate apart. Speeds are GB/s of fp32 input; x copy is the speed as a fraction of a \
+      row that shares its cluster added to an output. Speeds are GB/s of fp32 input; x copy is the speed as a fraction of a \
       memory copy of the same rows, timed in turn.
 
       With --baseline, which benchmarks/hash builds, also rotate-per-function: the usual hash, its largest coordinate found \
@@ -61,9 +60,9 @@ struct BenchHash: ParsableCommand {
     let scratch = try TokenBatch(rows: 1, hidden: hidden)
     let hash = try CrossPolytopeHash(options: options, hidden: hidden, seed: common.seed)
     let separate = try (0..<options.functions).map { function throws(CrosspointError) in
-      try CrossPolytopeHash(
-        options: ClusterOptions(functions: 1, rounds: options.rounds, centred: false), hidden: hidden,
-        seed: common.seed &+ UInt64(function))
+      var single = options
+      (single.functions, single.width, single.centred) = (1, nil, false)
+      return try CrossPolytopeHash(options: single, hidden: hidden, seed: common.seed &+ UInt64(function))
     }
     var ids = [UInt32](repeating: 0, count: rows * options.functions)
     let trial = try ClusterTrial(options: options, rows: rows, hidden: hidden, seed: common.seed)
@@ -76,12 +75,7 @@ struct BenchHash: ParsableCommand {
       },
       Job(op: "cluster", implementation: ours) { try trial.cluster(batch) },
       Job(op: "all", implementation: ours) { try trial.clusterAndCompensate(batch, into: copy) },
-      Job(op: "codes", implementation: "apart") { try trial.clusterAndRotate(batch, together: false) },
     ]
-    if options.rounds > 1 {
-      jobs.append(
-        Job(op: "codes", implementation: "one rotation") { try trial.clusterAndRotate(batch, together: true) })
-    }
     if let baseline {
       for (kind, vectorised) in [("scalar", false), ("vectorised", true)] {
         jobs.append(
@@ -102,13 +96,6 @@ struct BenchHash: ParsableCommand {
             "(min \(ratio.minimum.fixed(2)), max \(ratio.maximum.fixed(2)))")
         }
       }
-    }
-    let codes = jobs.indices.filter { jobs[$0].op == "codes" }
-    if codes.count == 2 {
-      let part = Samples(ratiosOf: seconds[codes[1]], over: seconds[codes[0]])
-      print(
-        "# codes: one rotation takes \(part.median.fixed(2)) of the time",
-        "(min \(part.minimum.fixed(2)), max \(part.maximum.fixed(2)))")
     }
     print("# \(trial.clusters) clusters")
   }

@@ -110,8 +110,7 @@ func `collision rates of one full-width function are within 0.035 of the measure
     (ClusterOptions(functions: 0), "functions"), (ClusterOptions(functions: -1), "functions"),
     (ClusterOptions(functions: 65), "functions"), (ClusterOptions(width: 0), "width"),
     (ClusterOptions(width: 65), "width"), (ClusterOptions(functions: 3, width: 22), "width"),
-    (ClusterOptions(functions: 2, width: .max), "width"), (ClusterOptions(rounds: 0), "rounds"),
-    (ClusterOptions(rounds: 9), "rounds"),
+    (ClusterOptions(functions: 2, width: .max), "width"),
   ]
   for (options, argument) in cases {
     let error = #expect(throws: CrosspointError.self) { try options.validate(hidden: 64) }

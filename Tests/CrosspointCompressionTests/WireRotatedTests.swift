@@ -145,43 +145,4 @@ import Testing
       #expect(relativeError(y.map { $0 / size }, x) < 0.11, "\(size)")
     }
   }
-
-  @Test(arguments: [16, 100, 384, 1024]) func rowsThatAreRotatedAlreadyGiveTheSameFrames(hidden: Int) throws {
-    let rotation = try PseudoRotation(hidden: hidden, rounds: 1, seed: 7)
-    let x = randomFloats(40 * hidden, seed: 70)
-    let common = randomFloats(hidden, seed: 71)
-    let shifted = x.indices.map { x[$0] + 3 * common[$0 % hidden] }
-    for format in [WireFormat.rotated(bits: 1), .rotated(bits: 4), .mixed(low: 2, high: 6)] {
-      for rounding in [RowRounding.nearest, RowRounding(.stochastic, key: 5)] {
-        func frame(_ rows: [Float], rotated: Bool) throws -> [UInt8] {
-          try encodeFrame(rows, hidden: hidden, groups: [1, 39], as: format, rounding: rounding, rotated: rotated)
-        }
-        #expect(try frame(rotation.rotated(x), rotated: true) == frame(x, rotated: false))
-        // The mean of a group is taken off before or after the rotation: equal up to rounding.
-        let there = try decodeFrame(frame(rotation.rotated(shifted), rotated: true), hidden: hidden, groups: [1, 39])
-        let here = try decodeFrame(frame(shifted, rotated: false), hidden: hidden, groups: [1, 39])
-        let (errorThere, errorHere) = (relativeError(there, shifted), relativeError(here, shifted))
-        #expect(abs(errorThere - errorHere) < 0.02 * errorHere)
-        #expect(relativeError(there, here) < 0.3 * errorHere)
-      }
-    }
-  }
-
-  @Test func rotatedRowsAreTakenWhereTheHashGoesOnFromTheCodecsRotation() throws {
-    let pool = BufferPool()
-    let codec = try RowCodec(hidden: 48, seed: 7, pool: pool)
-    func clusterer(rounds: Int = 2, seed: UInt64 = 7) throws -> TokenClusterer {
-      try TokenClusterer(options: ClusterOptions(rounds: rounds), hidden: 48, seed: seed, pool: pool)
-    }
-    for format in WireFormat.all {
-      let rotates = "\(format)".hasPrefix("rotated") || "\(format)".hasPrefix("mixed")
-      for rounding in Rounding.allCases {
-        let key = RowRounding(rounding, key: 1)
-        #expect(try codec.takesRotatedRows(of: clusterer(), as: format, key) == (rotates && rounding != .eden))
-        #expect(try codec.takesRotatedRows(of: clusterer(rounds: 4), as: format, key) == (rotates && rounding != .eden))
-        #expect(try !codec.takesRotatedRows(of: clusterer(rounds: 1), as: format, key))
-        #expect(try !codec.takesRotatedRows(of: clusterer(seed: 8), as: format, key))
-      }
-    }
-  }
 }

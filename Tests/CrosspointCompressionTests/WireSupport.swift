@@ -7,7 +7,7 @@ import CrosspointTokens
 /// A frame of rows `x` split into groups, as an array of exactly its bytes; a row as important as its number says.
 func encodeFrame(
   _ x: [Float], hidden: Int, groups: [Int], as format: WireFormat, packing: Packing = .none,
-  rounding: RowRounding = .nearest, importances: [Float]? = nil, rotated: Bool = false,
+  rounding: RowRounding = .nearest, importances: [Float]? = nil,
   codec: RowCodec? = nil
 ) throws -> [UInt8] {
   let codec = try codec ?? RowCodec(hidden: hidden, seed: 7, pool: BufferPool())
@@ -23,7 +23,7 @@ func encodeFrame(
     var weight = UnsafePointer(weights)
     let sources = groups.map { rows in
       defer { (start, weight) = (start + rows * hidden, weight + rows) }
-      return RowSource(base: start, rows: rows, importances: importances == nil ? nil : weight, isRotated: rotated)
+      return RowSource(base: start, rows: rows, importances: importances == nil ? nil : weight)
     }
     return try [UInt8](unsafeUninitializedCapacity: size) { frame, count in
       count = try codec.encode(

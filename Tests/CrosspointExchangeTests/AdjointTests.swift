@@ -22,7 +22,6 @@ private struct Oracle {
     switch kind {
     case .none: return residual.map { _ in 0 }
     case .identity: return residual
-    case .scaled: return residual.map { parameters[expert] * $0 }
     case .lowRank(let rank):
       var sum = residual
       for k in 0..<rank {
@@ -80,7 +79,7 @@ private struct Oracle {
 
 @Suite struct AdjointTests {
   static let cases: [(ranks: Int, compensation: ResidualCompensation?)] = [1, 2, 4].flatMap { ranks in
-    [nil, ResidualCompensation.none, .identity, .scaled, .lowRank(3)].map { (ranks, $0) }
+    [nil, ResidualCompensation.none, .identity, .lowRank(3)].map { (ranks, $0) }
   }
 
   @Test(arguments: cases)

@@ -4,8 +4,8 @@ import Testing
 
 @Suite struct OptionsTests {
   @Test(arguments: [
-    "off", "lsh:functions=1,rounds=3,centred=true", "lsh:functions=2,width=64,rounds=1,centred=false",
-    "lsh:functions=1,rounds=3,centred=true,rate=0.125,refinements=2",
+    "off", "lsh-moe", "lsh:functions=1,centred=true", "lsh:functions=2,width=64,centred=false",
+    "lsh:functions=1,centred=true,rate=0.125,refinements=2",
   ])
   func compressionReadsWhatItPrints(text: String) throws {
     let compression = try #require(ExchangeOptions.Compression(text))

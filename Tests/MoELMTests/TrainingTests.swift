@@ -23,7 +23,7 @@ import Testing
   @Test func compressionSendsFewerRowsAndStillLearns() throws {
     var options = tinyOptions()
     options.exchange.compression = .crossPolytope(.init())
-    options.exchange.compensation = .scaled
+    options.exchange.compensation = .lowRank(2)
     options.exchange.wire = .init(.bf16)
     let corpus = try tinyCorpus(options)
     let summary = try SimulatedCluster(ranks: 2).run { [options] fabric in

@@ -44,11 +44,10 @@ INLINE void block(vf *v) {
 }
 
 // What one sweep does beside transforming. Signs before, between and after the transforms; NULL where there are none:
-// without `between` the sweep transforms once, with it twice; `midway` gets what there is before the second time. Blocks
-// bring the floats at `ahead` into the cache meanwhile.
+// without `between` the sweep transforms once, with it twice. Blocks bring the floats at `ahead` into the cache
+// meanwhile.
 typedef struct sweep {
   const float *before, *between, *after, *ahead;
-  float *midway;
 } sweep;
 
 INLINE void multiply(vf *v, int count, const float *s, size_t stride) {
@@ -57,8 +56,7 @@ INLINE void multiply(vf *v, int count, const float *s, size_t stride) {
 }
 
 INLINE void put(float *out, const vf *v, int count, size_t stride) {
-  if (out)
-    for (int i = 0; i < count; i++) store(out + i * stride, v[i]);
+  for (int i = 0; i < count; i++) store(out + i * stride, v[i]);
 }
 
 INLINE void column(vf *v, int count) {
@@ -72,7 +70,6 @@ INLINE void columns_of(int count, float *x, size_t stride, sweep s) {
     multiply(v, count, s.before ? s.before + c : NULL, stride);
     column(v, count);
     if (s.between) {
-      put(s.midway ? s.midway + c : NULL, v, count, stride);
       multiply(v, count, s.between + c, stride);
       column(v, count);
     }
@@ -99,7 +96,6 @@ static void blocks(float *x, size_t p, sweep s) {
     multiply(v, BLOCK_VECTORS, s.before ? s.before + c : NULL, LANES);
     block(v);
     if (s.between) {
-      put(s.midway ? s.midway + c : NULL, v, BLOCK_VECTORS, LANES);
       multiply(v, BLOCK_VECTORS, s.between + c, LANES);
       block(v);
     }
@@ -114,7 +110,7 @@ INLINE size_t columns_within(size_t p) { return p / BLOCK < 8 ? p / BLOCK : 8; }
 // The part of a sweep that begins c floats on.
 INLINE sweep part_of(sweep s, size_t c) {
   return (sweep){s.before ? s.before + c : NULL, s.between ? s.between + c : NULL, s.after ? s.after + c : NULL,
-                 s.ahead ? s.ahead + c : NULL, s.midway ? s.midway + c : NULL};
+                 s.ahead ? s.ahead + c : NULL};
 }
 
 // Transforms each `size` of the p floats by itself: once or, with signs between, twice.
@@ -128,7 +124,7 @@ static void chunks(float *x, size_t p, size_t size, sweep s) {
     sweep t = part_of(s, c);
     columns(x + c, count, stride, (sweep){.before = t.before});
     chunks(x + c, size, stride,
-           (sweep){.between = t.between, .after = t.between ? NULL : t.after, .ahead = t.ahead, .midway = t.midway});
+           (sweep){.between = t.between, .after = t.between ? NULL : t.after, .ahead = t.ahead});
     if (t.between) columns(x + c, count, stride, (sweep){.after = t.after});
   }
 }
@@ -149,14 +145,12 @@ static void small_round(float *x, size_t p, const float *before, const float *af
 }
 
 // All rounds on p floats, forward (signs, then transform) or back (transform, then signs, last round first).
-// s holds p signs for each round; ahead is NULL or p floats that are wanted next (not heeded for p < 128); first gets what
-// there is after the first of several rounds forward, unless it is NULL.
-static void transform(float *x, size_t p, const float *s, int rounds, int back, const float *ahead, float *first) {
+// s holds p signs for each round; ahead is NULL or p floats that are wanted next (not heeded for p < 128).
+static void transform(float *x, size_t p, const float *s, int rounds, int back, const float *ahead) {
   if (p < BLOCK) {
     for (int r = 0; r < rounds; r++) {
       const float *mine = s + (back ? rounds - 1 - r : r) * p;
       small_round(x, p, back ? NULL : mine, back ? mine : NULL);
-      if (first && r == 0) __builtin_memcpy(first, x, p * sizeof *first);
     }
     return;
   }
@@ -166,7 +160,6 @@ static void transform(float *x, size_t p, const float *s, int rounds, int back, 
     if (n == 0) t.before = back ? NULL : s;
     else if (n == rounds) t.after = back ? s : NULL;
     if (n > 0 && n < rounds) t.between = s + (back ? rounds - n : n) * p;
-    if (n == 1) t.midway = first;
     // Alternating; forward ends with chunks, and back begins with them.
     if (((back ? n : rounds - n) & 1) == 0) {
       t.ahead = n < 2 ? ahead : NULL;
@@ -203,19 +196,18 @@ INLINE size_t power_of_two_within(size_t n) {
 // Rows that are no power of two long: the first and the last p floats in turn, then the two halves.
 // s holds the signs of each round: p, and p more for the last floats if n > p; every sign is +-1 / sqrt p.
 // A row is copied first, in order: it comes from memory faster so than in the strides of a transform.
-static void rotate(float *out, const float *x, const float *s, size_t n, int rounds, const float *ahead, float *first) {
+static void rotate(float *out, const float *x, const float *s, size_t n, int rounds, const float *ahead) {
   size_t p = power_of_two_within(n), rest = n - p;
   if (out != x) __builtin_memcpy(out, x, n * sizeof *out);
   if (rest == 0) {
-    transform(out, p, s, rounds, 0, ahead, first);
+    transform(out, p, s, rounds, 0, ahead);
     return;
   }
   for (int r = 0; r < rounds; r++, s += 2 * p) {
     const float *next = r == 0 ? ahead : NULL;
-    transform(out, p, s, 1, 0, next, NULL);
-    transform(out + rest, p, s + p, 1, 0, next ? next + rest : NULL, NULL);
+    transform(out, p, s, 1, 0, next);
+    transform(out + rest, p, s + p, 1, 0, next ? next + rest : NULL);
     join_halves(out, n);
-    if (first && r == 0) __builtin_memcpy(first, out, n * sizeof *first);
   }
 }
 
@@ -223,14 +215,14 @@ static void rotate_back(float *out, const float *x, const float *s, size_t n, in
   size_t p = power_of_two_within(n), rest = n - p;
   if (out != x) __builtin_memcpy(out, x, n * sizeof *out);
   if (rest == 0) {
-    transform(out, p, s, rounds, 1, NULL, NULL);
+    transform(out, p, s, rounds, 1, NULL);
     return;
   }
   s += 2 * p * (size_t)rounds;
   for (int r = 0; r < rounds; r++) {
     s -= 2 * p;
     join_halves(out, n);
-    transform(out + rest, p, s + p, 1, 1, NULL, NULL);
-    transform(out, p, s, 1, 1, NULL, NULL);
+    transform(out + rest, p, s + p, 1, 1, NULL);
+    transform(out, p, s, 1, 1, NULL);
   }
 }

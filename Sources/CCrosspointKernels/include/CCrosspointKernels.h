@@ -55,9 +55,8 @@ typedef struct xp_kernels {
 
   // The pseudo-rotation of one row (hadamard.h); out may be x. With p the largest power of two within n, signs holds for
   // each round p values +-1 / sqrt p for the first p floats and, if n > p, as many for the last p. Ahead is NULL or a row
-  // that is wanted next: it is brought into the cache meanwhile. First is NULL or, with several rounds, gets the row after the
-  // first.
-  void (*rotate)(float *out, const float *x, const float *signs, size_t n, int rounds, const float *ahead, float *first);
+  // that is wanted next: it is brought into the cache meanwhile.
+  void (*rotate)(float *out, const float *x, const float *signs, size_t n, int rounds, const float *ahead);
   void (*rotate_back)(float *out, const float *x, const float *signs, size_t n, int rounds);
 
   // Cross-polytope ids (hash.h) of y, or of y - mean unless mean is NULL; function f looks at y[f * width ..< (f + 1) * width].

@@ -26,30 +26,30 @@ extension ExpertExchange {
     completed: () throws(CrosspointError) -> Void = { () throws(CrosspointError) in }, meanwhile work: LocalWork
   ) throws(CrosspointError) {
     var failure = failure
-    let coding = coding(kind, handle)
+    let rounding = rounding(kind, handle)
     policy?.begin(kind)
-    try look(kind, handle, coding, failure: &failure, sources: sources)
+    try look(kind, handle, rounding, failure: &failure, sources: sources)
     try move(
-      kind, handle, coding, failure: failure, checked: checked, sources: sources, targets: targets,
+      kind, handle, rounding, failure: failure, checked: checked, sources: sources, targets: targets,
       completed: completed, meanwhile: work)
   }
 
   /// Lets the policy look at the rows of a transfer.
   func look(
-    _ kind: Kind, _ handle: DispatchHandle, _ coding: TransferCoding, failure: inout CrosspointError?,
+    _ kind: Kind, _ handle: DispatchHandle, _ rounding: RowRounding, failure: inout CrosspointError?,
     sources: (_ peer: Int, _ groups: inout [RowSource]) -> Void
   ) throws(CrosspointError) {
     var watch = Stopwatch()
     try policy?.look(
       kind, pairs: failure == nil ? pairsAway(handle) : 0, beside: failure == nil ? bytesBeside(kind, handle) : 0,
       clusterer: kind == .dispatch ? clusterer : nil,
-      rounding: coding.rounding, failure: &failure, sources: sources)
+      rounding: rounding, failure: &failure, sources: sources)
     statistics.seconds.policy += watch.lap()
   }
 
   /// One transfer in the format that was chosen; what it moved goes into the statistics.
   func move(
-    _ kind: Kind, _ handle: DispatchHandle, _ coding: TransferCoding, failure: CrosspointError?,
+    _ kind: Kind, _ handle: DispatchHandle, _ rounding: RowRounding, failure: CrosspointError?,
     checked: CheckedBatch? = nil, sources: (_ peer: Int, _ groups: inout [RowSource]) -> Void,
     sized: (_ rows: (_ source: Int, _ group: Int) -> Int) throws(CrosspointError) -> Void = {
       _ throws(CrosspointError) in
@@ -61,7 +61,7 @@ extension ExpertExchange {
     let governed = policy.flatMap { $0.options.governs(kind) ? $0.choice(kind) : nil }
     try transfer.run(
       kind, format: transferFormat(kind), bytesBefore: policy?.takeExtraBytes() ?? 0, failure: failure,
-      checked: checked, coding: coding, sources: sources, sized: sized, targets: targets,
+      checked: checked, rounding: rounding, sources: sources, sized: sized, targets: targets,
       completed: completed, meanwhile: work)
     policy?.conclude(kind) { rank in transfer.announcement(of: rank).note }
     if governed != nil { statistics.choices[kind.rawValue] = policy?.choice(kind) }

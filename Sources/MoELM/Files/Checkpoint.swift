@@ -5,8 +5,8 @@ import Foundation
 /// A training run between two steps: everything that the next step depends on. The same for any rank count.
 ///
 /// On disk, little-endian: "MoELM\0\0\4" · length of the header, UInt64 · header, JSON, padded with spaces to a multiple
-/// of 8 · tensors in the header's order, each as values, first and second moments, Float32 · states in the header's order,
-/// Float32 · checksum of all before, UInt64. A file is written whole or not at all, and one that is cut or changed is refused.
+/// of 8 · tensors in the header's order, each as values, first and second moments, Float32
+/// · checksum of all before, UInt64. A file is written whole or not at all, and one that is cut or changed is refused.
 struct Checkpoint {
   struct Header: Codable {
     struct Tensor: Codable {
@@ -20,8 +20,6 @@ struct Checkpoint {
     /// See ``LanguageModel/stageState``.
     let stages: [[UInt64]]
     let tensors: [Tensor]
-    /// What belongs to a rank rather than to the model.
-    let states: [Tensor]
     /// What the layers' policies have learned; none without one.
     let policies: [PolicyState]
   }
@@ -57,12 +55,10 @@ struct Checkpoint {
     else { throw broken("its header cannot be read") }
     var starts: [String: Int] = [:]
     var floats = 0
-    for (list, parts) in [(header.tensors, 3), (header.states, 1)] {
-      for tensor in list {
-        guard tensor.count >= 0, tensor.count <= bytes.count else { throw broken("a tensor's size is absurd") }
-        starts[tensor.name] = floats
-        floats += parts * tensor.count
-      }
+    for tensor in header.tensors {
+      guard tensor.count >= 0, tensor.count <= bytes.count else { throw broken("a tensor's size is absurd") }
+      starts[tensor.name] = floats
+      floats += 3 * tensor.count
     }
     guard 16 + length + 4 * floats + 8 == bytes.count else { throw broken("its length is wrong") }
     self.header = header
@@ -88,17 +84,6 @@ struct Checkpoint {
         }
       }
     }
-  }
-
-  /// Fills a rank's state; `false` if the checkpoint has none of this name and size.
-  func restore(state name: String, into floats: UnsafeMutableBufferPointer<Float>) -> Bool {
-    guard let start = starts[name], header.states.contains(where: { $0.name == name && $0.count == floats.count })
-    else { return false }
-    bytes.withUnsafeBytes { bytes in
-      UnsafeMutableRawBufferPointer(floats).copyBytes(
-        from: bytes[payload + 4 * start..<payload + 4 * (start + floats.count)])
-    }
-    return true
   }
 
   /// Writes a checkpoint whose tensors' floats come in pieces, in the header's order.

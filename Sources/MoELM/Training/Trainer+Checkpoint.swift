@@ -10,14 +10,6 @@ extension Trainer {
     let blocks = try gather(model.experts.all) { [shape = options.shape, fabric] rank throws(CrosspointError) in
       3 * (try LanguageModel.expertSpecifications(shape, rank: rank, of: fabric.rankCount).reduce(0) { $0 + $1.count })
     }
-    var states: [(tensor: Checkpoint.Header.Tensor, floats: FloatBuffer)] = []
-    for (index, feedback) in feedbacks {
-      // The same size on every rank.
-      let errors = try gather(feedback.errors) { _ in feedback.errors.count }
-      for (rank, errors) in errors.enumerated() {
-        states.append((.init(name: stateName(index, rank: rank), count: feedback.errors.count), errors))
-      }
-    }
     try fabric.onRoot(operation: "checkpoint") { () throws(CrosspointError) in
       var tensors = Self.tensors(model.shared.specifications, model.shared.all)
       for (rank, block) in blocks.enumerated() {
@@ -26,9 +18,8 @@ extension Trainer {
       }
       let header = Checkpoint.Header(
         configuration: configuration, progress: progress, stages: model.stageState,
-        tensors: tensors.map(\.tensor), states: states.map(\.tensor), policies: exchanges.compactMap(\.policyState))
-      let floats = tensors.flatMap(\.floats) + states.map { UnsafeRawBufferPointer($0.floats.storage) }
-      try Checkpoint.write(header, floats, to: path)
+        tensors: tensors.map(\.tensor), policies: exchanges.compactMap(\.policyState))
+      try Checkpoint.write(header, tensors.flatMap(\.floats), to: path)
     }
   }
 
@@ -47,20 +38,6 @@ extension Trainer {
     progress = checkpoint.header.progress
     for exchange in exchanges { exchange.gradientSteps = UInt64(progress.step) }
     for (exchange, state) in zip(exchanges, checkpoint.header.policies) { exchange.policyState = state }
-    // Errors belong to a rank's groups of rows: on another number of ranks there are none to go on with.
-    for (index, feedback) in feedbacks {
-      let isKnown = checkpoint.restore(state: stateName(index, rank: fabric.rank), into: feedback.errors)
-      if !isKnown { feedback.reset() }
-    }
-  }
-
-  /// The layers' gradient feedbacks, where they have any.
-  private var feedbacks: [(index: Int, feedback: GradientFeedback)] {
-    model.layers.enumerated().compactMap { index, layer in layer.layer.exchange.feedback.map { (index, $0) } }
-  }
-
-  private func stateName(_ index: Int, rank: Int) -> String {
-    "exchange\(index).feedback.rank\(rank)of\(fabric.rankCount)"
   }
 
   /// Takes a checkpoint's tensors and the state of its stages and nothing else of it.
