@@ -116,8 +116,10 @@ let package = Package(
         "xpoint", "CrosspointCore", "CrosspointTokens", "CrosspointRouting", "CrosspointExchange", "CrosspointOptions",
       ]),
     .testTarget(name: "MoELMTests", dependencies: ["MoELM", "Crosspoint", "CrosspointTestSupport"]),
-    // Launches RankProgram, and does not link it: its malloc must not become that of the test process.
-    .testTarget(name: "MPITests"),
+    // What launches programs and does not link them: RankProgram's malloc must not become that of the test process.
+    .target(name: "LaunchSupport", path: "Tests/LaunchSupport"),
+    .testTarget(name: "MPITests", dependencies: ["LaunchSupport"]),
+    .testTarget(name: "ToolTests", dependencies: ["LaunchSupport"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -1,4 +1,4 @@
-import Foundation
+import LaunchSupport
 import Testing
 
 /// A scenario on a number of ranks, as the rank program lists them.
@@ -25,11 +25,11 @@ struct LaunchCase: Sendable, CustomTestStringConvertible {
   }
 
   static func list() throws -> [Line] {
-    let outcome = try RankProgram.run(RankProgram.executable(), ["--list"], seconds: 20)
+    let outcome = try RankProgram.run(["--list"])
     return try outcome.lines.map { line in
       let fields = line.split(separator: "\t").map(String.init)
       guard fields.count == 4 else {
-        throw RankProgram.LaunchFailure(description: "not a line of RankProgram --list: \(line)")
+        throw LaunchFailure("not a line of RankProgram --list: \(line)")
       }
       let ranks = fields[1].split(separator: ",").compactMap { Int($0) }
       return Line(scenario: fields[0], ranks: ranks, end: fields[2], runs: fields[3] == "runs")

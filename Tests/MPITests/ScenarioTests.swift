@@ -1,11 +1,12 @@
 import Foundation
+import LaunchSupport
 import Testing
 
 /// Everything that needs real ranks, under mpirun, one launch after the other.
 @Suite(.serialized)
 struct ScenarioTests {
   @Test func mpirunAndTheRankProgramAreThere() throws {
-    _ = try RankProgram.mpirun()
+    _ = try Programs.mpirun()
     let names = try LaunchCase.list().map(\.scenario)
     #expect(names.count > 1, "RankProgram --list names no scenarios")
     #expect(Set(names).count == names.count, "two scenarios share a name")
@@ -33,7 +34,7 @@ struct ScenarioTests {
 
     let outcome = try RankProgram.launch(launch.scenario, ranks: launch.ranks, sharedMemory: memory)
     #expect(outcome.exitCode != 0, "\(outcome)")
-    #expect(!outcome.output.contains("time limit"), "\(outcome)")
+    #expect(!outcome.errors.contains("time limit"), "\(outcome)")
     #expect(!outcome.lines.contains("ok \(launch.scenario)"), "\(outcome)")
     #expect(outcome.lines.contains { $0.contains("rank \(launch.ranks - 1)") }, "\(outcome)")
     let left = try FileManager.default.contentsOfDirectory(atPath: memory.path)
@@ -41,7 +42,7 @@ struct ScenarioTests {
   }
 
   @Test func unknownScenarioIsRefusedInOneLine() throws {
-    let outcome = try RankProgram.run(RankProgram.executable(), ["no-such-thing"], seconds: 20)
+    let outcome = try RankProgram.run(["no-such-thing"])
     #expect(outcome.exitCode == 2)
     #expect(outcome.lines == ["RankProgram: no scenario `no-such-thing`; `RankProgram --list` shows all"])
   }
@@ -49,6 +50,6 @@ struct ScenarioTests {
   @Test func wrongNumberOfRanksIsRefused() throws {
     let outcome = try RankProgram.launch("fabric-deadline", ranks: 1)
     #expect(outcome.exitCode != 0)
-    #expect(outcome.output.contains("runs on 2,3,4 ranks, not on 1"), "\(outcome)")
+    #expect(outcome.errors.contains("runs on 2,3,4 ranks, not on 1"), "\(outcome)")
   }
 }
