@@ -1,11 +1,11 @@
 /// The fixed-size form in which a failure travels to the other ranks.
 ///
-/// Layout, little-endian: code UInt32 · rank Int32 (−1: none) · three lengths UInt8 · text. Text beyond the size is cut
+/// Layout, little-endian: code UInt32 · rank Int32 (−1: none) · three lengths UInt16 · text. Text beyond the size is cut
 /// at a character boundary.
 extension CrosspointError {
   /// Bytes of one encoded failure.
-  public static let encodedSize = 256
-  private static let textStart = 11
+  public static let encodedSize = 1024
+  private static let textStart = 14
 
   /// Writes the failure over the first ``encodedSize`` bytes of `bytes`.
   public func encode(into bytes: UnsafeMutableRawBufferPointer) {
@@ -13,10 +13,10 @@ extension CrosspointError {
     bytes.storeBytes(of: code.rawValue.littleEndian, as: UInt32.self)
     bytes.storeBytes(of: Int32(truncatingIfNeeded: rank ?? -1).littleEndian, toByteOffset: 4, as: Int32.self)
     var offset = Self.textStart
-    for (index, (text, limit)) in [(operation, 32), (argument, 40), (message, 173)].enumerated() {
+    for (index, (text, limit)) in [(operation, 64), (argument, 64), (message, 882)].enumerated() {
       var cut = text
       while cut.utf8.count > limit { cut.removeLast() }
-      bytes[8 + index] = UInt8(cut.utf8.count)
+      bytes.storeBytes(of: UInt16(cut.utf8.count).littleEndian, toByteOffset: 8 + 2 * index, as: UInt16.self)
       for byte in cut.utf8 {
         bytes[offset] = byte
         offset += 1
@@ -33,7 +33,7 @@ extension CrosspointError {
     var offset = Self.textStart
     var texts: [String] = []
     for index in 0..<3 {
-      let end = offset + Int(bytes[8 + index])
+      let end = offset + Int(UInt16(littleEndian: bytes.loadUnaligned(fromByteOffset: 8 + 2 * index, as: UInt16.self)))
       guard end <= Self.encodedSize else { return nil }
       texts.append(String(decoding: bytes[offset..<end], as: UTF8.self))
       offset = end

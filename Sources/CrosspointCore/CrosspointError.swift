@@ -33,6 +33,8 @@ public struct CrosspointError: Error, Sendable, Hashable {
     public static let file = Code(rawValue: 11)
     /// A checkpoint belongs to another configuration.
     public static let checkpointMismatch = Code(rawValue: 12)
+    /// Another rank refused its part of a step that only sums over ranks; the cause is that rank's error.
+    public static let refusedElsewhere = Code(rawValue: 13)
   }
 
   public var code: Code
@@ -44,6 +46,10 @@ public struct CrosspointError: Error, Sendable, Hashable {
   public var argument: String
   /// What was found and what was expected, with the value.
   public var message: String
+  /// Whether every rank throws this same error: a fact that the vote of the ranks establishes (`Agreement` of module
+  /// CrosspointFabric), and nothing else. After such an error the ranks are still in step; any other may be known to this
+  /// rank alone, while others wait for it.
+  public package(set) var isAgreed = false
 
   public init(_ code: Code, operation: String, rank: Int? = nil, argument: String, _ message: String) {
     self.code = code
@@ -51,6 +57,13 @@ public struct CrosspointError: Error, Sendable, Hashable {
     self.rank = rank
     self.argument = argument
     self.message = message
+  }
+
+  /// The same failure, as one that every rank throws.
+  package var agreed: CrosspointError {
+    var copy = self
+    copy.isAgreed = true
+    return copy
   }
 
   /// The same failure, attributed to a rank.

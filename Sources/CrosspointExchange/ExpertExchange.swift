@@ -58,7 +58,9 @@ public final class ExpertExchange {
     lanes = options.copies == .perRank ? try ExpertLayout(experts: fabric.rankCount, hidden: layout.hidden) : layout
     localLanes = lanes.experts(of: fabric.rank, rankCount: fabric.rankCount)
     statistics = LayerStatistics(experts: layout.experts, ranks: fabric.rankCount)
-    try Self.agree(fabric: fabric, layout: layout, options: options)
+    try fabric.requireEqual(
+      [("experts", "\(layout.experts)"), ("hidden", "\(layout.hidden)")] + options.pairs,
+      operation: "ExpertExchange.init")
     pool = BufferPool(capacity: options.capacityBytes)
     // Options are the same everywhere, caps need not be: what fails here may fail on one rank alone.
     let agreement = Agreement(fabric: fabric)
@@ -128,34 +130,5 @@ public final class ExpertExchange {
       clusterer = try TokenClusterer(options: cluster, hidden: layout.hidden, seed: options.seed, pool: pool)
     }
     return Parts(transfer: transfer, clusterer: clusterer, compensator: compensator, policy: policy)
-  }
-
-  /// Every rank compares its options with rank 0's.
-  private static func agree(
-    fabric: any Fabric, layout: ExpertLayout, options: ExchangeOptions
-  ) throws(CrosspointError) {
-    let pairs = [("experts", "\(layout.experts)"), ("hidden", "\(layout.hidden)")] + options.pairs
-    let mine = pairs.map { "\($0.0)=\($0.1)" }.joined(separator: "\n")
-    let record = 1024
-    precondition(mine.utf8.count <= record, "options text of \(mine.utf8.count) bytes")
-    let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: record * (fabric.rankCount + 1), alignment: 8)
-    defer { bytes.deallocate() }
-    _ = bytes.initializeMemory(as: UInt8.self, repeating: 0)
-    bytes.copyBytes(from: mine.utf8)
-    let all = UnsafeMutableRawBufferPointer(rebasing: bytes[record...])
-    try fabric.allgather(
-      UnsafeRawBufferPointer(rebasing: bytes[..<record]), into: all, operation: "ExpertExchange.init")
-    func lines(_ rank: Int) -> [Substring] {
-      String(decoding: all[(rank * record)..<((rank + 1) * record)].prefix { $0 != 0 }, as: UTF8.self)
-        .split(separator: "\n")
-    }
-    let first = lines(0)
-    for rank in 1..<max(1, fabric.rankCount) {
-      for (theirs, expected) in zip(lines(rank), first) where theirs != expected {
-        throw CrosspointError(
-          .ranksDisagree, operation: "ExpertExchange.init", rank: rank, argument: "options",
-          "\(theirs) on rank \(rank), \(expected) on rank 0: every rank needs the same")
-      }
-    }
   }
 }

@@ -4,32 +4,64 @@ import CrosspointCore
 ///
 /// All are collective: every rank must call them in the same order with the same sizes. All throw what `exchange` throws;
 /// a rank whose size differs is caught as ``CrosspointError/Code/truncatedFrame``. One rank alone communicates nothing.
+///
+/// Blocks of up to 4096 bytes (votes, counts, options, totals) travel twice, each copy with a checksum: see
+/// ``SealedRecord``. What makes ranks part is therefore never a damaged byte.
 extension Fabric {
   /// Collects one block of equal size from every rank: `all` holds rank 0's block, then rank 1's, and so on. Collective.
-  ///
-  /// Allocates nothing but the two arrays of blocks that `exchange` takes.
   ///
   /// - Parameters:
   ///   - mine: this rank's block; the same size on every rank.
   ///   - all: `rankCount · mine.count` bytes; must not overlap `mine`.
+  /// - Throws: also `corruptFrame`, on a rank that finds a small block damaged beyond repair.
   public func allgather(
     _ mine: UnsafeRawBufferPointer, into all: UnsafeMutableRawBufferPointer, operation: StaticString
   ) throws(CrosspointError) {
     precondition(all.count == rankCount * mine.count, "\(all.count) bytes for \(rankCount) blocks of \(mine.count)")
     guard rankCount > 1 else { return all.copyMemory(from: mine) }
-    let size = mine.count
-    let receive = (0..<rankCount).map { UnsafeMutableRawBufferPointer(rebasing: all[$0 * size..<($0 + 1) * size]) }
-    try exchange(send: Array(repeating: mine, count: rankCount), receive: receive, operation: operation)
+    guard mine.count <= sealedLimit else {
+      return try exchange(
+        send: Array(repeating: mine, count: rankCount), receive: blocks(of: all), operation: operation)
+    }
+    let size = SealedRecord.size(of: mine.count)
+    try withUnsafeTemporaryAllocation(byteCount: (rankCount + 1) * size, alignment: 8) {
+      scratch throws(CrosspointError) in
+      let own = UnsafeMutableRawBufferPointer(rebasing: scratch[(rankCount * size)...])
+      SealedRecord.seal(mine, into: own)
+      let records = blocks(of: UnsafeMutableRawBufferPointer(rebasing: scratch[..<(rankCount * size)]))
+      try exchange(
+        send: Array(repeating: UnsafeRawBufferPointer(own), count: rankCount), receive: records, operation: operation)
+      for (source, block) in blocks(of: all).enumerated() {
+        block.copyMemory(
+          from: try SealedRecord.open(
+            UnsafeRawBufferPointer(records[source]), from: source, to: rank, operation: operation))
+      }
+    }
   }
 
   /// Copies `bytes` of rank `root` over `bytes` of every other rank. Collective.
   ///
   /// The root sends to each rank in turn: meant for configuration and checkpoints, not for the training loop.
+  /// - Throws: also `corruptFrame`, on a rank that finds a small block damaged beyond repair.
   public func broadcast(
     _ bytes: UnsafeMutableRawBufferPointer, from root: Int, operation: StaticString
   ) throws(CrosspointError) {
     precondition(root >= 0 && root < rankCount, "root \(root) of \(rankCount) ranks")
     guard rankCount > 1 else { return }
+    guard bytes.count <= sealedLimit else { return try copy(bytes, from: root, operation: operation) }
+    try withUnsafeTemporaryAllocation(byteCount: SealedRecord.size(of: bytes.count), alignment: 8) {
+      record throws(CrosspointError) in
+      if rank == root { SealedRecord.seal(UnsafeRawBufferPointer(bytes), into: record) }
+      try copy(record, from: root, operation: operation)
+      guard rank != root else { return }
+      bytes.copyMemory(
+        from: try SealedRecord.open(UnsafeRawBufferPointer(record), from: root, to: rank, operation: operation))
+    }
+  }
+
+  private func copy(
+    _ bytes: UnsafeMutableRawBufferPointer, from root: Int, operation: StaticString
+  ) throws(CrosspointError) {
     let nothing = UnsafeMutableRawBufferPointer(start: nil, count: 0)
     var send = Array(repeating: UnsafeRawBufferPointer(nothing), count: rankCount)
     var receive = Array(repeating: nothing, count: rankCount)
@@ -39,6 +71,12 @@ extension Fabric {
       receive[root] = bytes
     }
     try exchange(send: send, receive: receive, operation: operation)
+  }
+
+  /// One block of equal size for every rank.
+  private func blocks(of all: UnsafeMutableRawBufferPointer) -> [UnsafeMutableRawBufferPointer] {
+    let size = all.count / rankCount
+    return (0..<rankCount).map { UnsafeMutableRawBufferPointer(rebasing: all[$0 * size..<($0 + 1) * size]) }
   }
 
   /// Returns when every rank has called it. Collective.
@@ -52,3 +90,6 @@ extension Fabric {
     }
   }
 }
+
+/// The largest block that travels sealed.
+private let sealedLimit = 4096

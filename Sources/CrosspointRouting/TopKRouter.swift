@@ -86,7 +86,7 @@ public struct TopKRouter: Sendable, Hashable {
   ///     per expert and rows, both weighted by ``RowTraits/tokensPerRow``, and failed ranks) and replaces each by its sum over ranks. It is called exactly once, even where
   ///     this rank's logits are refused, so that no rank is left waiting. Without it the counts are this rank's own.
   /// - Throws: `invalidArgument` for wrong shapes, `nonFinite` naming the first token with a NaN or infinite logit. With
-  ///   `reduceCounts` every rank throws if one does.
+  ///   `reduceCounts` every rank throws if one does: `refusedElsewhere` those whose own logits are well.
   public func route(
     logits: UnsafeBufferPointer<Float>, bias: SelectionBias? = nil, traits: RowTraits = RowTraits(),
     reduceCounts: CountReduction = { _ in }
@@ -107,7 +107,9 @@ public struct TopKRouter: Sendable, Hashable {
       throw Self.invalid("route", "reduceCounts", "it did not return \(experts + 2) sums of counts")
     }
     guard counts[experts + 1] == 0 else {
-      throw Self.invalid("route", "logits", "\(Int(counts[experts + 1])) other ranks refused theirs; see their errors")
+      throw CrosspointError(
+        .refusedElsewhere, operation: "route", argument: "logits",
+        "\(Int(counts[experts + 1])) other ranks refused theirs; see their errors")
     }
     decision.load = Array(counts[...experts])
     decision.losses = measureLosses(decision)

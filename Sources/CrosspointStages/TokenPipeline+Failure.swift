@@ -20,7 +20,7 @@ extension TokenPipeline {
     if let failure { throw failure }
     throw CrosspointError(bytes: text)
       ?? CrosspointError(
-        .invalidArgument, operation: "TokenPipeline", argument: "tokens",
+        .refusedElsewhere, operation: "TokenPipeline", argument: "tokens",
         "\(Int(failed[0])) other ranks refused theirs; see their errors")
   }
 }

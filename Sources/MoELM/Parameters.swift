@@ -90,13 +90,6 @@ final class ParameterSet {
   }
 }
 
-/// Fowler, Noll and Vo's hash with 64 bits: keys of random streams and names of texts.
-func fnv1a(_ bytes: some Sequence<UInt8>, seed: UInt64 = 0) -> UInt64 {
-  var hash = 0xCBF2_9CE4_8422_2325 ^ seed
-  for byte in bytes { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
-  return hash
-}
-
 extension SplitMix64 {
   /// A normal float of mean 0 and variance 1 (Box and Muller 1958).
   mutating func nextNormal() -> Float {

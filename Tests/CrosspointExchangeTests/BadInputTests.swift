@@ -70,7 +70,8 @@ func errors(
     for error in thrown {
       #expect(error.code == .ranksDisagree)
       #expect(error.rank == 2)
-      #expect(error.message.contains("wire-dispatch=bf16"))
+      #expect(error.argument == "wire-dispatch")
+      #expect(error.message.contains("bf16 on rank 2, fp32 on rank 0"))
     }
   }
 
@@ -79,7 +80,8 @@ func errors(
       _ = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 4 + fabric.rank % 2, hidden: 8))
     }) {
       #expect(error.code == .ranksDisagree)
-      #expect(error.message.contains("experts=5"))
+      #expect(error.argument == "experts")
+      #expect(error.message.contains("5 on rank 1"))
     }
   }
 

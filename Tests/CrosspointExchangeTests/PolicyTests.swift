@@ -271,7 +271,7 @@ enum PolicyData: String, CaseIterable, Sendable {
     for result in results {
       let error = #expect(throws: CrosspointError.self) { try result.get() }
       #expect(error?.code == .ranksDisagree)
-      #expect(error?.message.contains("policy=bytes:0.2") == true)
+      #expect(error?.argument == "policy" && error?.message.contains("bytes:0.2 on rank 1") == true)
     }
   }
 
