@@ -92,11 +92,17 @@ final class MoELayer {
       traits.seed = generator.next()
     }
     var tokensOfAll = 0.0
-    let decision = try router(of: pass).route(
-      logits: UnsafeBufferPointer(start: logits.base, count: logits.count), traits: traits
-    ) { [fabric, router] counts throws(CrosspointError) in
-      try fabric.sum(&counts, operation: "route")
-      tokensOfAll = counts[router.experts]
+    let decision: RoutingDecision
+    do throws(CrosspointError) {
+      decision = try router(of: pass).route(
+        logits: UnsafeBufferPointer(start: logits.base, count: logits.count), traits: traits
+      ) { [fabric, router] counts throws(CrosspointError) in
+        try fabric.sum(&counts, operation: "route")
+        tokensOfAll = counts[router.experts]
+      }
+    } catch {
+      // It throws on every rank if on any.
+      throw fabric.cause(of: error, operation: "route")
     }
     if pass.context.isTraining {
       prune?.count(decision.trimmed, of: decision.routing.tokens * (router.topK - 1))

@@ -50,10 +50,15 @@ final class LayerStages {
     if let parameters { pipeline.parameters = Array(parameters.value.floats) }
     if shape.stages.weighsAttention { deletion?.keep = keep ?? [Bool](repeating: true, count: x.rows) }
     try pooling?.use(granularity: pass.granularity)
-    return try pipeline.reduce(x, layout, pass.context) { [fabric] counts throws(CrosspointError) in
-      watch.pause()
-      defer { watch.resume() }
-      try fabric.sum(&counts, operation: "stages")
+    do throws(CrosspointError) {
+      return try pipeline.reduce(x, layout, pass.context) { [fabric] counts throws(CrosspointError) in
+        watch.pause()
+        defer { watch.resume() }
+        try fabric.sum(&counts, operation: "stages")
+      }
+    } catch {
+      // It throws on every rank if on any.
+      throw fabric.cause(of: error, operation: "stages")
     }
   }
 

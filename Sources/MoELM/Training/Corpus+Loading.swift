@@ -12,7 +12,9 @@ extension Corpus {
     let bytes = try fabric.shareFromRoot(operation: "data") { () throws(CrosspointError) in
       if let path { try readFile(path, argument: "data") } else { try kingJamesBible() }
     }
-    return try Corpus(bytes, context: context, batch: batch)
+    return try fabric.together(operation: "data") { () throws(CrosspointError) in
+      try Corpus(bytes, context: context, batch: batch)
+    }
   }
 
   private static func kingJamesBible() throws(CrosspointError) -> [UInt8] {

@@ -10,11 +10,15 @@ public enum Evaluation {
     fabric: any Fabric, data: String?, options: TrainingOptions, checkpoint path: String, summary file: String? = nil
   ) throws(CrosspointError) -> RunSummary {
     let checkpoint = try Checkpoint.load(path, fabric: fabric)
-    var options = options
-    try options.adopt(checkpoint.header.configuration, path: path)
+    let options = try fabric.together(operation: "checkpoint") { [options] () throws(CrosspointError) in
+      var options = options
+      try options.adopt(checkpoint.header.configuration, path: path)
+      return options
+    }
+    try options.agree(on: fabric)
     let corpus = try Corpus.load(path: data, context: options.shape.context, batch: options.batch, fabric: fabric)
     let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
-    try trainer.restore(checkpoint)
+    try fabric.together(operation: "checkpoint") { () throws(CrosspointError) in try trainer.restore(checkpoint) }
     trainer.progress = checkpoint.header.progress
     let summary = trainer.summary(heldOut: try trainer.measure(all: true))
     try fabric.onRoot(operation: "summary") { () throws(CrosspointError) in

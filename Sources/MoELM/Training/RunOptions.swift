@@ -1,6 +1,9 @@
 import Crosspoint
 
 /// What a run writes and how often, beside the training itself.
+///
+/// Files are rank 0's: where the others are told to write ``metrics`` and ``summary`` does not matter. All else must be the
+/// same on every rank.
 public struct RunOptions: Sendable {
   /// One JSON line per step.
   public var metrics: String?
@@ -16,6 +19,17 @@ public struct RunOptions: Sendable {
   public var resume = false
 
   public init() {}
+
+  /// Checks them on every rank, and that every rank has the same. Collective.
+  /// - Throws: as ``validate()``, and `ranksDisagree` naming an option that differs.
+  func agree(on fabric: any Fabric) throws(CrosspointError) {
+    try fabric.together(operation: "options") { () throws(CrosspointError) in try validate() }
+    try fabric.requireEqual(
+      [
+        ("checkpoint", checkpoint ?? "none"), ("checkpoint-every", "\(checkpointEvery)"),
+        ("eval-every", "\(evalEvery)"), ("resume", "\(resume)"),
+      ], operation: "options")
+  }
 
   /// - Throws: `invalidArgument` for counts below zero, or checkpoint options without a path.
   public func validate() throws(CrosspointError) {

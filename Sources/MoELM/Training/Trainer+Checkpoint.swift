@@ -27,6 +27,10 @@ extension Trainer {
   /// - Throws: `file` for what is no whole checkpoint, `checkpointMismatch` naming the first option that differs.
   public func resume(_ path: String) throws(CrosspointError) {
     let checkpoint = try Checkpoint.load(path, fabric: fabric)
+    try fabric.together(operation: "resume") { () throws(CrosspointError) in try resume(checkpoint, path) }
+  }
+
+  private func resume(_ checkpoint: Checkpoint, _ path: String) throws(CrosspointError) {
     let theirs = Dictionary(
       checkpoint.header.configuration.compactMap { $0.count == 2 ? ($0[0], $0[1]) : nil }, uniquingKeysWith: { $1 })
     for pair in configuration where theirs[pair[0]] != pair[1] {
@@ -87,6 +91,8 @@ extension Checkpoint {
     let bytes = try fabric.shareFromRoot(operation: "checkpoint") { () throws(CrosspointError) in
       try readFile(path, argument: "checkpoint")
     }
-    return try Checkpoint(bytes, path: path)
+    return try fabric.together(operation: "checkpoint") { () throws(CrosspointError) in
+      try Checkpoint(bytes, path: path)
+    }
   }
 }

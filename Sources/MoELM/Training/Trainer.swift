@@ -43,9 +43,10 @@ public final class Trainer {
   var batch = Batch()
 
   /// Collective.
-  /// - Throws: `invalidArgument` for options that make no training, and what making an exchange throws.
+  /// - Throws: `invalidArgument` for options that make no training, `ranksDisagree` for options that differ between ranks, and
+  ///   what making an exchange throws.
   public init(fabric: any Fabric, corpus: Corpus, options: TrainingOptions) throws(CrosspointError) {
-    try options.validate()
+    try options.agree(on: fabric)
     self.fabric = fabric
     self.corpus = corpus
     self.options = options
@@ -73,9 +74,12 @@ public final class Trainer {
     let norm = (sums[3] + squaredNorm(model.shared.gradients)).squareRoot()
     let nats = sums[0] / Double(options.batch * options.shape.predictionsPerSequence)
     guard nats.isFinite, norm.isFinite else {
-      throw CrosspointError(
-        .nonFinite, operation: "train", argument: "loss",
-        "\(nats) at step \(progress.step) with gradients of norm \(norm); try a lower --learning-rate")
+      // Sums over ranks: every rank has the same.
+      throw fabric.cause(
+        of: CrosspointError(
+          .nonFinite, operation: "train", argument: "loss",
+          "\(nats) at step \(progress.step) with gradients of norm \(norm); try a lower --learning-rate"),
+        operation: "train")
     }
     let rate = options.learningRate(step: progress.step)
     let scale = norm > Double(options.clip) ? options.clip / Float(norm) : 1

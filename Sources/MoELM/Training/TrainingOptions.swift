@@ -37,6 +37,18 @@ public struct TrainingOptions: Sendable {
     ]
   }
 
+  /// Checks them on every rank, and that every rank has the same. Collective.
+  /// - Throws: `invalidArgument` naming the first option that makes no training, `ranksDisagree` naming one that differs.
+  public func agree(on fabric: any Fabric) throws(CrosspointError) {
+    try fabric.together(operation: "options") { () throws(CrosspointError) in try validate() }
+    let stages = shape.stages
+    try fabric.requireEqual(
+      pairs + [
+        ("deletion-threshold", stages.deletionThreshold.map { "\($0)" } ?? "default"),
+        ("granularity", stages.evaluatedGranularity.map { "\($0)" } ?? "first"),
+      ], operation: "options")
+  }
+
   /// - Throws: `invalidArgument` naming the first option that makes no training.
   public func validate() throws(CrosspointError) {
     try shape.validate()

@@ -19,7 +19,7 @@ public final class TrainingRun {
   public init(
     fabric: any Fabric, corpus: Corpus, options: TrainingOptions, run: RunOptions, quiet: Bool = false
   ) throws(CrosspointError) {
-    try run.validate()
+    try run.agree(on: fabric)
     self.run = run
     speaks = fabric.rank == 0 && !quiet
     trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
@@ -79,8 +79,14 @@ public final class TrainingRun {
     return report
   }
 
+  /// Rank 0 writes a step down. Collective.
   private func record(_ report: Trainer.StepReport, held: Double?, isLast: Bool) throws(CrosspointError) {
-    guard trainer.fabric.rank == 0 else { return }
+    try trainer.fabric.onRoot(operation: "metrics") { () throws(CrosspointError) in
+      try write(report, held: held, isLast: isLast)
+    }
+  }
+
+  private func write(_ report: Trainer.StepReport, held: Double?, isLast: Bool) throws(CrosspointError) {
     let (options, progress, traffic) = (trainer.options, trainer.progress, trainer.progress.moved.traffic)
     let seconds = stepSeconds ?? 0
     let rate = Double(options.batch * options.shape.context) / max(seconds, 1e-9)
