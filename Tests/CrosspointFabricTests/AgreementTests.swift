@@ -1,5 +1,6 @@
 import CrosspointCore
 import CrosspointFabric
+import CrosspointTestSupport
 import Testing
 
 /// What one rank knows becomes what all know, the same on every rank, whatever byte is damaged on the way.
@@ -152,29 +153,5 @@ struct AgreementTests {
         try fabric.onRoot(operation: "summary") { () throws(CrosspointError) in throw Self.failure(0) }
       })
     #expect(results == Array(repeating: Self.failure(0).on(rank: 0).agreed, count: 3))
-  }
-}
-
-/// A rank's fabric that writes down how many bytes it sends to whom.
-private final class CountedFabric: Fabric {
-  let base: any Fabric
-  /// By exchange and receiver.
-  var sizes: [[Int]] = []
-
-  init(_ base: any Fabric) { self.base = base }
-
-  var rank: Int { base.rank }
-  var rankCount: Int { base.rankCount }
-  var deadline: Duration {
-    get { base.deadline }
-    set { base.deadline = newValue }
-  }
-
-  func exchange(
-    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
-    arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
-  ) throws(CrosspointError) {
-    sizes.append(send.map(\.count))
-    try base.exchange(send: send, receive: receive, operation: operation, arrived: arrived, meanwhile: meanwhile)
   }
 }

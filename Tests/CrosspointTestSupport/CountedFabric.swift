@@ -1,0 +1,27 @@
+import CrosspointCore
+import CrosspointFabric
+
+/// A rank's fabric that writes down how many bytes it sends to whom.
+public final class CountedFabric: Fabric {
+  private let base: any Fabric
+  /// By exchange and receiver.
+  public private(set) var sizes: [[Int]] = []
+
+  public init(_ base: any Fabric) { self.base = base }
+
+  public var rank: Int { base.rank }
+  public var rankCount: Int { base.rankCount }
+  public var deadline: Duration {
+    get { base.deadline }
+    set { base.deadline = newValue }
+  }
+
+  public func exchange(
+    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
+    arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
+  ) throws(CrosspointError) {
+    let share = send.count / rankCount
+    sizes.append((0..<rankCount).map { send[$0 * share..<($0 + 1) * share].reduce(0) { $0 + $1.count } })
+    try base.exchange(send: send, receive: receive, operation: operation, arrived: arrived, meanwhile: meanwhile)
+  }
+}
