@@ -59,7 +59,7 @@ let package = Package(
     // The tools.
     .target(
       name: "CrosspointOptions",
-      dependencies: ["CrosspointCore", "CrosspointRouting", "CrosspointCompression", "CrosspointExchange", arguments]),
+      dependencies: ["Crosspoint", "MPI", arguments]),
     .executableTarget(
       name: "xpoint",
       dependencies: [

@@ -12,8 +12,9 @@ import MPI
 
 /// Polls without progress before the processor is offered to other ranks, which may share it.
 private let spinsBeforeYield = 50
-/// MPI guarantees tags up to 32767. One tag per exchange keeps a late message apart from this exchange's.
-private let tagCount = 32768
+/// MPI guarantees tags up to 32767, which is the ``noticeTag``. One tag per exchange keeps a late message apart from this
+/// exchange's.
+private let tagCount = noticeTag
 
 // Receives are not posted in advance. Each message is looked at first and received once its length is known to be right:
 // Open MPI 4.1, given a message longer than the buffer, writes all of it before it reports the error. It also means that

@@ -10,7 +10,7 @@ import MPI
 ///
 /// Blocks travel point to point on a communicator of its own. MPI 3.1 has no recovery: after an error, transfers that had
 /// begun may still read and write the blocks they were given, so the fabric refuses all further calls with the same error,
-/// and the program should report it and ``abort(exitCode:)``, which also ends ranks that hang.
+/// and the program should ``abort(exitCode:reporting:)``, which also ends ranks that hang.
 public final class MPIFabric: Fabric {
   public let rank: Int
   public let rankCount: Int
@@ -87,17 +87,15 @@ public final class MPIFabric: Fabric {
     if failure != nil { _ = Unmanaged.passRetained(communicator) }
   }
 
-  /// Ends MPI if ``world(deadline:)`` started it. Collective: the last call of every rank that meets no error.
+  /// Waits for every rank, then ends MPI if ``world(deadline:)`` started it. Collective: the last call of every rank, after
+  /// success and after an error that is agreed on. After any other use ``abort(exitCode:reporting:)``.
   ///
-  /// It waits for every rank, without a deadline: after an error use ``abort(exitCode:)``.
+  /// - Throws: `deadlineExceeded` naming a rank that does not come; what made this fabric unusable.
   public func finalize() throws(CrosspointError) {
+    // MPI's own end waits without a deadline.
+    try barrier(operation: "finalize")
     guard endsMPI else { return }
     do { try MPIEnvironment.finalize() } catch { throw CrosspointError(error, operation: "finalize") }
-  }
-
-  /// Ends every rank of the job at once, those that hang or are stopped included; mpirun returns `exitCode`.
-  public func abort(exitCode: Int32 = 1) -> Never {
-    communicator.abort(exitCode: exitCode)
   }
 }
 

@@ -1,5 +1,13 @@
 internal import CMPI
 
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
 /// The process as a whole: starting and ending MPI, and what it says about itself.
 public enum MPIEnvironment {
   /// Which threads may call MPI.
@@ -48,6 +56,13 @@ public enum MPIEnvironment {
   public static func finalize() throws(MPIError) {
     guard isRunning else { return }
     try check("MPI_Finalize", cmpi_finalize())
+  }
+
+  /// Whether a launcher (mpirun, srun) started this process as a rank of a job, by the variables that it sets. Callable at any
+  /// time.
+  public static var isLaunched: Bool {
+    let names: [String] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"]
+    return names.contains { getenv($0) != nil }
   }
 
   /// Whether MPI was started, by whomever; stays true after ``finalize()``.

@@ -1,6 +1,5 @@
 import ArgumentParser
 import CrosspointOptions
-import Foundation
 
 /// The language model that is trained through Crosspoint.
 @main
@@ -19,17 +18,7 @@ struct MoELMCommand: ParsableCommand {
 
       Without --data the text is the King James Bible of Debian's package bible-kjv.
       """,
-    subcommands: [Train.self, Evaluate.self])
+    version: toolVersion, subcommands: [Train.self, Evaluate.self])
 
-  static func main() {
-    if isSilentRank {
-      do { _ = try parseAsRoot() } catch { Foundation.exit(exitCode(for: error).rawValue) }
-    }
-    runTool()
-  }
-
-  /// Whether rank 0 already says what is wrong with the command line.
-  private static var isSilentRank: Bool {
-    ["OMPI_COMM_WORLD_RANK", "PMIX_RANK"].contains { ProcessInfo.processInfo.environment[$0, default: "0"] != "0" }
-  }
+  static func main() { runTool() }
 }

@@ -4,10 +4,10 @@ import CrosspointOptions
 import Foundation
 import MoELM
 
-struct Train: ParsableCommand {
+struct Train: RankCommand {
   static let configuration = CommandConfiguration(abstract: "Trains a model.")
 
-  @OptionGroup(title: "Job") var job: JobArguments
+  @OptionGroup(title: "Job") var arguments: JobArguments
   @OptionGroup(title: "Model") var model: ModelArguments
   @OptionGroup(title: "Stages") var stages: StageArguments
   @OptionGroup(title: "Exchange") var exchange: ExchangeArguments
@@ -27,7 +27,7 @@ struct Train: ParsableCommand {
   @Option(help: "The largest norm of the gradient.")
   var clip: Float = 1
 
-  @Option(help: ArgumentHelp("One JSON line per step.", valueName: "file"))
+  @Option(help: ArgumentHelp("One JSON line per step, which rank 0 writes.", valueName: "file"))
   var metrics: String?
 
   @Option(help: ArgumentHelp("Where the checkpoint is written, and read by --resume.", valueName: "file"))
@@ -42,14 +42,17 @@ struct Train: ParsableCommand {
   @Flag(help: "Continue from the checkpoint if there is one.")
   var resume = false
 
-  func run() throws {
+  var cluster: SimulatedCluster? { arguments.cluster }
+  var deadline: Duration { .seconds(arguments.deadline) }
+
+  func job() throws(CrosspointError) -> @Sendable (any Fabric) throws -> Void {
     var options = TrainingOptions()
     options.shape = model.shape
     options.shape.stages = stages.options
     options.exchange = exchange.exchangeOptions
     options.seed = exchange.seed
-    options.batch = job.batch
-    options.evalWindows = job.evalWindows
+    options.batch = arguments.batch
+    options.evalWindows = arguments.evalWindows
     options.steps = steps
     options.learningRate = learningRate
     options.warmup = warmup
@@ -57,14 +60,14 @@ struct Train: ParsableCommand {
     options.clip = clip
     var run = RunOptions()
     run.metrics = metrics
-    run.summary = job.summary
+    run.summary = arguments.summary
     run.checkpoint = checkpoint
     run.checkpointEvery = checkpointEvery
     run.evalEvery = evalEvery
     run.resume = resume
     StopSignal.install()
-    try job.onEveryRank { [options, run, data = job.data] fabric in
-      try options.validate()
+    return { [options, run, data = arguments.data] fabric in
+      try options.agree(on: fabric)
       let corpus = try Corpus.load(path: data, context: options.shape.context, batch: options.batch, fabric: fabric)
       let summary = try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: run).train()
       if fabric.rank == 0 { report(summary) }
@@ -72,7 +75,7 @@ struct Train: ParsableCommand {
   }
 }
 
-struct Evaluate: ParsableCommand {
+struct Evaluate: RankCommand {
   static let configuration = CommandConfiguration(
     commandName: "eval", abstract: "Measures a checkpoint on held-out text.",
     discussion: """
@@ -80,23 +83,26 @@ struct Evaluate: ParsableCommand {
       compression can be measured without, and the other way round.
       """)
 
-  @OptionGroup(title: "Job") var job: JobArguments
+  @OptionGroup(title: "Job") var arguments: JobArguments
   @OptionGroup(title: "Stages") var stages: StageEvaluationArguments
   @OptionGroup(title: "Exchange") var exchange: ExchangeArguments
 
-  @Option(help: ArgumentHelp("The checkpoint to measure.", valueName: "file"))
+  @Option(help: ArgumentHelp("The checkpoint to measure, which rank 0 reads for all.", valueName: "file"))
   var checkpoint: String
 
-  func run() throws {
+  var cluster: SimulatedCluster? { arguments.cluster }
+  var deadline: Duration { .seconds(arguments.deadline) }
+
+  func job() throws(CrosspointError) -> @Sendable (any Fabric) throws -> Void {
     var options = TrainingOptions()
     options.exchange = exchange.exchangeOptions
-    options.batch = job.batch
-    options.evalWindows = job.evalWindows
+    options.batch = arguments.batch
+    options.evalWindows = arguments.evalWindows
     options.shape.stages.deletionThreshold = stages.deletionThreshold
     options.shape.stages.evaluatedGranularity = stages.granularity
-    try job.onEveryRank { [options, checkpoint, job = (data: job.data, summary: job.summary)] fabric in
+    return { [options, checkpoint, files = (data: arguments.data, summary: arguments.summary)] fabric in
       let summary = try Evaluation.run(
-        fabric: fabric, data: job.data, options: options, checkpoint: checkpoint, summary: job.summary)
+        fabric: fabric, data: files.data, options: options, checkpoint: checkpoint, summary: files.summary)
       guard fabric.rank == 0 else { return }
       print(
         String(
@@ -129,9 +135,4 @@ private func reportEvaluation(_ summary: RunSummary) {
     print("held-out bits/byte by granularity " + losses.joined(separator: "  ") + alike)
   }
   for (place, choice) in summary.choices.sorted(by: { $0.key < $1.key }) { print("\(place): \(choice)") }
-}
-
-/// One line on stderr.
-func complain(_ text: String) {
-  FileHandle.standardError.write(Data((text + "\n").utf8))
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Crosspoint
 
 struct Bench: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -11,4 +12,12 @@ struct Bench: ParsableCommand {
         xpoint bench hash --hidden 1024
       """,
     subcommands: [BenchExchange.self, BenchAlltoall.self, BenchHash.self, BenchCodec.self])
+}
+
+/// What a benchmark found to differ from what it is compared with makes it fail.
+func expectNothingWrong(_ wrong: Int, _ what: String) throws(CrosspointError) {
+  guard wrong == 0 else {
+    throw CrosspointError(
+      .corruptFrame, operation: "bench", argument: "results", "\(wrong) \(what): run xpoint doctor")
+  }
 }

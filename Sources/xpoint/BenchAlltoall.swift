@@ -1,8 +1,9 @@
 import ArgumentParser
 import Crosspoint
+import CrosspointOptions
 import MPI
 
-struct BenchAlltoall: ParsableCommand {
+struct BenchAlltoall: RankCommand {
   static let configuration = CommandConfiguration(
     commandName: "alltoall",
     abstract: "Times the fabric's exchange against MPI_Alltoallv over a sweep of sizes.",
@@ -36,8 +37,32 @@ struct BenchAlltoall: ParsableCommand {
     }
   }
 
-  func run() throws {
-    let fabric = try MPIFabric.world(deadline: .seconds(600))
+  var cluster: SimulatedCluster? { nil }
+  var deadline: Duration { .seconds(600) }
+
+  func job() throws(CrosspointError) -> @Sendable (any Fabric) throws -> Void {
+    let sweep = Sweep(minBytes: minBytes, maxBytes: maxBytes, iterations: iterations, warmup: warmup, json: json)
+    return { fabric in
+      guard let fabric = fabric as? MPIFabric else { preconditionFailure("MPI is compared with itself") }
+      try sweep.run(on: fabric)
+    }
+  }
+}
+
+/// All sizes, one after the other.
+private struct Sweep {
+  let minBytes: Int
+  let maxBytes: Int
+  let iterations: Int
+  let warmup: Int
+  let json: String?
+
+  func run(on fabric: MPIFabric) throws {
+    try fabric.requireEqual(
+      [
+        ("min-bytes", "\(minBytes)"), ("max-bytes", "\(maxBytes)"), ("iterations", "\(iterations)"),
+        ("warmup", "\(warmup)"),
+      ], operation: "options")
     let ranks = fabric.rankCount
     var table = Table(columns: [
       "size(B)", "implementation", "min(us)", "median(us)", "p99(us)", "algbw(GB/s)", "busbw(GB/s)", "slowest",
@@ -67,13 +92,12 @@ struct BenchAlltoall: ParsableCommand {
             slowestRank: result.times.rank))
       }
     }
-    if fabric.rank == 0 {
+    try fabric.onRoot(operation: "report") { () throws(CrosspointError) in
       print("# \(ranks) MPI ranks; \(iterations) timed runs each, taking turns; size: bytes for each peer")
       print(table.text)
       if let json { try Files.writeJSON(records, to: json) }
+      try expectNothingWrong(wrong, "bytes arrived wrong")
     }
-    try fabric.finalize()
-    guard wrong == 0 else { throw CleanExitFailure(message: "\(wrong) bytes arrived wrong: run xpoint doctor") }
   }
 }
 

@@ -4,7 +4,7 @@ import CrosspointOptions
 
 extension RoutingPattern: ExpressibleByArgument {}
 
-struct BenchExchange: ParsableCommand {
+struct BenchExchange: RankCommand {
   static let configuration = CommandConfiguration(
     commandName: "exchange",
     abstract: "Times dispatch + combine against plain pack + MPI_Alltoallv + unpack.",
@@ -74,37 +74,39 @@ struct BenchExchange: ParsableCommand {
     guard topK <= experts else { throw ValidationError("--top-k \(topK) is more than --experts \(experts)") }
   }
 
-  func run() throws {
-    let input = try input.map {
-      let rows = try Npy.readSomeRows($0, argument: "--input")
-      return (hidden: rows.hidden, elements: rows.array)
-    }
-    let settings = ExchangeTrial.Settings(
-      tokens: tokens, hidden: input?.hidden ?? hidden, input: input?.elements, topK: topK, experts: experts,
-      pattern: pattern, iterations: iterations, warmup: warmup, options: exchange.exchangeOptions)
-    if let simulated {
+  var deadline: Duration { .seconds(600) }
+
+  var cluster: SimulatedCluster? {
+    simulated.map { ranks in
       let link = linkSpeed.map { LinkModel(latency: .microseconds(linkLatency), bytesPerSecond: $0 * 1e6) }
-      let reports = try SimulatedCluster(ranks: simulated, deadline: .seconds(600), link: link).run { fabric in
-        try ExchangeTrial(settings, fabric: fabric, transport: FabricTransport(fabric: fabric)).run()
-      }
-      let links = linkSpeed.map { " on links of \($0) MB/s and \(linkLatency) µs" } ?? ""
-      try finish(
-        reports[0], transport: "\(simulated) simulated ranks\(links); plain moves its bytes over the same fabric")
-    } else {
-      let fabric = try MPIFabric.world(deadline: .seconds(600))
-      let report = try ExchangeTrial(
-        settings, fabric: fabric, transport: MPITransport(communicator: fabric.communicator)
-      ).run()
-      if fabric.rank == 0 { try finish(report, transport: "\(fabric.rankCount) MPI ranks") }
-      try fabric.finalize()
+      return SimulatedCluster(ranks: ranks, deadline: deadline, link: link)
     }
   }
 
-  private func finish(_ report: ExchangeReport, transport: String) throws {
-    print(report.text(transport: transport))
-    if let json { try Files.writeJSON(report.records, to: json) }
-    guard report.wrongValues == 0 else {
-      throw CleanExitFailure(message: "\(report.wrongValues) values differ from the plain exchange: run xpoint doctor")
+  func job() throws(CrosspointError) -> @Sendable (any Fabric) throws -> Void {
+    var settings = ExchangeTrial.Settings(
+      tokens: tokens, hidden: hidden, topK: topK, experts: experts, pattern: pattern, iterations: iterations,
+      warmup: warmup, options: exchange.exchangeOptions)
+    if let input {
+      let rows = try Npy.readSomeRows(input, argument: "--input")
+      (settings.hidden, settings.input) = (rows.hidden, rows.array)
+    }
+    let links = linkSpeed.map { " on links of \($0) MB/s and \(linkLatency) µs" } ?? ""
+    return { [settings, json] fabric in
+      try settings.agree(on: fabric)
+      let mpi = (fabric as? MPIFabric).map { MPITransport(communicator: $0.communicator) }
+      let report = try ExchangeTrial(
+        settings, fabric: fabric, transport: mpi ?? FabricTransport(fabric: fabric)
+      ).run()
+      let transport =
+        mpi == nil
+        ? "\(fabric.rankCount) simulated ranks\(links); plain moves its bytes over the same fabric"
+        : "\(fabric.rankCount) MPI ranks"
+      try fabric.onRoot(operation: "report") { () throws(CrosspointError) in
+        print(report.text(transport: transport))
+        if let json { try Files.writeJSON(report.records, to: json) }
+        try expectNothingWrong(report.wrongValues, "values differ from the plain exchange")
+      }
     }
   }
 }

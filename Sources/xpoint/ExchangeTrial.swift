@@ -14,6 +14,16 @@ struct ExchangeTrial {
     var iterations: Int
     var warmup: Int
     var options: ExchangeOptions
+
+    /// Every rank must do the same trial. Collective.
+    func agree(on fabric: any Fabric) throws(CrosspointError) {
+      try fabric.requireEqual(
+        [
+          ("tokens", "\(tokens)"), ("hidden", "\(hidden)"), ("input", input.map { "\($0.count) numbers" } ?? "random"),
+          ("top-k", "\(topK)"), ("experts", "\(experts)"), ("pattern", pattern.rawValue),
+          ("iterations", "\(iterations)"), ("warmup", "\(warmup)"),
+        ] + options.pairs, operation: "options")
+    }
   }
 
   /// Routings that differ from step to step, prepared in advance.

@@ -1,0 +1,98 @@
+import Foundation
+import LaunchSupport
+import Testing
+
+/// Whatever goes wrong, one line says what and on which rank, no rank waits, and nothing is left.
+@Suite(.serialized)
+struct OneLineTests {
+  /// How often a case is repeated where ranks race to leave; CROSSPOINT_REPEATS asks for more.
+  private static let repeats = ProcessInfo.processInfo.environment["CROSSPOINT_REPEATS"].flatMap { Int($0) } ?? 10
+
+  private func expectOneLine(
+    _ outcome: Outcome, of tool: Tool = .moeLM, _ line: String, code: Int32 = 1,
+    sourceLocation: SourceLocation = #_sourceLocation
+  ) {
+    let lines = outcome.errorLines(of: tool.rawValue)
+    #expect(outcome.exitCode == code && outcome.left.isEmpty, "\(outcome)", sourceLocation: sourceLocation)
+    #expect(lines.count == 1, "\(outcome)", sourceLocation: sourceLocation)
+    #expect(lines.first?.contains(line) == true, "\(outcome)", sourceLocation: sourceLocation)
+  }
+
+  enum Agreed: String, CaseIterable {
+    case option = "--top-k 9"
+    case data = "--data /nonexistent"
+    case notANumber = "--learning-rate 1e30"
+
+    var line: String {
+      switch self {
+      case .option: "rank 0: options: top-k: 9 of 4 experts"
+      case .data: "rank 0: file: data: /nonexistent cannot be opened: No such file or directory"
+      case .notANumber: "rank 0: route: logits: token 0 has logit"
+      }
+    }
+  }
+
+  @Test(arguments: Agreed.allCases)
+  func whatAllRanksKnowIsPrintedBeforeAnyLeaves(_ agreed: Agreed) throws {
+    let more = agreed.rawValue.split(separator: " ").map(String.init)
+    try TinyRun.use { run in
+      for _ in 0..<Self.repeats {
+        expectOneLine(try Tool.moeLM.run(ranks: 4, run.train(steps: 20) + more), agreed.line)
+      }
+      let simulated = try Tool.moeLM.run(run.train(steps: 20) + more + ["--ranks-simulated", "4"])
+      #expect(simulated.exitCode == 1 && simulated.errorLines.count == 1, "\(simulated)")
+    }
+  }
+
+  @Test(arguments: [2, 4])
+  func aMistakeOnOneCommandLineIsPrintedOnceWithItsRank(ranks: Int) throws {
+    try TinyRun.use { run in
+      for _ in 0..<Self.repeats / 2 {
+        expectOneLine(
+          try Tool.moeLM.run(ranks: ranks, run.train(), onRank: ranks - 1, ["--nonsense"]),
+          "rank \(ranks - 1): arguments: command line: Unknown option '--nonsense' (see moe-lm train --help)", code: 64)
+      }
+      expectOneLine(
+        try Tool.moeLM.run(ranks: ranks, run.train(), onRank: 1, ["--steps", "many"]), "rank 1: arguments", code: 64)
+      expectOneLine(
+        try Tool.moeLM.run(ranks: ranks, run.train(), onRank: 1, ["--help"]),
+        "moe-lm help on rank 1, moe-lm train on rank 0", code: 64)
+      let bench = ["bench", "exchange", "--tokens", "16", "--hidden", "8", "--iterations", "1", "--warmup", "1"]
+      expectOneLine(
+        try Tool.xpoint.run(ranks: ranks, bench, onRank: 1, ["--nonsense"]), of: .xpoint, "rank 1: arguments", code: 64)
+      expectOneLine(
+        try Tool.xpoint.run(ranks: ranks, bench, onRank: 1, ["--tokens", "32"]), of: .xpoint,
+        "rank 1: options: tokens: 32 on rank 1, 16 on rank 0")
+      expectOneLine(
+        try Tool.xpoint.run(ranks: ranks, bench + ["--json", "/nonexistent/out.json"]), of: .xpoint, "rank 0: file: --json")
+    }
+  }
+
+  @Test func helpAndVersionArePrintedOnce() throws {
+    for (tool, arguments, text) in [
+      (Tool.moeLM, ["--help"], "Trains a byte-level"), (.moeLM, ["train", "--help"], "Trains a model."),
+      (.moeLM, ["--version"], "0."), (.xpoint, ["bench", "exchange", "--help"], "Times dispatch + combine"),
+      (.xpoint, ["--version"], "0."),
+    ] {
+      let outcome = try tool.run(ranks: 3, arguments)
+      #expect(outcome.exitCode == 0 && outcome.errors.isEmpty, "\(outcome)")
+      #expect(outcome.output.components(separatedBy: text).count == 2, "\(outcome)")
+    }
+  }
+
+  /// A rank that is stopped in the middle of training; mpirun wakes it when the others end the job.
+  @Test(arguments: [2, 4], [0, 1])
+  func aStoppedRankIsNamedInTheOnlyLineByTheDeadline(ranks: Int, stopped: Int) throws {
+    try TinyRun.use { run in
+      let arguments = run.train(steps: 1_000_000) + ["--deadline", "2"]
+      let job = try Tool.moeLM.start([.init(ranks: ranks, arguments: arguments)])
+      try job.wait(until: { job.output.contains("step 1/") }, "a step")
+      kill(try #require(job.process(ofRank: stopped)), SIGSTOP)
+      let start = ContinuousClock.now
+      let outcome = try job.wait()
+      expectOneLine(outcome, "rank \(stopped): ")
+      #expect(outcome.errors.contains("rank \(stopped) did not send to rank"), "\(outcome)")
+      #expect(ContinuousClock.now - start < .seconds(4), "the deadline of 2 s plus 2 s: \(outcome)")
+    }
+  }
+}

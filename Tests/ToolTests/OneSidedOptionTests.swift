@@ -1,0 +1,108 @@
+import Foundation
+import LaunchSupport
+import Testing
+
+/// Every option of `moe-lm train` and `moe-lm eval`, as the tool's own parser lists them, given on one rank only.
+@Suite(.serialized)
+struct OneSidedOptionTests {
+  /// What the rank is given where another number is none or makes no sense.
+  private static let values = [
+    "data": "other.txt", "summary": "other.json", "metrics": "other.jsonl", "checkpoint": "other.ckpt",
+    "ranks-simulated": "2", "deadline": "6", "objective": "masked", "deletion": "random", "deletion-form": "attention",
+    "deletion-scope": "layer", "granularities": "1,2", "granularity-schedule": "sampled", "merge": "0.9",
+    "prune": "auto", "second-expert": "random", "groups-per-token": "1.5", "compression": "lsh", "copies": "rank",
+    "compensation": "none", "wire": "bf16", "wire-dispatch": "bf16", "wire-combine": "bf16", "wire-gradient": "bf16",
+    "wire-combine-backward": "bf16", "wire-dispatch-backward": "bf16", "rounding-gradient": "nearest",
+    "rounding-forward": "stochastic", "packing": "zstd", "budget-bytes": "0.5", "budget-error": "0.1",
+    "deletion-threshold": "0.25", "granularity": "2", "router-groups": "2",
+  ]
+
+  /// Options that may differ: files are rank 0's, and how long a rank waits is its own affair.
+  private static let free = [
+    "train": ["data", "summary", "metrics", "deadline"], "eval": ["data", "summary", "checkpoint", "deadline"],
+  ]
+
+  @Test(arguments: ["train", "eval"])
+  func whatDiffersOnOneRankIsNamedByItsOptionAndRank(command: String) throws {
+    try TinyRun.use { run in
+      let checkpoint = run.path("run.ckpt")
+      var arguments = run.train()
+      if command == "eval" {
+        let trained = try Tool.moeLM.run(arguments + ["--checkpoint", checkpoint])
+        #expect(trained.exitCode == 0, "\(trained)")
+        arguments = [
+          "eval", "--checkpoint", checkpoint, "--data", run.path("text.txt"), "--batch", "8", "--eval-windows", "8",
+          "--deadline", "5",
+        ]
+      }
+      let options = try Option.all(of: command)
+      #expect(options.count > 20)
+      for option in options {
+        let odd = try #require(option.other(in: run), "say in this test what else --\(option.name) may be")
+        // Rank 1 has it; the last of an option that is given twice holds.
+        let outcome = try Tool.moeLM.run(ranks: 2, arguments, onRank: 1, odd)
+        #expect(outcome.left.isEmpty, "\(outcome)")
+        let lines = outcome.errorLines(of: "moe-lm")
+        if Self.free[command]!.contains(option.name) {
+          #expect(outcome.exitCode == 0 && lines.isEmpty, "--\(option.name): \(outcome)")
+          continue
+        }
+        #expect(outcome.exitCode != 0 && lines.count == 1, "--\(option.name): \(outcome)")
+        #expect(lines.first?.hasPrefix("moe-lm: rank 1: ") == true, "--\(option.name): \(outcome)")
+        let words = option.name.hasPrefix("wire") ? "wire" : option.name.replacing("-", with: " ")
+        let line = lines.first?.replacing("-", with: " ") ?? ""
+        #expect(line.contains(words) || line.contains(option.synonym), "--\(option.name): \(outcome)")
+      }
+    }
+  }
+
+  /// An option as `--experimental-dump-help` describes it.
+  private struct Option {
+    let name: String
+    let isFlag: Bool
+    let value: String?
+
+    /// Another value than the default, as arguments; `nil` if none is known.
+    func other(in run: TinyRun) -> [String]? {
+      if isFlag { return ["--" + name] }
+      if let value = OneSidedOptionTests.values[name] {
+        return ["--" + name, value.hasPrefix("other.") ? run.path(value) : value]
+      }
+      if let number = value.flatMap(Int.init) { return ["--" + name, "\(number + 2)"] }
+      guard let number = value.flatMap(Double.init) else { return nil }
+      return ["--" + name, "\(number == 0 ? 0.25 : number / 2)"]
+    }
+
+    /// How the line calls it where it does not say the option's name.
+    var synonym: String {
+      [
+        "ranks-simulated": "simulated ranks", "budget-bytes": "policy", "budget-error": "policy",
+        "granularities": "pooling", "router-group-limit": "groups",
+      ][name] ?? "--" + name
+    }
+
+    static func all(of command: String) throws -> [Option] {
+      struct Help: Decodable {
+        struct Command: Decodable {
+          let commandName: String
+          let subcommands: [Command]?
+          let arguments: [Argument]?
+        }
+        struct Argument: Decodable {
+          struct Name: Decodable { let name: String }
+          let kind: String
+          let names: [Name]?
+          let defaultValue: String?
+        }
+        let command: Command
+      }
+      let outcome = try Tool.moeLM.run(["--experimental-dump-help"])
+      let help = try JSONDecoder().decode(Help.self, from: Data(outcome.output.utf8))
+      let found = help.command.subcommands?.first { $0.commandName == command }
+      return (found?.arguments ?? []).compactMap { argument in
+        guard let name = argument.names?.last?.name, name != "help", name != "version" else { return nil }
+        return Option(name: name, isFlag: argument.kind == "flag", value: argument.defaultValue)
+      }
+    }
+  }
+}
