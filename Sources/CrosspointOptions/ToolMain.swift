@@ -42,9 +42,9 @@ private struct Tool {
         if let command = command as? any RankCommand { try run(command, world) }
         try command.run()
         end(world)
-      } catch where self.command.exitCode(for: error).isSuccess {
-        end(world, self.command.fullMessage(for: error))
       } catch {
+        // Help is what a command of the parser's own throws when it runs.
+        if self.command.exitCode(for: error).isSuccess { end(world, self.command.fullMessage(for: error)) }
         end(world, error)
       }
     }

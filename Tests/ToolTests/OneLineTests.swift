@@ -64,7 +64,8 @@ struct OneLineTests {
         try Tool.xpoint.run(ranks: ranks, bench, onRank: 1, ["--tokens", "32"]), of: .xpoint,
         "rank 1: options: tokens: 32 on rank 1, 16 on rank 0")
       expectOneLine(
-        try Tool.xpoint.run(ranks: ranks, bench + ["--json", "/nonexistent/out.json"]), of: .xpoint, "rank 0: file: --json")
+        try Tool.xpoint.run(ranks: ranks, bench + ["--json", "/nonexistent/out.json"]), of: .xpoint,
+        "rank 0: file: --json")
     }
   }
 
@@ -77,6 +78,26 @@ struct OneLineTests {
       let outcome = try tool.run(ranks: 3, arguments)
       #expect(outcome.exitCode == 0 && outcome.errors.isEmpty, "\(outcome)")
       #expect(outcome.output.components(separatedBy: text).count == 2, "\(outcome)")
+    }
+  }
+
+  /// Rank 0 alone writes; from some step on the disk is full for it. Both ranks learn of it within the step.
+  @Test func aDiskThatFillsUpIsNamedByEveryRankAtOnce() throws {
+    try TinyRun.use { run in
+      let arguments = run.train(steps: 1_000_000) + ["--deadline", "30"]
+      // A file that grows past the limit set below is then an error, no signal.
+      let ignoring = ["bash", "-c", "trap '' XFSZ; exec \"$0\" \"$@\"", try Tool.moeLM.executable().path]
+      let job = try Launch(
+        Programs.mpirun(),
+        Programs.oversubscribe + ["-n", "1"] + ignoring + arguments + ["--metrics", run.path("metrics.jsonl")]
+          + [":", "-n", "1", Tool.moeLM.executable().path] + arguments, limit: 25)
+      try job.wait(until: { job.output.contains("step 1/") }, "a step")
+      let writer = try #require(job.process(ofRank: 0))
+      let limited = try Launch.run(
+        URL(fileURLWithPath: "/usr/bin/env"), ["prlimit", "--pid", "\(writer)", "--fsize=4000:4000"], limit: 10)
+      #expect(limited.exitCode == 0, "\(limited)")
+      expectOneLine(
+        try job.wait(), "rank 0: file: metrics: \(run.path("metrics.jsonl")) cannot be written: File too large")
     }
   }
 
