@@ -10,8 +10,16 @@ import Synchronization
 /// Reusable 64-byte aligned memory: what makes a training step allocate nothing once it is warm.
 ///
 /// Buffers go back to the pool when their ``TokenBatch`` (or other owner) ends and are handed out again, smallest fit first.
-/// The pool grows on demand up to ``capacity`` bytes, counting buffers in use and idle ones; a request beyond that throws
+/// The pool grows on demand up to ``capacity`` bytes, counting whole buffers, in use and idle; a request beyond that throws
 /// before anything is allocated.
+///
+/// Sizes that change from step to step reach a steady state:
+/// - Buffers come in classes, eight to each power of two, so at most an eighth is added to a request.
+/// - A request takes the smallest idle buffer that fits and is not more than sixteen times too large. Where there is none, it
+///   replaces the largest idle one that is too small by no more than that, and has an eighth to spare. So between a size and
+///   sixteen times it there are never more buffers than were in use at once, every miss makes one of them larger, and misses
+///   end.
+/// - The pages of a new buffer are touched at once: a step that uses more of it than any before faults none.
 public final class BufferPool: Sendable {
   struct State: ~Copyable {
     var idle: [Buffer] = []
@@ -38,13 +46,9 @@ public final class BufferPool: Sendable {
     state = Mutex(State())
   }
 
-  deinit {
-    state.withLock { state in
-      for buffer in state.idle { free(buffer.base) }
-    }
-  }
+  deinit { trim() }
 
-  /// Bytes held at most at any moment so far.
+  /// Bytes of the buffers held at most at any moment so far, in use or idle.
   public var peakBytes: Int { state.withLock { $0.peakBytes } }
   /// Calls to the system's allocator so far; constant once warm.
   public var allocations: Int { state.withLock { $0.allocations } }
@@ -53,29 +57,17 @@ public final class BufferPool: Sendable {
   /// - Throws: ``CrosspointError/Code/outOfMemory`` when the cap or the system forbids it.
   public func lease(bytes: Int) throws(CrosspointError) -> Buffer {
     guard bytes > 0 else { return .empty }
-    // Not rounded up beyond what Int holds: the system refuses such a size anyway.
-    let wanted = bytes > .max - 63 ? bytes : (bytes + 63) & ~63
-    let result: Result<Buffer, CrosspointError> = state.withLock { state in
-      if let index = Self.bestFit(state.idle, wanted) { return .success(state.idle.swapRemove(at: index)) }
-      if wanted > capacity - state.heldBytes { Self.dropIdle(&state) }
-      guard wanted <= capacity - state.heldBytes else {
-        return .failure(
-          CrosspointError(
-            .outOfMemory, operation: "lease", argument: "capacity",
-            "\(wanted) bytes wanted, \(state.heldBytes) in use, cap \(capacity): raise the cap or send fewer tokens"))
+    let (size, spread) = (Self.classSize(bytes), 16)
+    return try state.withLock { state throws(CrosspointError) in
+      if let fit = Self.first(state.idle, where: { $0 >= size && $0 / spread <= size }, by: <) {
+        return state.idle.swapRemove(at: fit)
       }
-      var base: UnsafeMutableRawPointer?
-      guard posix_memalign(&base, 64, wanted) == 0, let base else {
-        return .failure(
-          CrosspointError(
-            .outOfMemory, operation: "lease", argument: "bytes", "the system has no \(wanted) bytes left"))
+      guard let tooSmall = Self.first(state.idle, where: { $0 < size && $0 >= size / spread }, by: >) else {
+        return try grow(&state, bytes: bytes, wanted: size)
       }
-      state.heldBytes += wanted
-      state.peakBytes = max(state.peakBytes, state.heldBytes)
-      state.allocations += 1
-      return .success(Buffer(base: base, capacity: wanted))
+      Self.drop(tooSmall, of: &state)
+      return try grow(&state, bytes: bytes, wanted: Self.classSize(size + size / 8))
     }
-    return try result.get()
   }
 
   /// Takes a leased buffer back.
@@ -86,24 +78,65 @@ public final class BufferPool: Sendable {
 
   /// Frees every idle buffer.
   public func trim() {
-    state.withLock { Self.dropIdle(&$0) }
+    state.withLock { state in
+      while let last = state.idle.indices.last { Self.drop(last, of: &state) }
+    }
   }
 
-  /// The smallest idle buffer that fits and is not more than twice too large.
-  private static func bestFit(_ idle: [Buffer], _ wanted: Int) -> Int? {
+  /// A buffer of the size that is wanted, or under a cap that leaves less, of what is left.
+  private func grow(_ state: inout State, bytes: Int, wanted: Int) throws(CrosspointError) -> Buffer {
+    let least = Self.aligned(bytes)
+    while least > capacity - state.heldBytes, let largest = Self.first(state.idle, where: { _ in true }, by: >) {
+      Self.drop(largest, of: &state)
+    }
+    let left = capacity - state.heldBytes
+    guard least <= left else {
+      throw CrosspointError(
+        .outOfMemory, operation: "lease", argument: "capacity",
+        "\(least) bytes wanted, \(state.heldBytes) in use, cap \(capacity): raise the cap or send fewer tokens")
+    }
+    let size = max(least, min(wanted, left & ~63))
+    var base: UnsafeMutableRawPointer?
+    guard posix_memalign(&base, 64, size) == 0, let base else {
+      throw CrosspointError(
+        .outOfMemory, operation: "lease", argument: "bytes", "the system has no \(size) bytes left")
+    }
+    for page in stride(from: 0, to: size, by: 4096) { base.storeBytes(of: 0, toByteOffset: page, as: UInt8.self) }
+    state.heldBytes += size
+    state.peakBytes = max(state.peakBytes, state.heldBytes)
+    state.allocations += 1
+    return Buffer(base: base, capacity: size)
+  }
+
+  /// Where the idle buffer lies whose capacity comes first in an order, of those that will do.
+  private static func first(
+    _ idle: [Buffer], where willDo: (Int) -> Bool, by precedes: (Int, Int) -> Bool
+  ) -> Int? {
     var best: Int?
-    for (index, buffer) in idle.enumerated() where buffer.capacity >= wanted && buffer.capacity / 2 <= wanted {
-      if best.map({ idle[$0].capacity > buffer.capacity }) ?? true { best = index }
+    for (index, buffer) in idle.enumerated() where willDo(buffer.capacity) {
+      if best.map({ precedes(buffer.capacity, idle[$0].capacity) }) ?? true { best = index }
     }
     return best
   }
 
-  private static func dropIdle(_ state: inout State) {
-    for buffer in state.idle {
-      state.heldBytes -= buffer.capacity
-      free(buffer.base)
-    }
-    state.idle.removeAll(keepingCapacity: true)
+  private static func drop(_ index: Int, of state: inout State) {
+    let buffer = state.idle.swapRemove(at: index)
+    state.heldBytes -= buffer.capacity
+    free(buffer.base)
+  }
+
+  /// The least class that holds so many bytes: a multiple of an eighth of the power of two below, and of 64.
+  static func classSize(_ bytes: Int) -> Int {
+    let powerOfTwo = 1 << (Int.bitWidth - 1 - max(1, bytes).leadingZeroBitCount)
+    return round(bytes, to: max(64, powerOfTwo / 8))
+  }
+
+  /// The least multiple of 64.
+  static func aligned(_ bytes: Int) -> Int { round(bytes, to: 64) }
+
+  /// Not beyond what Int holds: the system refuses such a size anyway.
+  private static func round(_ bytes: Int, to step: Int) -> Int {
+    bytes > .max - (step - 1) ? bytes : (bytes + step - 1) & ~(step - 1)
   }
 }
 

@@ -21,7 +21,7 @@ public struct TokenBatch: ~Copyable, @unchecked Sendable {
   /// A batch of zeros.
   /// - Throws: `invalidArgument` for a negative shape, `outOfMemory`.
   public init(rows: Int, hidden: Int) throws(CrosspointError) {
-    try self.init(uninitializedRows: rows, hidden: hidden, pool: BufferPool())
+    try self.init(rows, hidden, from: nil)
     elements.update(repeating: 0)
   }
 
@@ -32,18 +32,24 @@ public struct TokenBatch: ~Copyable, @unchecked Sendable {
         .invalidArgument, operation: "TokenBatch", argument: "elements",
         "\(elements.count) floats do not form rows of \(hidden)")
     }
-    try self.init(uninitializedRows: elements.count / hidden, hidden: hidden, pool: BufferPool())
+    try self.init(elements.count / hidden, hidden, from: nil)
     _ = self.elements.update(fromContentsOf: elements)
   }
 
   /// A batch of uninitialised rows from a pool.
   public init(uninitializedRows rows: Int, hidden: Int, pool: BufferPool) throws(CrosspointError) {
+    try self.init(rows, hidden, from: pool)
+  }
+
+  /// - Parameter pool: `nil` for memory of its own, which nobody uses again and which therefore fits exactly.
+  private init(_ rows: Int, _ hidden: Int, from pool: BufferPool?) throws(CrosspointError) {
     let (count, overflow) = rows.multipliedReportingOverflow(by: hidden)
     let (bytes, overflowBytes) = count.multipliedReportingOverflow(by: MemoryLayout<Float>.stride)
     guard rows >= 0, hidden > 0, !overflow, !overflowBytes else {
       throw CrosspointError(
         .invalidArgument, operation: "TokenBatch", argument: "shape", "\(rows) × \(hidden) is not a shape")
     }
+    let pool = pool ?? BufferPool(capacity: BufferPool.aligned(bytes))
     buffer = try pool.lease(bytes: bytes)
     self.rows = rows
     self.hidden = hidden

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 // glibc keeps its allocator reachable under these names when a program defines the usual ones.
 extern void *__libc_malloc(size_t);
@@ -24,6 +25,11 @@ void xp_start_counting(void) {
 unsigned long xp_stop_counting(void) {
   counting = false;
   return allocations;
+}
+
+unsigned long xp_page_faults(void) {
+  struct rusage usage;
+  return getrusage(RUSAGE_THREAD, &usage) == 0 ? (unsigned long)usage.ru_minflt : 0;
 }
 
 static bool is_mpi(const void *caller) {

@@ -67,7 +67,7 @@ import Testing
     let thrown = errors(ranks: 2) { fabric in
       let exchange = try ExpertExchange(
         fabric: fabric, layout: ExpertLayout(experts: 16, hidden: hidden),
-        options: .init(copies: .perRank, capacityBytes: fabric.rank == 1 ? 700_000 : .max))
+        options: .init(copies: .perRank, capacityBytes: fabric.rank == 1 ? 800_000 : .max))
       func step(experts: Range<Int32>) throws {
         let routing = try Routing(
           topkIndices: (0..<tokens).flatMap { _ in experts },

@@ -1,6 +1,7 @@
 import CrosspointCore
-import CrosspointTokens
 import Testing
+
+@testable import CrosspointTokens
 
 struct BufferPoolTests {
   @Test func buffersAreAlignedAndLargeEnough() throws {
@@ -70,6 +71,46 @@ struct BufferPoolTests {
     let again = try pool.lease(bytes: 600)
     #expect(again.base == small.base)
     pool.release(again)
+  }
+
+  /// Six buffers at once, of sizes that wander between 2¹⁰ and 2¹⁶, in an order that changes.
+  @Test(arguments: [1 as UInt64, 2, 3])
+  func changingSizesReachASteadyState(seed: UInt64) throws {
+    let pool = BufferPool()
+    var generator = SplitMix64(seed: seed)
+    for _ in 0..<20_000 {
+      let buffers = try (1...6).map { try pool.lease(bytes: $0 * Int.random(in: 1_024...10_922, using: &generator)) }
+      for buffer in buffers.shuffled(using: &generator) { pool.release(buffer) }
+    }
+    // Between a size and sixteen times it there are never more buffers than were in use at once, and every miss moves one
+    // of them at least a class higher.
+    #expect(pool.allocations <= 2 * 6 * 4 * 8)
+    #expect(pool.peakBytes <= 6 * ((1 << 16) + (1 << 12)) * 9 / 8)
+  }
+
+  /// What a drift of sizes leaves behind does not stay: a buffer that is replaced is given back to the system.
+  @Test func growingSizesReplaceTheBufferThatIsTooSmall() throws {
+    let pool = BufferPool()
+    for bytes in stride(from: 100_000, through: 1_000_000, by: 100) { pool.release(try pool.lease(bytes: bytes)) }
+    #expect(pool.peakBytes <= 1_000_000 * 5 / 4)
+    #expect(pool.allocations <= 8 * 4)
+  }
+
+  @Test func atMostAnEighthIsAddedToARequest() {
+    for bytes in Array(1...5_000) + [65_536, 65_537, 1 << 40, 1 << 40 + 1] {
+      let size = BufferPool.classSize(bytes)
+      #expect(size >= bytes && size % 64 == 0 && BufferPool.classSize(size) == size)
+      #expect(size <= max((bytes + 63) & ~63, bytes + bytes / 8), "\(bytes) bytes take \(size)")
+    }
+    #expect(Set((1 << 20...1 << 21).map(BufferPool.classSize)).count == 9)
+  }
+
+  @Test func theCapRefusesNothingForTheSakeOfAClass() throws {
+    let pool = BufferPool(capacity: 10_000)
+    let buffer = try pool.lease(bytes: 9_970)
+    #expect(buffer.capacity == 9_984)
+    #expect(pool.peakBytes == 9_984)
+    pool.release(buffer)
   }
 
   @Test func trimmedBuffersAreAllocatedAnew() throws {

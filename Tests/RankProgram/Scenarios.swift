@@ -27,5 +27,6 @@ private let namedScenarios: [Scenario] = [
   Scenario("exchange-bad-input", ranks: "1,2,3,4", exchangeBadInput),
   Scenario("exchange-meanwhile", ranks: "1,2,3,4", exchangeMeanwhile),
   Scenario("exchange-allocations", ranks: "1,2,4", needsReleaseBuild: true, exchangeAllocations),
+  Scenario("exchange-steady-state", ranks: "1,2", needsReleaseBuild: true, exchangeSteadyState),
   Scenario("stage-allocations", ranks: "1", needsReleaseBuild: true, stageAllocations),
 ]

@@ -1,4 +1,5 @@
-// Counts a thread's calls to the C allocator, Swift's own included: what proves that a warm step allocates nothing.
+// Counts a thread's calls to the C allocator, Swift's own included, and its page faults: what proves that a warm step
+// allocates nothing.
 #ifndef CALLOCATION_COUNTER_H
 #define CALLOCATION_COUNTER_H
 
@@ -8,5 +9,8 @@ void xp_start_counting(void);
 
 // Ends that; the number of calls.
 unsigned long xp_stop_counting(void);
+
+// Page faults of this thread since it began that needed no file: pages that it was the first to touch.
+unsigned long xp_page_faults(void);
 
 #endif
