@@ -1,9 +1,10 @@
+import CrosspointCompression
 import CrosspointCore
 
 /// What a rank tells another before it sends a frame: step, size, rows per expert, the frame's header, a policy's note.
 ///
 /// A fixed-size record, little-endian words: magic · operation · sequence (two words) · body bytes (two words) · groups ·
-/// checksum · bytes beside the rows (two words) and their hash · rows of each group · header of the frame, zeros where none
+/// checksum · bytes of metadata (two words) and their hash · rows of each group · header of the frame, zeros where none
 /// is sent · floats of a note, if a policy decides.
 /// Everything a receiver allocates follows from it, so it is checked before use.
 struct Announcement {
@@ -21,8 +22,7 @@ struct Announcement {
 
   /// Fills the record; the frame's header is there already.
   func write(
-    kind: LayerStatistics.TransferKind, sequence: UInt64, bodyBytes: Int, side: UnsafeRawBufferPointer,
-    rows: (Int) -> Int, groups: Int
+    kind: TransferKind, sequence: UInt64, bodyBytes: Int, metadata: UnsafeRawBufferPointer, groups: [RowSource]
   ) {
     words[0] = Self.magic
     words[1] = UInt32(kind.rawValue)
@@ -30,11 +30,11 @@ struct Announcement {
     words[3] = UInt32(truncatingIfNeeded: sequence >> 32)
     words[4] = UInt32(truncatingIfNeeded: bodyBytes)
     words[5] = UInt32(truncatingIfNeeded: bodyBytes >> 32)
-    words[6] = UInt32(groups)
-    words[8] = UInt32(truncatingIfNeeded: side.count)
-    words[9] = UInt32(truncatingIfNeeded: side.count >> 32)
-    words[10] = Self.hash(side)
-    for group in 0..<capacity { words[Self.fixedWords + group] = group < groups ? UInt32(rows(group)) : 0 }
+    words[6] = UInt32(groups.count)
+    words[8] = UInt32(truncatingIfNeeded: metadata.count)
+    words[9] = UInt32(truncatingIfNeeded: metadata.count >> 32)
+    words[10] = Self.hash(metadata)
+    for group in 0..<capacity { words[Self.fixedWords + group] = group < groups.count ? UInt32(groups[group].rows) : 0 }
     words[7] = checksum
   }
 
@@ -42,9 +42,9 @@ struct Announcement {
   var sequence: UInt64 { UInt64(words[2]) | UInt64(words[3]) << 32 }
   var bodyBytes: Int { Int(words[4]) | Int(words[5]) << 32 }
   var groups: Int { Int(words[6]) }
-  /// Bytes that travel beside the rows, and what their ``hash(_:)`` must be.
-  var sideBytes: Int { Int(words[8]) | Int(words[9]) << 32 }
-  var sideHash: UInt32 { words[10] }
+  /// Bytes of metadata, and what their ``hash(_:)`` must be.
+  var metadataBytes: Int { Int(words[8]) | Int(words[9]) << 32 }
+  var metadataHash: UInt32 { words[10] }
   func rows(_ group: Int) -> Int { Int(words[Self.fixedWords + group]) }
   var rows: Int { (0..<groups).reduce(0) { $0 + rows($1) } }
   /// Room for the frame's header.

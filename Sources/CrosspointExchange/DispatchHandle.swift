@@ -1,3 +1,4 @@
+import CrosspointCore
 import CrosspointRouting
 import CrosspointTokens
 
@@ -28,17 +29,44 @@ public final class DispatchHandle {
   var stage = Stage.finished
   /// What ``ExpertExchange/gradientSteps`` was at its dispatch and, from then on, at its combineBackward.
   var roundingStep: UInt64 = 0
+  /// What this rank knows of the tokens that it sent.
+  var source: SentTokens
+  /// What it knows of the rows that it received.
+  var received: ReceivedRows
+  /// Which experts the rows of either side serve, with one copy per rank; `nil` with one per expert.
+  var copies: RankCopies?
+
+  private let pool: BufferPool
+  private let hidden: Int
+
+  init(owner: ObjectIdentifier, hidden: Int, pool: BufferPool) {
+    self.owner = owner
+    self.pool = pool
+    self.hidden = hidden
+    rows = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    source = SentTokens(hidden: hidden, pool: pool)
+    received = ReceivedRows(pool: pool)
+  }
+
+  /// What its rows are addressed to: the routing's experts, or with one copy per rank ranks.
+  var destinations: Routing { copies == nil ? source.routing : copies!.routing }
+
+  /// Gives every buffer back, so that the handle can serve another dispatch.
+  func recycle() {
+    rows = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    source = SentTokens(hidden: hidden, pool: pool)
+    received = ReceivedRows(pool: pool)
+    stage = .finished
+  }
+}
+
+/// What a rank knows of the tokens that it dispatched.
+struct SentTokens: ~Copyable {
   /// The routing that was carried out.
-  var routing: Routing?
-  /// What its rows are addressed to: the routing itself, or with one copy per rank that of ranks.
-  var lanes = Routing.none
+  var routing = Routing.none
   /// Which row each routed pair became.
   var plan: RowPlan
-  /// `[source ranks × local lanes]`: rows received, by source.
-  var receivedRows: [Int] = []
-  /// `[local lanes]`: rows received.
-  var rowsPerLane: [Int] = []
-  /// Whether its rows stand for clusters.
+  /// Whether rows stand for clusters.
   var isClustered = false
   /// Rows that stand for clusters, with some room behind them; empty when every routed pair is a row of its own.
   var centroids: TokenBatch
@@ -52,72 +80,69 @@ public final class DispatchHandle {
   /// Σ u over each row's members, for the residual's backward.
   var rowGradients: TokenBatch
 
-  // One copy per rank: at the source the experts of each row sent, at the experts those of each row received.
-  var sent: ExpertMarks
-  var marks: ExpertMarks
-  /// Whether shares and their gradients travel as bf16.
-  var roundsShares = false
-  /// `[pairs]`: the row of ``rows`` that a received row's pair became.
-  var places: IndexBuffer
-  /// `[local experts]`: where each expert's next row goes.
-  var expertStart: [Int] = []
-  /// `[pairs × hidden]`: the experts' outputs, for the shares' gradients.
-  var pairOutputs: TokenBatch
-  /// `[pairs × 1]`.
-  var shareGradients: TokenBatch
-
-  private let pool: BufferPool
-
-  /// - Parameter experts: the most that a rank holds.
-  init(owner: ObjectIdentifier, hidden: Int, experts: Int, pool: BufferPool) {
-    self.owner = owner
-    self.pool = pool
+  init(hidden: Int, pool: BufferPool) {
     plan = RowPlan(pool: pool)
-    sent = ExpertMarks(experts: experts, pool: pool)
-    marks = ExpertMarks(experts: experts, pool: pool)
-    places = IndexBuffer(pool: pool)
-    pairOutputs = TokenBatch(emptyOfHidden: hidden, pool: pool)
-    shareGradients = TokenBatch(emptyOfHidden: 1, pool: pool)
-    rows = TokenBatch(emptyOfHidden: hidden, pool: pool)
     centroids = TokenBatch(emptyOfHidden: hidden, pool: pool)
     importances = TokenBatch(emptyOfHidden: 1, pool: pool)
     tokens = TokenBatch(emptyOfHidden: hidden, pool: pool)
     outputGradients = TokenBatch(emptyOfHidden: hidden, pool: pool)
     outputs = TokenBatch(emptyOfHidden: hidden, pool: pool)
     rowGradients = TokenBatch(emptyOfHidden: hidden, pool: pool)
-  }
-
-  /// Number of tokens T that were dispatched here.
-  var tokenCount: Int { routing?.tokens ?? 0 }
-
-  /// Rows that arrived here, before a rank hands them to its experts.
-  var rowsReceived: Int { rowsPerLane.reduce(0, +) }
-
-  /// Those of one source, where all rows lie in one lane.
-  func rows(from source: Int) -> Range<Int> {
-    let first = receivedRows[..<source].reduce(0, +)
-    return first..<first + receivedRows[source]
   }
 
   /// A token and the row that stood for it; only where residuals are kept, and not for a row of one member, which has none.
-  func residual(token: Int, row: Int, hidden: Int) -> (x: UnsafePointer<Float>, c: UnsafePointer<Float>) {
-    (UnsafePointer(tokens.base + token * hidden), UnsafePointer(centroids.base + row * hidden))
+  func residual(token: Int, row: Int) -> (x: UnsafePointer<Float>, c: UnsafePointer<Float>) {
+    let hidden = tokens.hidden
+    return (UnsafePointer(tokens.base + token * hidden), UnsafePointer(centroids.base + row * hidden))
+  }
+}
+
+/// How many rows a rank received, from whom and for which of its destinations.
+struct ReceivedRows: ~Copyable {
+  /// `[source ranks × local destinations]`.
+  private var counts: IndexBuffer
+  /// This rank's destinations.
+  private var destinations = 0
+
+  init(pool: BufferPool) { counts = IndexBuffer(pool: pool) }
+
+  /// Takes note of what every rank has announced.
+  mutating func note(
+    ranks: Int, destinations: Int, _ rows: (_ source: Int, _ destination: Int) -> Int
+  ) throws(CrosspointError) {
+    self.destinations = destinations
+    try counts.resize(ranks * destinations)
+    for source in 0..<ranks {
+      for destination in 0..<destinations {
+        counts[source * destinations + destination] = rows(source, destination)
+      }
+    }
   }
 
-  /// Gives every batch back, so that the handle can serve another dispatch.
-  func recycle() {
-    let hidden = rows.hidden
-    rows = TokenBatch(emptyOfHidden: hidden, pool: pool)
-    centroids = TokenBatch(emptyOfHidden: hidden, pool: pool)
-    importances = TokenBatch(emptyOfHidden: 1, pool: pool)
-    tokens = TokenBatch(emptyOfHidden: hidden, pool: pool)
-    outputGradients = TokenBatch(emptyOfHidden: hidden, pool: pool)
-    outputs = TokenBatch(emptyOfHidden: hidden, pool: pool)
-    rowGradients = TokenBatch(emptyOfHidden: hidden, pool: pool)
-    pairOutputs = TokenBatch(emptyOfHidden: hidden, pool: pool)
-    shareGradients = TokenBatch(emptyOfHidden: 1, pool: pool)
-    routing = nil
-    isClustered = false
-    stage = .finished
+  /// All rows.
+  var total: Int { (0..<counts.count).reduce(0) { $0 + counts[$1] } }
+
+  /// Rows of one source for one destination.
+  func count(_ source: Int, _ destination: Int) -> Int { counts[source * destinations + destination] }
+
+  /// Rows for one destination.
+  func count(of destination: Int) -> Int {
+    stride(from: destination, to: counts.count, by: max(1, destinations)).reduce(0) { $0 + counts[$1] }
+  }
+
+  /// The rows of one source, where all rows have one destination.
+  func rows(from source: Int) -> Range<Int> {
+    let first = (0..<source).reduce(0) { $0 + counts[$1] }
+    return first..<first + counts[source]
+  }
+
+  /// Calls `body` with where each group of a source begins: rows are ordered by destination and, within one, by source.
+  func forEachGroup(from source: Int, _ body: (_ start: Int, _ rows: Int) -> Void) {
+    var start = 0
+    for destination in 0..<destinations {
+      let earlier = (0..<source).reduce(0) { $0 + count($1, destination) }
+      body(start + earlier, count(source, destination))
+      start += count(of: destination)
+    }
   }
 }

@@ -42,7 +42,7 @@ public struct ExchangeOptions: Hashable, Sendable {
       dispatchBackward = format
     }
 
-    public subscript(kind: LayerStatistics.TransferKind) -> WireFormat {
+    public subscript(kind: TransferKind) -> WireFormat {
       switch kind {
       case .dispatch: dispatch
       case .combine: combine

@@ -25,46 +25,40 @@ extension ExpertExchange {
     _ outputGradient: borrowing TokenBatch, _ handle: DispatchHandle,
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {
-    var failure = problem(.combineBackward, handle, expects: .combined)
-    if failure == nil {
-      failure =
-        problem(.combineBackward, "outputGradient", outputGradient, rows: handle.tokenCount)
-        ?? checked("outputGradient", outputGradient)?.problem(.combineBackward, rank: fabric.rank)
-    }
-    var received: TokenBatch?
-    var copies: TokenBatch?
+    transfer.begin(.combineBackward)
+    defer { transfer.end() }
+    var attempt = Attempt(
+      problem(handle, expects: .combined)
+        ?? problem("outputGradient", outputGradient, rows: handle.source.routing.tokens)
+        ?? checked("outputGradient", outputGradient)?.problem(.combineBackward, rank: fabric.rank))
     var watch = Stopwatch()
-    if failure == nil {
-      do throws(CrosspointError) {
-        let rowGradients = try leaseRows(handle.plan.rows)
-        differentiateSum(handle, outputGradient.base, into: rowGradients.base)
-        handle.rowGradients = consume rowGradients
-        if compensates(handle) { handle.outputGradients = try copy(outputGradient) }
-        received = try leaseRows(handle.rowsReceived)
-        if sharesCopies {
-          copies = try leaseRows(handle.rows.rows)
-          handle.shareGradients = try TokenBatch(uninitializedRows: handle.marks.pairs, hidden: 1, pool: pool)
-        }
-      } catch {
-        failure = error
-      }
+    var received = attempt { () throws(CrosspointError) in
+      handle.source.rowGradients = try leaseRows(handle.source.plan.rows)
+      differentiateSum(handle, outputGradient.base, into: handle.source.rowGradients.base)
+      if compensates(handle) { handle.source.outputGradients = try copy(outputGradient) }
+      let received = try leaseRows(handle.received.total)
+      sendFromHome(handle, handle.source.rowGradients.base)
+      receiveAtExperts(handle, received.base)
+      handle.roundingStep = gradientSteps
+      return received
     }
-    statistics.seconds.cluster += watch.lap()
-    let base = received?.base
-    if failure == nil { handle.roundingStep = gradientSteps }
+    var copies: TokenBatch?
+    if sharesCopies { copies = attempt { () throws(CrosspointError) in try roomForOutputGradients(handle) } }
     gradientSteps += 1
-    try run(
-      .combineBackward, handle, failure: failure,
-      sources: { peer, groups in sourceSideSources(peer, handle, handle.rowGradients.base, &groups) },
-      targets: { peer, groups in expertSideTargets(peer, handle, base!, &groups) },
-      meanwhile: work)
-    handle.stage = .combineBackwarded
-    handle.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
-    guard let gradients = copies.take() else { return received.take()! }
-    watch = Stopwatch()
-    differentiateOutputs(base!, handle, into: gradients.base)
     statistics.seconds.cluster += watch.lap()
-    handle.pairOutputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
+
+    try sample(handle, nil, &attempt)
+    try send(handle, checked: nil, &attempt)
+    try move(meanwhile: work, &attempt)
+    try settle(handle, attempt)
+    handle.stage = .combineBackwarded
+
+    let rows = received.take()!
+    handle.source.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
+    guard let gradients = copies.take() else { return rows }
+    watch = Stopwatch()
+    differentiateOutputs(rows.base, handle, into: gradients.base)
+    statistics.seconds.cluster += watch.lap()
     return gradients
   }
 
@@ -79,38 +73,39 @@ extension ExpertExchange {
     _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle,
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {
-    var failure = problem(.dispatchBackward, handle, expects: .combineBackwarded)
-    if failure == nil { failure = problem(.dispatchBackward, "rowGradient", rowGradient, rows: handle.rows.rows) }
-    var returned: TokenBatch?
-    var tokenGradient: TokenBatch?
-    var summed: TokenBatch?
+    transfer.begin(.dispatchBackward)
+    defer { transfer.end() }
+    var attempt = Attempt(
+      problem(handle, expects: .combineBackwarded) ?? problem("rowGradient", rowGradient, rows: handle.rows.rows))
     var watch = Stopwatch()
-    if failure == nil {
-      do throws(CrosspointError) {
-        returned = try leaseRows(handle.plan.rows)
-        tokenGradient = try leaseRows(handle.tokenCount)
-        if sharesCopies {
-          summed = try sumGradients(rowGradient.base, handle)
-          try writeShareGradients(handle)
-        }
-      } catch {
-        failure = error
+    var summed: TokenBatch?
+    if sharesCopies {
+      summed = attempt { () throws(CrosspointError) in
+        try writeShareGradients(handle)
+        return try sumGradients(rowGradient.base, handle)
       }
     }
+    var returned = attempt { () throws(CrosspointError) in
+      let returned = try leaseRows(handle.source.plan.rows)
+      sendFromExperts(handle, summed?.base ?? rowGradient.base)
+      receiveAtHome(handle, returned.base)
+      return returned
+    }
+    var tokenGradient = attempt { () throws(CrosspointError) in try leaseRows(handle.source.routing.tokens) }
     statistics.seconds.cluster += watch.lap()
-    let base = summed?.base ?? rowGradient.base
-    let returnedBase = returned?.base
-    try run(
-      .dispatchBackward, handle, failure: failure, checked: checked("rowGradient", rowGradient),
-      sources: { peer, groups in expertSideSources(peer, handle, base, &groups) },
-      targets: { peer, groups in sourceSideTargets(peer, handle, returnedBase!, &groups) },
-      completed: { () throws(CrosspointError) in try takeShareGradients(handle) }, meanwhile: work)
+
+    try sample(handle, nil, &attempt)
+    try send(handle, checked: checked("rowGradient", rowGradient), &attempt)
+    try move(meanwhile: work, &attempt)
+    if sharesCopies { attempt { () throws(CrosspointError) in try takeShareGradients(handle) } }
+    try settle(handle, attempt)
     handle.stage = .finished
 
     watch = Stopwatch()
+    let rows = returned.take()!
     let result = tokenGradient.take()!
-    differentiateRows(handle, returnedBase!)
-    gatherGradients(handle, returnedBase!, into: result.base)
+    differentiateRows(handle, rows.base)
+    gatherGradients(handle, rows.base, into: result.base)
     statistics.seconds.cluster += watch.lap()
     return result
   }
@@ -120,11 +115,11 @@ extension ExpertExchange {
     _ handle: DispatchHandle, _ dy: UnsafePointer<Float>, into sums: UnsafeMutablePointer<Float>
   ) {
     let hidden = layout.hidden
-    let routing = handle.lanes
-    let outputs = handle.outputs.base
+    let routing = handle.destinations
+    let outputs = handle.source.outputs.base
     handle.topkWeightGradients.resize(routing.topkIndices.count)
     for slot in routing.topkIndices.indices {
-      let row = handle.plan.rowOfSlot[slot]
+      let row = handle.source.plan.rowOfSlot[slot]
       guard row >= 0 else {
         handle.topkWeightGradients[slot] = 0
         continue
@@ -132,14 +127,14 @@ extension ExpertExchange {
       let token = slot / routing.topK
       let weight = routing.topkWeights[slot]
       let gradient = dy + token * hidden
-      if handle.plan.firstSlot[row] == slot {
+      if handle.source.plan.firstSlot[row] == slot {
         kernels.scale(sums + row * hidden, weight, gradient, hidden)
       } else {
         kernels.axpy(sums + row * hidden, weight, gradient, hidden)
       }
       var weightGradient = kernels.dot(gradient, outputs + row * hidden, hidden)
       if compensates(handle, row: row) {
-        let (x, c) = handle.residual(token: token, row: row, hidden: hidden)
+        let (x, c) = handle.source.residual(token: token, row: row)
         weightGradient += compensator.differentiate(
           expert: Int(routing.topkIndices[slot]), weight: weight, dy: gradient, x: x, c: c)
       }
@@ -149,17 +144,17 @@ extension ExpertExchange {
 
   /// Turns v_j into (v_j − Aᵀ S_j) / n_j, the part of ∂L/∂x that a row's members share, in place.
   private func differentiateRows(_ handle: DispatchHandle, _ rows: UnsafeMutablePointer<Float>) {
-    guard handle.isClustered else { return }
+    guard handle.source.isClustered else { return }
     let hidden = layout.hidden
-    let sums = handle.rowGradients.base
-    for expert in 0..<lanes.experts {
+    let sums = handle.source.rowGradients.base
+    for expert in 0..<destinations.experts {
       // What a lone member shares is v_j itself.
-      for row in handle.plan.rows(of: expert) where handle.plan.counts[row] > 1 {
+      for row in handle.source.plan.rows(of: expert) where handle.source.plan.counts[row] > 1 {
         let shared = rows + row * hidden
         if compensates(handle) {
           compensator.addAdjoint(expert: expert, weight: -1, of: sums + row * hidden, to: shared)
         }
-        kernels.scale(shared, 1 / Float(handle.plan.counts[row]), shared, hidden)
+        kernels.scale(shared, 1 / Float(handle.source.plan.counts[row]), shared, hidden)
       }
     }
   }
@@ -169,12 +164,12 @@ extension ExpertExchange {
     _ handle: DispatchHandle, _ rows: UnsafePointer<Float>, into dx: UnsafeMutablePointer<Float>
   ) {
     let hidden = layout.hidden
-    let routing = handle.lanes
+    let routing = handle.destinations
     for token in 0..<routing.tokens {
       let gradient = dx + token * hidden
       var isFirst = true
       for slot in (token * routing.topK)..<((token + 1) * routing.topK) {
-        let row = handle.plan.rowOfSlot[slot]
+        let row = handle.source.plan.rowOfSlot[slot]
         guard row >= 0 else { continue }
         if isFirst {
           gradient.update(from: rows + row * hidden, count: hidden)
@@ -185,7 +180,7 @@ extension ExpertExchange {
         if compensates(handle, row: row) {
           compensator.addAdjoint(
             expert: Int(routing.topkIndices[slot]), weight: routing.topkWeights[slot],
-            of: handle.outputGradients.base + token * hidden, to: gradient)
+            of: handle.source.outputGradients.base + token * hidden, to: gradient)
         }
       }
       if isFirst { gradient.update(repeating: 0, count: hidden) }

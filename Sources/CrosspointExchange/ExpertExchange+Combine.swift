@@ -21,27 +21,25 @@ extension ExpertExchange {
     _ output: borrowing TokenBatch, _ handle: DispatchHandle,
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {
-    var failure = problem(.combine, handle, expects: .dispatched)
-    if failure == nil { failure = problem(.combine, "output", output, rows: handle.rows.rows) }
-    var y: TokenBatch?
-    var summed: TokenBatch?
+    transfer.begin(.combine)
+    defer { transfer.end() }
+    var attempt = Attempt(
+      problem(handle, expects: .dispatched) ?? problem("output", output, rows: handle.rows.rows))
     var watch = Stopwatch()
-    if failure == nil {
-      do throws(CrosspointError) {
-        handle.outputs = try leaseRows(handle.plan.rows)
-        y = try leaseRows(handle.tokenCount)
-        if sharesCopies { summed = try sumOutputs(output.base, handle) }
-      } catch {
-        failure = error
-      }
+    var summed: TokenBatch?
+    if sharesCopies { summed = attempt { () throws(CrosspointError) in try sumOutputs(output.base, handle) } }
+    var y = attempt { () throws(CrosspointError) in
+      handle.source.outputs = try leaseRows(handle.source.plan.rows)
+      sendFromExperts(handle, summed?.base ?? output.base)
+      receiveAtHome(handle, handle.source.outputs.base)
+      return try leaseRows(handle.source.routing.tokens)
     }
     statistics.seconds.cluster += watch.lap()
-    let base = summed?.base ?? output.base
-    try run(
-      .combine, handle, failure: failure, checked: checked("output", output),
-      sources: { peer, groups in expertSideSources(peer, handle, base, &groups) },
-      targets: { peer, groups in sourceSideTargets(peer, handle, handle.outputs.base, &groups) },
-      meanwhile: work)
+
+    try sample(handle, nil, &attempt)
+    try send(handle, checked: checked("output", output), &attempt)
+    try move(meanwhile: work, &attempt)
+    try settle(handle, attempt)
     handle.stage = .combined
 
     watch = Stopwatch()
@@ -54,40 +52,23 @@ extension ExpertExchange {
   /// Sums each token's choices into its row of `y`.
   private func weightedSum(_ handle: DispatchHandle, into y: UnsafeMutablePointer<Float>) {
     let hidden = layout.hidden
-    let routing = handle.lanes
-    let outputs = handle.outputs.base
+    let routing = handle.destinations
+    let outputs = handle.source.outputs.base
     for token in 0..<routing.tokens {
       let sum = y + token * hidden
       var isFirst = true
       for slot in (token * routing.topK)..<((token + 1) * routing.topK) {
-        let row = handle.plan.rowOfSlot[slot]
+        let row = handle.source.plan.rowOfSlot[slot]
         guard row >= 0 else { continue }
         let weight = routing.topkWeights[slot]
-        add(outputs + row * hidden, weight: weight, to: sum, isFirst: isFirst)
+        add(outputs + row * hidden, weight: weight, to: sum, isFirst: isFirst, hidden: hidden)
         isFirst = false
         if compensates(handle, row: row) {
-          let (x, c) = handle.residual(token: token, row: row, hidden: hidden)
+          let (x, c) = handle.source.residual(token: token, row: row)
           compensator.add(expert: Int(routing.topkIndices[slot]), weight: weight, x: x, c: c, to: sum)
         }
       }
       if isFirst { sum.update(repeating: 0, count: hidden) }
     }
-  }
-
-  /// Adds a weighted row to a sum, or begins it; a weight of 1 begins it bit for bit.
-  @inline(__always)
-  func add(
-    _ row: UnsafePointer<Float>, weight: Float, to sum: UnsafeMutablePointer<Float>, isFirst: Bool
-  ) {
-    switch (isFirst, weight) {
-    case (true, 1): sum.update(from: row, count: layout.hidden)
-    case (true, _): kernels.scale(sum, weight, row, layout.hidden)
-    case (false, _): kernels.axpy(sum, weight, row, layout.hidden)
-    }
-  }
-
-  /// Uninitialised rows from the pool.
-  func leaseRows(_ rows: Int) throws(CrosspointError) -> TokenBatch {
-    try TokenBatch(uninitializedRows: rows, hidden: layout.hidden, pool: pool)
   }
 }

@@ -21,119 +21,118 @@ extension ExpertExchange {
   ) throws(CrosspointError) -> DispatchHandle {
     let handle = vacantHandle()
     handle.roundingStep = gradientSteps
-    var failure = problem(tokens: tokens, routing: routing)
-    if failure == nil {
-      regroup(routing, handle)
-      do throws(CrosspointError) { try handle.plan.group(handle.lanes) } catch { failure = error }
-    }
-    handle.routing = routing
+    transfer.begin(.dispatch)
+    defer { transfer.end() }
+    var attempt = Attempt(problem(tokens: tokens, routing: routing))
     let base = tokens.base
-    policy?.begin(.dispatch)
-    let rounding = rounding(.dispatch, handle)
-    try look(.dispatch, handle, rounding, failure: &failure) { peer, groups in
-      for expert in expertsOf(peer) {
-        let members = handle.plan.tokens(at: handle.plan.members(of: expert))
-        groups.append(RowSource(base: base, indices: members.baseAddress, rows: members.count))
-      }
+    attempt { () throws(CrosspointError) in
+      handle.source.routing = routing
+      if sharesCopies { handle.copies = copies(of: routing, handle.copies.take()) }
+      try handle.source.plan.group(handle.destinations)
     }
-    if failure == nil {
-      do throws(CrosspointError) {
-        try plan(handle, tokens, choices: routing.topK)
-        try markCopies(routing, handle)
-        if options.wire.dispatch.weighsRows { handle.importances = try importances(handle) }
-      } catch {
-        failure = error
-      }
+    if policy != nil {
+      if !attempt.hasFailed { sendMembers(handle, base) }
+      try sample(handle, clusterer, &attempt)
+      transfer.clearSources()
     }
-    try move(
-      .dispatch, handle, rounding, failure: failure, checked: clusterer == nil ? checked("tokens", tokens) : nil,
-      sources: { peer, groups in
-        for expert in expertsOf(peer) { groups.append(dispatchSource(expert, handle, base)) }
-      },
-      sized: { rows throws(CrosspointError) in try makeRoom(handle, rows) },
-      targets: { peer, groups in expertSideTargets(peer, handle, handle.rows.base, &groups) },
-      completed: { () throws(CrosspointError) in try fanOut(handle) }, meanwhile: work)
+    if let clusterer = activeClusterer {
+      attempt { () throws(CrosspointError) in try cluster(handle, tokens, with: clusterer) }
+    } else {
+      attempt { () throws(CrosspointError) in try handle.source.plan.assignOwnRows() }
+    }
+    if sharesCopies { attempt { () throws(CrosspointError) in try markCopies(handle) } }
+    if options.wire.dispatch.weighsRows { attempt { () throws(CrosspointError) in try weighRows(handle) } }
+    if !attempt.hasFailed { sendRows(handle, base) }
+
+    try send(handle, checked: clusterer == nil ? checked("tokens", tokens) : nil, &attempt)
+    attempt { () throws(CrosspointError) in try makeRoom(handle) }
+    try move(meanwhile: work, &attempt)
+    attempt { () throws(CrosspointError) in try group(handle) }
+    try settle(handle, attempt)
     handle.stage = .dispatched
-    statistics.dispatches += 1
-    statistics.rowsRouted += routing.tokensPerExpert.reduce(0, +)
-    statistics.rowsSent += handle.plan.rows
-    for expert in 0..<layout.experts { statistics.tokensPerExpert[expert] += routing.tokensPerExpert[expert] }
+    statistics.record(routing, rowsSent: handle.source.plan.rows)
     return handle
   }
 
-  /// The rows of one expert: gathered tokens, or centroids; with their importances, where they are weighed.
-  private func dispatchSource(
-    _ expert: Int, _ handle: DispatchHandle, _ tokens: UnsafePointer<Float>
-  ) -> RowSource {
-    let range = handle.plan.rows(of: expert)
-    let importances = handle.importances.rows == 0 ? nil : UnsafePointer(handle.importances.base + range.lowerBound)
-    if handle.isClustered {
-      return RowSource(
-        base: handle.centroids.base + range.lowerBound * layout.hidden, rows: range.count, importances: importances)
-    }
-    return RowSource(
-      base: tokens, indices: handle.plan.memberTokens.base + range.lowerBound, rows: range.count,
-      importances: importances)
-  }
-
-  /// What each row's members weigh together at home.
-  private func importances(_ handle: DispatchHandle) throws(CrosspointError) -> TokenBatch {
-    let sums = try TokenBatch(uninitializedRows: handle.plan.rows, hidden: 1, pool: pool)
-    sums.base.update(repeating: 0, count: sums.rows)
-    for slot in handle.lanes.topkWeights.indices {
-      let row = handle.plan.rowOfSlot[slot]
-      if row >= 0 { sums.base[row] += handle.lanes.topkWeights[slot].magnitude }
-    }
-    return sums
-  }
-
-  /// Takes note of the announced row counts and allocates the rows.
-  private func makeRoom(_ handle: DispatchHandle, _ rows: (Int, Int) -> Int) throws(CrosspointError) {
-    let locals = localLanes.count
-    handle.receivedRows.resize(fabric.rankCount * locals)
-    handle.rowsPerLane.resize(locals)
-    for local in 0..<locals {
-      handle.rowsPerLane[local] = 0
-      for peer in 0..<fabric.rankCount {
-        handle.receivedRows[peer * locals + local] = rows(peer, local)
-        handle.rowsPerLane[local] += rows(peer, local)
+  /// A row for every member.
+  private func sendMembers(_ handle: DispatchHandle, _ tokens: UnsafePointer<Float>) {
+    for rank in 0..<fabric.rankCount {
+      for destination in destinations(of: rank) {
+        let members = handle.source.plan.tokens(at: handle.source.plan.members(of: destination))
+        transfer.sources[rank].append(RowSource(base: tokens, indices: members.baseAddress, rows: members.count))
       }
     }
-    handle.rows = try leaseRows(handle.rowsReceived)
   }
 
-  /// Decides which rows are sent and computes the centroids; also measures what stays home.
-  private func plan(
-    _ handle: DispatchHandle, _ tokens: borrowing TokenBatch, choices: Int
-  ) throws(CrosspointError) {
-    handle.isClustered = clustersNow
-    guard handle.isClustered, let clusterer else {
-      try handle.plan.assignOwnRows()
-      return
+  /// The rows themselves: gathered tokens, or centroids; with their importances, where they are weighed.
+  private func sendRows(_ handle: DispatchHandle, _ tokens: UnsafePointer<Float>) {
+    let importances = handle.source.importances.rows == 0 ? nil : UnsafePointer(handle.source.importances.base)
+    for rank in 0..<fabric.rankCount {
+      for destination in destinations(of: rank) {
+        let rows = handle.source.plan.rows(of: destination)
+        let weights = importances.map { $0 + rows.lowerBound }
+        transfer.sources[rank].append(
+          handle.source.isClustered
+            ? RowSource(
+              base: handle.source.centroids.base + rows.lowerBound * layout.hidden, rows: rows.count,
+              importances: weights)
+            : RowSource(
+              base: tokens, indices: handle.source.plan.memberTokens.base + rows.lowerBound, rows: rows.count,
+              importances: weights))
+      }
     }
+  }
+
+  /// Decides which tokens share a row and averages them; also measures what stays home.
+  private func cluster(
+    _ handle: DispatchHandle, _ tokens: borrowing TokenBatch, with clusterer: TokenClusterer
+  ) throws(CrosspointError) {
     var watch = Stopwatch()
-    try clusterer.prepare(tokens, choices: choices)
+    handle.source.isClustered = true
+    try clusterer.prepare(tokens, choices: handle.destinations.topK)
     // Room for as many as the last time and some more: then memory seldom has to grow.
     var centroids = try Centroids(
-      hidden: layout.hidden, room: lastCentroidCount + lastCentroidCount / 8, most: handle.plan.members, pool: pool)
-    try handle.plan.assignClusters(clusterer, into: &centroids)
+      hidden: layout.hidden, room: lastCentroidCount + lastCentroidCount / 8, most: handle.source.plan.members,
+      pool: pool)
+    try handle.source.plan.assignClusters(clusterer, into: &centroids)
     lastCentroidCount = centroids.count
     let (residual, energy) = (centroids.residualSquared, centroids.tokenSquared)
-    handle.centroids = centroids.takeRows()
+    handle.source.centroids = centroids.takeRows()
     statistics.seconds.hash += watch.lap()
     statistics.residualSquared += residual
     statistics.tokenSquared += energy
     policy?.note(
-      clusters: handle.plan.rows - handle.plan.rows(of: localLanes).count,
+      clusters: handle.source.plan.rows - handle.source.plan.rows(of: localDestinations).count,
       residualEnergy: residual == 0 ? 0 : residual / energy)
-    if compensates(handle) { handle.tokens = try copy(tokens) }
+    if compensates(handle) { handle.source.tokens = try copy(tokens) }
     statistics.seconds.cluster += watch.lap()
   }
 
-  /// A copy from the pool.
-  func copy(_ batch: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
-    let copy = try TokenBatch(uninitializedRows: batch.rows, hidden: batch.hidden, pool: pool)
-    copy.base.update(from: batch.base, count: batch.rows * batch.hidden)
-    return copy
+  /// What each row's members weigh together at home.
+  private func weighRows(_ handle: DispatchHandle) throws(CrosspointError) {
+    let sums = try TokenBatch(uninitializedRows: handle.source.plan.rows, hidden: 1, pool: pool)
+    sums.base.update(repeating: 0, count: sums.rows)
+    let routing = handle.destinations
+    for slot in routing.topkWeights.indices {
+      let row = handle.source.plan.rowOfSlot[slot]
+      if row >= 0 { sums.base[row] += routing.topkWeights[slot].magnitude }
+    }
+    handle.source.importances = sums
+  }
+
+  /// Takes note of the announced row counts and allocates the rows.
+  private func makeRoom(_ handle: DispatchHandle) throws(CrosspointError) {
+    try handle.received.note(ranks: fabric.rankCount, destinations: localDestinations.count) { source, destination in
+      transfer.rowsAnnounced(by: source, group: destination)
+    }
+    handle.rows = try leaseRows(handle.received.total)
+    receiveAtExperts(handle, handle.rows.base)
+  }
+
+  /// Groups the rows that have arrived by local expert, which they are unless they are copies.
+  private func group(_ handle: DispatchHandle) throws(CrosspointError) {
+    handle.rowsPerExpert.resize(localExperts.count)
+    if sharesCopies { return try fanOut(handle) }
+    for local in 0..<localExperts.count { handle.rowsPerExpert[local] = handle.received.count(of: local) }
   }
 }

@@ -4,27 +4,28 @@ import CrosspointTokens
 
 /// What is checked on this rank before a transfer; the result travels to the others.
 extension ExpertExchange {
-  typealias Kind = LayerStatistics.TransferKind
-
-  func misuse(_ kind: Kind, _ message: String) -> CrosspointError {
-    CrosspointError(.handleMisuse, operation: "\(kind.operation)", rank: fabric.rank, argument: "handle", message)
+  private func error(_ code: CrosspointError.Code, _ argument: String, _ message: String) -> CrosspointError {
+    CrosspointError(
+      code, operation: "\(transfer.kind.operation)", rank: fabric.rank, argument: argument, message)
   }
 
-  private func invalid(_ kind: Kind, _ argument: String, _ message: String) -> CrosspointError {
-    CrosspointError(.invalidArgument, operation: "\(kind.operation)", rank: fabric.rank, argument: argument, message)
+  private func misuse(_ message: String) -> CrosspointError { error(.handleMisuse, "handle", message) }
+
+  private func invalid(_ argument: String, _ message: String) -> CrosspointError {
+    error(.invalidArgument, argument, message)
   }
 
   func problem(tokens: borrowing TokenBatch, routing: Routing) -> CrosspointError? {
     if routing.experts != layout.experts {
-      return invalid(.dispatch, "routing", "\(routing.experts) experts, the layout has \(layout.experts)")
+      return invalid("routing", "\(routing.experts) experts, the layout has \(layout.experts)")
     }
     if routing.tokens != tokens.rows {
-      return invalid(.dispatch, "routing", "\(routing.tokens) tokens routed, the batch has \(tokens.rows)")
+      return invalid("routing", "\(routing.tokens) tokens routed, the batch has \(tokens.rows)")
     }
     if Int32(exactly: routing.topkIndices.count) == nil {
-      return invalid(.dispatch, "routing", "\(routing.topkIndices.count) routed pairs exceed \(Int32.max)")
+      return invalid("routing", "\(routing.topkIndices.count) routed pairs exceed \(Int32.max)")
     }
-    if let problem = problem(.dispatch, "tokens", tokens, rows: routing.tokens) { return problem }
+    if let problem = problem("tokens", tokens, rows: routing.tokens) { return problem }
     guard options.nonFinite == .error else { return nil }
     // Clusters mix rows, so their tokens are checked first, also where it is still open whether there will be any.
     // Without clusters each row is checked as it is sent.
@@ -40,11 +41,11 @@ extension ExpertExchange {
   }
 
   /// Shape of a batch that a caller hands in.
-  func problem(_ kind: Kind, _ argument: String, _ batch: borrowing TokenBatch, rows: Int) -> CrosspointError? {
+  func problem(_ argument: String, _ batch: borrowing TokenBatch, rows: Int) -> CrosspointError? {
     if batch.hidden != layout.hidden {
-      return invalid(kind, argument, "hidden \(batch.hidden), the layout has \(layout.hidden)")
+      return invalid(argument, "hidden \(batch.hidden), the layout has \(layout.hidden)")
     }
-    if batch.rows != rows { return invalid(kind, argument, "\(batch.rows) rows, \(rows) expected") }
+    if batch.rows != rows { return invalid(argument, "\(batch.rows) rows, \(rows) expected") }
     return nil
   }
 
@@ -55,10 +56,10 @@ extension ExpertExchange {
   }
 
   /// Whether `handle` is this exchange's and at the right point of its life.
-  func problem(_ kind: Kind, _ handle: DispatchHandle, expects stage: DispatchHandle.Stage) -> CrosspointError? {
-    if handle.owner != ObjectIdentifier(self) { return misuse(kind, "it was made by another exchange") }
+  func problem(_ handle: DispatchHandle, expects stage: DispatchHandle.Stage) -> CrosspointError? {
+    if handle.owner != ObjectIdentifier(self) { return misuse("it was made by another exchange") }
     if handle.stage != stage {
-      return misuse(kind, "it is \(handle.stage.rawValue), \(stage.rawValue) expected: use a handle once, in order")
+      return misuse("it is \(handle.stage.rawValue), \(stage.rawValue) expected: use a handle once, in order")
     }
     return nil
   }
@@ -72,7 +73,7 @@ struct CheckedBatch {
   let hidden: Int
 
   /// Names the first value that is not finite.
-  func problem(_ kind: LayerStatistics.TransferKind, rank: Int) -> CrosspointError? {
+  func problem(_ kind: TransferKind, rank: Int) -> CrosspointError? {
     let count = rows * hidden
     let index = kernels.first_nonfinite(base, count)
     guard index < count else { return nil }
@@ -82,7 +83,7 @@ struct CheckedBatch {
   }
 
   /// What was found while sending, by its place in the batch.
-  func named(_ error: CrosspointError, _ kind: LayerStatistics.TransferKind, rank: Int) -> CrosspointError {
+  func named(_ error: CrosspointError, _ kind: TransferKind, rank: Int) -> CrosspointError {
     error.code == .nonFinite ? problem(kind, rank: rank) ?? error : error
   }
 }

@@ -31,10 +31,10 @@ public final class ExpertExchange {
   /// it to the checkpoint's, on every rank, for training to go on bit for bit.
   public var gradientSteps: UInt64 = 0
 
-  /// What rows are addressed to, a *lane* each: experts, or with one copy per rank ranks.
-  let lanes: ExpertLayout
-  /// This rank's lanes.
-  let localLanes: Range<Int>
+  /// What rows are addressed to: experts, or with one copy per rank ranks.
+  let destinations: ExpertLayout
+  /// This rank's destinations.
+  let localDestinations: Range<Int>
   let fabric: any Fabric
   let pool: BufferPool
   let transfer: Transfer
@@ -55,8 +55,9 @@ public final class ExpertExchange {
     self.options = options
     self.layer = layer
     localExperts = layout.experts(of: fabric.rank, rankCount: fabric.rankCount)
-    lanes = options.copies == .perRank ? try ExpertLayout(experts: fabric.rankCount, hidden: layout.hidden) : layout
-    localLanes = lanes.experts(of: fabric.rank, rankCount: fabric.rankCount)
+    destinations =
+      options.copies == .perRank ? try ExpertLayout(experts: fabric.rankCount, hidden: layout.hidden) : layout
+    localDestinations = destinations.experts(of: fabric.rank, rankCount: fabric.rankCount)
     statistics = LayerStatistics(experts: layout.experts, ranks: fabric.rankCount)
     try fabric.requireEqual(
       [("experts", "\(layout.experts)"), ("hidden", "\(layout.hidden)")] + options.pairs,
@@ -64,15 +65,12 @@ public final class ExpertExchange {
     pool = BufferPool(capacity: options.capacityBytes)
     // Options are the same everywhere, caps need not be: what fails here may fail on one rank alone.
     let agreement = Agreement(fabric: fabric)
-    var parts: Parts?
-    var failure: CrosspointError?
-    do throws(CrosspointError) {
-      parts = try Self.parts(
-        fabric: fabric, layout: layout, lanes: lanes, options: options, agreement: agreement, pool: pool)
-    } catch {
-      failure = error
+    var attempt = Attempt()
+    let parts = attempt { [destinations, pool] () throws(CrosspointError) in
+      try Self.parts(
+        fabric: fabric, layout: layout, destinations: destinations, options: options, agreement: agreement, pool: pool)
     }
-    try agreement.settle(failure, operation: "ExpertExchange.init")
+    try agreement.settle(attempt.failure, operation: "ExpertExchange.init")
     transfer = parts!.transfer
     clusterer = parts!.clusterer
     compensator = parts!.compensator
@@ -89,18 +87,16 @@ public final class ExpertExchange {
       handles[index].recycle()
       return handles[index]
     }
-    let handle = DispatchHandle(
-      owner: ObjectIdentifier(self), hidden: layout.hidden,
-      experts: layout.mostExperts(rankCount: fabric.rankCount), pool: pool)
+    let handle = DispatchHandle(owner: ObjectIdentifier(self), hidden: layout.hidden, pool: pool)
     handles.append(handle)
     return handle
   }
 
   /// Whether residuals of a dispatch are added back.
-  func compensates(_ handle: DispatchHandle) -> Bool { handle.isClustered && compensator.isActive }
+  func compensates(_ handle: DispatchHandle) -> Bool { handle.source.isClustered && compensator.isActive }
 
   /// Whether the members of a row have residuals that are added back; a lone one has none.
-  func compensates(_ handle: DispatchHandle, row: Int) -> Bool { compensates(handle) && handle.plan.counts[row] > 1 }
+  func compensates(_ handle: DispatchHandle, row: Int) -> Bool { compensates(handle) && handle.source.plan.counts[row] > 1 }
 
   private struct Parts {
     let transfer: Transfer
@@ -111,14 +107,14 @@ public final class ExpertExchange {
 
   /// What takes memory or can refuse the options.
   private static func parts(
-    fabric: any Fabric, layout: ExpertLayout, lanes: ExpertLayout, options: ExchangeOptions, agreement: Agreement,
-    pool: BufferPool
+    fabric: any Fabric, layout: ExpertLayout, destinations: ExpertLayout, options: ExchangeOptions,
+    agreement: Agreement, pool: BufferPool
   ) throws(CrosspointError) -> Parts {
     try options.validate()
     let codec = try RowCodec(hidden: layout.hidden, seed: options.seed, pool: pool)
     let transfer = try Transfer(
-      fabric: fabric, layout: lanes,
-      sideBytesPerRow: options.copies == .perRank
+      fabric: fabric, layout: destinations,
+      metadataBytesPerRow: options.copies == .perRank
         ? ExpertMarks.bytesPerRow(experts: layout.mostExperts(rankCount: fabric.rankCount)) : 0,
       codec: codec, packing: options.packing,
       noteCapacity: options.policy == .off ? 0 : ExchangePolicy.noteWords, agreement: agreement, pool: pool)

@@ -1,16 +1,13 @@
+import CrosspointRouting
+
 /// What one exchange moved and how long it took, summed since the last ``reset()``; this rank's share.
 ///
 /// Ratios meant for the whole job need the sums over ranks: all counters are additive, see ``+=(_:_:)``.
 public struct LayerStatistics: Sendable, Equatable {
-  /// The four transfers of a training step.
-  public enum TransferKind: Int, Sendable, CaseIterable {
-    case dispatch, combine, combineBackward, dispatchBackward
-  }
-
   /// Bytes of one kind of transfer.
   public struct Traffic: Sendable, Equatable {
-    /// Bytes that left this rank: announcements, headers, counts, scales, rows and what is beside them; not the two votes
-    /// of 16 bytes to each peer, nor the transport's own.
+    /// Bytes that left this rank: announcements, headers, counts, scales, rows and metadata; not the two votes
+    /// to each rank, nor the transport's own.
     public var wireBytes = 0
     /// Bytes that fp32 rows of every routed token would have taken between this rank and the others, either way.
     public var uncompressedBytes = 0
@@ -74,6 +71,29 @@ public struct LayerStatistics: Sendable, Equatable {
   public var residualEnergy: Double { tokenSquared == 0 ? 0 : residualSquared / tokenSquared }
   /// The rank that was last most often.
   public var slowestRank: Int { timesSlowest.firstIndex(of: timesSlowest.max() ?? 0) ?? 0 }
+
+  /// Adds what a dispatch decided.
+  mutating func record(_ routing: Routing, rowsSent: Int) {
+    dispatches += 1
+    rowsRouted += routing.tokensPerExpert.reduce(0, +)
+    self.rowsSent += rowsSent
+    for expert in tokensPerExpert.indices { tokensPerExpert[expert] += routing.tokensPerExpert[expert] }
+  }
+
+  /// Adds what a transfer moved.
+  mutating func record(_ measure: Transfer.Measure, _ kind: TransferKind, uncompressedBytes: Int) {
+    traffic[kind.rawValue].wireBytes += measure.wireBytes
+    traffic[kind.rawValue].uncompressedBytes += uncompressedBytes
+    traffic[kind.rawValue].localBytes += measure.localBytes
+    traffic[kind.rawValue].highRows += measure.highRows
+    traffic[kind.rawValue].lowRows += measure.lowRows
+    seconds.encode += measure.encode
+    seconds.skew += measure.skew
+    seconds.wait += measure.wait
+    seconds.decode += measure.decode
+    seconds.meanwhile += measure.meanwhile
+    timesSlowest[measure.slowestRank] += 1
+  }
 
   /// Forgets everything so far.
   public mutating func reset() {

@@ -4,93 +4,96 @@ import CrosspointTokens
 
 /// The sender's half: rows become bodies and headers.
 extension Transfer {
-  /// Encodes one frame per other rank that gets rows: headers into the announcements, bodies side by side in one buffer,
-  /// except those that can be sent from where their rows lie.
-  func encode(
-    _ kind: LayerStatistics.TransferKind, _ format: WireFormat, _ rounding: RowRounding, _ requiringFinite: Bool,
-    _ collectSources: (Int, inout [RowSource]) -> Void
-  ) throws(CrosspointError) -> BufferPool.Buffer {
-    clearOutgoing()
+  /// Encodes one frame per other rank that gets rows: headers into the announcements, bodies one behind the other in one
+  /// buffer, except those that can be sent from where their rows lie.
+  ///
+  /// - Parameter checked: the batch that the rows come from, if they must be finite; each row is looked at just before it
+  ///   is read.
+  func encode(as format: WireFormat, rounding: RowRounding, checked: CheckedBatch?) throws(CrosspointError) {
+    var watch = Stopwatch()
+    defer { measure.encode += watch.lap() }
+    self.format = format
+    self.checked = checked
     var capacity = 0
-    for peer in 0..<fabric.rankCount where peer != fabric.rank {
-      gather(peer, collectSources)
-      if !canSendInPlace(format) {
-        capacity += codec.maximumBodyBytes(format, rows: sources.rowCount, groups: sources.count)
-      }
+    for rank in 0..<fabric.rankCount where rank != fabric.rank && !canSendInPlace(to: rank) {
+      capacity += codec.maximumBodyBytes(format, rows: sources[rank].rowCount, groups: sources[rank].count)
     }
-    let bodies = try pool.lease(bytes: capacity)
-    do throws(CrosspointError) {
-      var offset = 0
-      for peer in 0..<fabric.rankCount where peer != fabric.rank {
-        gather(peer, collectSources)
-        guard sources.rowCount > 0 else { continue }
-        let header = announcement(to: peer).header
-        let blocks = blocks(of: peer)
-        if canSendInPlace(format) {
-          bodyBytes[peer] = try codec.seal(sources, requiringFinite: requiringFinite, header: header)
-          for (group, source) in sources.enumerated() {
-            outgoing[blocks + group] = UnsafeRawBufferPointer(start: source.base, count: source.rows * rowBytes)
-          }
+    frames = try pool.lease(bytes: capacity)
+    var offset = 0
+    for rank in 0..<fabric.rankCount where rank != fabric.rank && sources[rank].rowCount > 0 {
+      do throws(CrosspointError) {
+        if canSendInPlace(to: rank) {
+          try seal(to: rank)
         } else {
-          let room = UnsafeMutableRawBufferPointer(start: bodies.base + offset, count: capacity - offset)
-          let size = try encode(
-            kind, format, rounding, requiringFinite, peer: peer, header: header,
-            body: room)
-          bodyBytes[peer] = size
-          outgoing[blocks] = UnsafeRawBufferPointer(start: room.baseAddress, count: size)
-          if travelsByGroup(format, rows: sources.rowCount, groups: sources.count, bodyBytes: size) {
-            var start = 0
-            for (group, source) in sources.enumerated() {
-              outgoing[blocks + group] = UnsafeRawBufferPointer(rebasing: room[start..<start + source.rows * rowBytes])
-              start += source.rows * rowBytes
-            }
-          }
-          offset += size
-          for source in sources {
-            guard let high = format.highRows(of: source.rows) else { break }
-            measure.highRows += high
-            measure.lowRows += source.rows - high
-          }
+          let room = UnsafeMutableRawBufferPointer(start: frames.base + offset, count: capacity - offset)
+          offset += try encode(to: rank, into: room, rounding.keyed(by: UInt64(rank)))
         }
+      } catch {
+        throw named(error)
       }
-      measure.wireBytes += bodyBytes.reduce(0, +) + (fabric.rankCount - 1) * announcementWords * 4
-    } catch {
-      pool.release(bodies)
-      throw error
     }
-    return bodies
+    measure.wireBytes += bodyBytes.reduce(0, +) + (fabric.rankCount - 1) * announcementWords * 4
   }
 
-  /// Adds what travels beside the rows.
-  func sendSide() {
-    guard sideBytesPerRow > 0 else { return }
-    for peer in 0..<fabric.rankCount {
-      outgoing[blocks(of: peer) + groupCapacity] = UnsafeRawBufferPointer(sideOut[peer])
-      if peer != fabric.rank { measure.wireBytes += sideOut[peer].count }
+  /// Rows that are sent from where they lie, a block per group.
+  private func seal(to rank: Int) throws(CrosspointError) {
+    bodyBytes[rank] = try codec.seal(
+      sources[rank], requiringFinite: checked != nil, header: announcement(to: rank).header)
+    let blocks = blocks(of: rank)
+    for (group, source) in sources[rank].enumerated() {
+      outgoing[blocks + group] = UnsafeRawBufferPointer(start: source.base, count: source.rows * rowBytes)
     }
   }
 
-  /// Encodes the gathered sources for a peer; returns the size of the body.
+  /// Rows that are coded or gathered; returns the size of the body.
   private func encode(
-    _ kind: LayerStatistics.TransferKind, _ format: WireFormat, _ rounding: RowRounding, _ requiringFinite: Bool,
-    peer: Int, header: UnsafeMutableRawBufferPointer, body: UnsafeMutableRawBufferPointer
+    to rank: Int, into room: UnsafeMutableRawBufferPointer, _ rounding: RowRounding
   ) throws(CrosspointError) -> Int {
-    try codec.encode(
-      sources, as: format, packing: packing, rounding: rounding.keyed(by: UInt64(peer)),
-      requiringFinite: requiringFinite, header: header, body: body)
+    let sources = sources[rank]
+    let size = try codec.encode(
+      sources, as: format, packing: packing, rounding: rounding, requiringFinite: checked != nil,
+      header: announcement(to: rank).header, body: room)
+    bodyBytes[rank] = size
+    let blocks = blocks(of: rank)
+    outgoing[blocks] = UnsafeRawBufferPointer(start: room.baseAddress, count: size)
+    if travelsByGroup(rows: sources.rowCount, groups: sources.count, bodyBytes: size) {
+      var start = 0
+      for (group, source) in sources.enumerated() {
+        outgoing[blocks + group] = UnsafeRawBufferPointer(rebasing: room[start..<start + source.rows * rowBytes])
+        start += source.rows * rowBytes
+      }
+    }
+    for source in sources {
+      guard let high = format.highRows(of: source.rows) else { break }
+      measure.highRows += high
+      measure.lowRows += source.rows - high
+    }
+    return size
   }
 
-  /// Whether the rows of a body travel as one block per group: plain rows, enough of them to be worth several messages.
-  /// Both ends decide it from what is announced.
-  func travelsByGroup(_ format: WireFormat, rows: Int, groups: Int, bodyBytes: Int) -> Bool {
-    format == .fp32 && bodyBytes == rows * rowBytes && bodyBytes >= groups * Self.worthBlock
+  /// Whether the groups to a rank form a body as they lie.
+  private func canSendInPlace(to rank: Int) -> Bool {
+    let rows = sources[rank].rowCount
+    return packing == .none && sources[rank].allSatisfy { $0.indices == nil }
+      && travelsByGroup(rows: rows, groups: sources[rank].count, bodyBytes: rows * rowBytes)
   }
 
-  /// Whether the gathered sources form a body as they lie.
-  private func canSendInPlace(_ format: WireFormat) -> Bool {
-    let rows = sources.rowCount
-    return packing == .none && sources.allSatisfy { $0.indices == nil }
-      && travelsByGroup(format, rows: rows, groups: sources.count, bodyBytes: rows * rowBytes)
+  /// Adds the metadata to what is sent.
+  func addMetadata() {
+    guard metadataBytesPerRow > 0 else { return }
+    for rank in 0..<fabric.rankCount {
+      outgoing[blocks(of: rank) + groupCapacity] = UnsafeRawBufferPointer(metadataOut[rank])
+      if rank != fabric.rank { measure.wireBytes += metadataOut[rank].count }
+    }
+  }
+
+  /// Nothing to send to anybody.
+  func clearOutgoing() {
+    for block in outgoing.indices { outgoing[block] = UnsafeRawBufferPointer(start: nil, count: 0) }
+    for rank in bodyBytes.indices {
+      bodyBytes[rank] = 0
+      announcement(to: rank).header.initializeMemory(as: UInt8.self, repeating: 0)
+    }
   }
 }
 

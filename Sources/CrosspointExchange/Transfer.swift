@@ -3,22 +3,25 @@ import CrosspointCore
 import CrosspointFabric
 import CrosspointTokens
 
-/// Moves groups of rows between all ranks: announce, agree, move, agree.
+/// Moves groups of rows between all ranks, in phases that its caller runs in order.
 ///
-/// Every transfer of a training step is one ``run(_:format:bytesBefore:failure:checked:rounding:sources:sized:targets:completed:meanwhile:)``:
-/// 1. encode one frame per other rank;
-/// 2. announce step, sizes, row counts and the frame's header to every rank;
-/// 3. check the announcements, allocate, copy the rows that stay on this rank (never coded), and agree that every rank is
-///    able to go on;
-/// 4. exchange the bodies of the frames, decoding each as it arrives and doing the caller's work while none does;
-/// 5. agree that every frame was intact.
+/// | phase | collective | |
+/// |---|---|---|
+/// | ``begin(_:)`` | | the caller then fills ``sources`` |
+/// | ``encode(as:rounding:checked:)`` | | one frame for every other rank that gets rows |
+/// | ``announce(_:)`` | yes | step, sizes, row counts and the frame's header, to every rank; all are checked |
+/// | ``place()`` | | the caller has filled ``targets``: memory for what will arrive; rows that stay are copied |
+/// | ``settle(_:)`` | yes | every rank can go on, or all throw |
+/// | ``move(meanwhile:)`` | yes | the bodies; each is decoded as it arrives, and the caller's work is done |
+/// | ``settle(_:)`` | yes | every frame was intact, or all throw |
+/// | ``end()`` | | memory goes back |
 ///
-/// Plain fp32 rows are not coded either. Large groups of them travel as a block each, out of the memory where they lie
-/// unless they must be gathered, into the memory where they belong; both ends only sum them.
+/// Plain fp32 rows are not coded. Large groups of them travel as a block each, out of the memory where they lie unless they
+/// must be gathered, into the memory where they belong; both ends only sum them. Rows that stay on this rank never are coded.
 ///
 /// Buffers come from the pool: in the steady state nothing is allocated.
 final class Transfer {
-  /// What the last run measured.
+  /// What a transfer measured.
   struct Measure {
     var wireBytes = 0
     var localBytes = 0
@@ -33,9 +36,8 @@ final class Transfer {
   }
 
   /// Bytes of a group, on average, from which rows travel as a block per group.
-  static let worthBlock = 1 << 16
+  static let blockBytes = 1 << 16
 
-  var measure = Measure()
   let fabric: any Fabric
   let codec: RowCodec
   let packing: Packing
@@ -43,215 +45,154 @@ final class Transfer {
   let rowBytes: Int
   /// The most groups of any frame.
   let groupCapacity: Int
-  /// Bytes that may travel beside each row; none: nothing ever does.
-  let sideBytesPerRow: Int
-  /// What is to travel beside the rows of the next run, and what did so in the last, to and from every rank, this one
-  /// included.
-  var sideOut: RankBlocks
-  var sideIn: RankBlocks
-  /// Words of an announcement without a note.
-  let announcementBaseWords: Int
+  /// The most metadata that may travel with each row; none: nothing ever does.
+  let metadataBytesPerRow: Int
+  let agreement: Agreement
+
+  // The transfer under way.
+  private(set) var kind = TransferKind.dispatch
+  private var sequence: UInt64 = 0
+  var format = WireFormat.fp32
+  var checked: CheckedBatch?
+  var measure = Measure()
+  /// Groups of rows to every rank, in the order of its destinations.
+  var sources: [[RowSource]]
+  /// Where the groups of rows from every rank go.
+  var targets: [[RowTarget]]
+  /// Metadata to and from every rank, this one included; the receiver's is valid until ``end()``.
+  var metadataOut: RankBlocks
+  var metadataIn: RankBlocks
   /// What this rank tells every other with its announcements, as many floats on every rank; the first becomes the bytes
-  /// that it sends. Set before a run.
+  /// that it sends. Set before ``announce(_:)``.
   var note = UnsafeMutableBufferPointer<Float>(start: nil, count: 0)
+
+  // Its memory.
+  var frames = BufferPool.Buffer.empty
+  var staging = BufferPool.Buffer.empty
   private let announced: BufferPool.Buffer
   private let received: BufferPool.Buffer
+  /// Words of an announcement without a note, and with the largest.
+  let announcementBaseWords: Int
   private let announcementStride: Int
-  private let agreement: Agreement
-  private var sequence: UInt64 = 0
-  // Where announcements lie.
   private var announcements: [UnsafeRawBufferPointer]
   private var announcementsReceived: [UnsafeMutableRawBufferPointer]
-  // Scratch that keeps its capacity from call to call.
-  var sources: [RowSource] = []
-  var targets: [RowTarget] = []
   var outgoing: [UnsafeRawBufferPointer]
   var incoming: [UnsafeMutableRawBufferPointer]
   var bodyBytes: [Int]
-  /// Whether a peer's body arrives where its rows belong.
+  /// Whether a rank's body arrives where its rows belong.
   var arrivesInPlace: [Bool]
 
   init(
-    fabric: any Fabric, layout: ExpertLayout, sideBytesPerRow: Int, codec: RowCodec, packing: Packing,
+    fabric: any Fabric, layout: ExpertLayout, metadataBytesPerRow: Int, codec: RowCodec, packing: Packing,
     noteCapacity: Int, agreement: Agreement, pool: BufferPool
   ) throws(CrosspointError) {
     self.fabric = fabric
     self.codec = codec
     self.packing = packing
     self.pool = pool
+    self.agreement = agreement
+    self.metadataBytesPerRow = metadataBytesPerRow
     let ranks = fabric.rankCount
     rowBytes = layout.hidden * MemoryLayout<Float>.stride
     groupCapacity = max(1, layout.mostExperts(rankCount: ranks))
-    self.sideBytesPerRow = sideBytesPerRow
-    sideOut = RankBlocks(ranks: ranks, pool: pool)
-    sideIn = RankBlocks(ranks: ranks, pool: pool)
+    metadataOut = RankBlocks(ranks: ranks, pool: pool)
+    metadataIn = RankBlocks(ranks: ranks, pool: pool)
     announcementBaseWords = Announcement.words(
       groups: groupCapacity, headerBytes: RowCodec.headerBytes(groups: groupCapacity))
     announcementStride = announcementBaseWords + noteCapacity
-    let size = announcementStride * 4
-    let announced = try pool.lease(bytes: ranks * size)
-    let received = try pool.lease(bytes: ranks * size)
+    let announced = try pool.lease(bytes: ranks * announcementStride * 4)
+    let received = try pool.lease(bytes: ranks * announcementStride * 4)
     self.announced = announced
     self.received = received
     announcements = Array(repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: ranks)
     announcementsReceived = Array(repeating: UnsafeMutableRawBufferPointer(start: nil, count: 0), count: ranks)
-    self.agreement = agreement
-    let blocks = ranks * (groupCapacity + (sideBytesPerRow > 0 ? 1 : 0))
+    let blocks = ranks * (groupCapacity + (metadataBytesPerRow > 0 ? 1 : 0))
     outgoing = Array(repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: blocks)
     incoming = Array(repeating: UnsafeMutableRawBufferPointer(start: nil, count: 0), count: blocks)
     bodyBytes = Array(repeating: 0, count: ranks)
     arrivesInPlace = Array(repeating: false, count: ranks)
+    sources = Array(repeating: [], count: ranks)
+    targets = Array(repeating: [], count: ranks)
   }
 
   deinit {
+    end()
     pool.release(announced)
     pool.release(received)
   }
 
-  /// One collective transfer.
-  ///
-  /// - Parameters:
-  ///   - bytesBefore: bytes that this rank has sent for it already.
-  ///   - failure: what already went wrong on this rank; it is thrown on every rank.
-  ///   - checked: the batch that the rows come from, if they must be finite; each row is looked at just before it is read
-  ///     for the transfer.
-  ///   - rounding: how rows are rounded.
-  ///   - sources: appends the groups of rows for a peer.
-  ///   - sized: called once every peer's row counts are known (`rows(source, group)`), before ``targets`` is asked.
-  ///   - targets: appends where a peer's groups of rows go.
-  ///   - completed: called once all has arrived intact, also ``sideIn``, before ranks agree that it did.
-  ///   - work: what to do while bodies are under way.
-  func run(
-    _ kind: LayerStatistics.TransferKind, format: WireFormat, bytesBefore: Int = 0, failure: CrosspointError?,
-    checked: CheckedBatch? = nil, rounding: RowRounding,
-    sources collectSources: (_ peer: Int, _ groups: inout [RowSource]) -> Void,
-    sized: (_ rows: (_ source: Int, _ group: Int) -> Int) throws(CrosspointError) -> Void = {
-      _ throws(CrosspointError) in
-    },
-    targets collectTargets: (_ peer: Int, _ groups: inout [RowTarget]) -> Void,
-    completed: () throws(CrosspointError) -> Void, meanwhile work: LocalWork
-  ) throws(CrosspointError) {
-    measure = Measure()
-    measure.wireBytes = bytesBefore
+  /// Begins the next transfer, with nothing to send.
+  func begin(_ kind: TransferKind) {
+    self.kind = kind
     sequence += 1
-    // What travels beside the rows is this run's, however it ends.
-    defer { sideOut.clear() }
-    var failure = failure
+    measure = Measure()
+    note = UnsafeMutableBufferPointer(start: nil, count: 0)
+    metadataOut.clear()
+    clearSources()
+    for rank in targets.indices { targets[rank].removeAll(keepingCapacity: true) }
+    clearOutgoing()
+  }
+
+  /// Forgets the groups to send.
+  func clearSources() {
+    for rank in sources.indices { sources[rank].removeAll(keepingCapacity: true) }
+  }
+
+  /// Gives the memory of a transfer back, however it ended.
+  func end() {
+    pool.release(frames)
+    pool.release(staging)
+    (frames, staging) = (.empty, .empty)
+    checked = nil
+  }
+
+  /// Every rank tells every other what it sends, and looks at what it is told. Collective.
+  ///
+  /// A rank whose attempt has failed announces nothing.
+  func announce(_ attempt: inout Attempt) throws(CrosspointError) {
     var watch = Stopwatch()
-
-    var frames: BufferPool.Buffer?
-    defer { if let frames { pool.release(frames) } }
-    if failure == nil {
-      do throws(CrosspointError) {
-        frames = try encode(kind, format, rounding, checked != nil, collectSources)
-      } catch {
-        failure = checked?.named(error, kind, rank: fabric.rank) ?? error
-      }
-    }
-    if failure != nil {
+    if attempt.hasFailed {
+      clearSources()
       clearOutgoing()
-      sideOut.clear()
+      metadataOut.clear()
     }
-    sendSide()
-    measure.encode = watch.lap()
-
-    try announce(kind, failed: failure != nil, collectSources)
+    addMetadata()
+    if note.count > 0 { note[0] = Float(measure.wireBytes) }
+    for rank in 0..<fabric.rankCount {
+      let record = announcement(to: rank)
+      _ = record.note.update(fromContentsOf: note)
+      announcements[rank] = UnsafeRawBufferPointer(record.words)
+      announcementsReceived[rank] = UnsafeMutableRawBufferPointer(announcement(of: rank).words)
+      record.write(
+        kind: kind, sequence: sequence, bodyBytes: bodyBytes[rank],
+        metadata: UnsafeRawBufferPointer(metadataOut[rank]), groups: sources[rank])
+    }
+    try fabric.exchange(send: announcements, receive: announcementsReceived, operation: kind.operation)
+    attempt { () throws(CrosspointError) in try check() }
     measure.skew = watch.lap()
+  }
 
-    var staging: BufferPool.Buffer?
-    defer { if let staging { pool.release(staging) } }
-    if failure == nil {
-      do throws(CrosspointError) {
-        try check(kind, format)
-        try sized { source, group in announcement(of: source).rows(group) }
-        staging = try placeIncoming(format, collectTargets)
-        try placeSide()
-        try copyOwn(checked != nil, collectSources, collectTargets)
-      } catch {
-        failure = checked?.named(error, kind, rank: fabric.rank) ?? error
-      }
-    }
-    let copySeconds = watch.lap()
-    measure.decode = copySeconds
-    try agreement.settle(failure, operation: kind.operation)
-
-    failure = try exchangeBodies(kind, collectTargets, meanwhile: work)
-    var completedWatch = Stopwatch()
-    if failure == nil {
-      do throws(CrosspointError) { try completed() } catch { failure = error }
-    }
-    measure.decode += completedWatch.lap()
-    measure.wait = max(0, watch.lap() - (measure.decode - copySeconds) - measure.meanwhile)
-    try agreement.settle(failure, waitSeconds: measure.skew, operation: kind.operation)
+  /// Throws on every rank if any rank's attempt has failed. Collective.
+  func settle(_ attempt: borrowing Attempt) throws(CrosspointError) {
+    var watch = Stopwatch()
+    try agreement.settle(attempt.failure, waitSeconds: measure.skew, operation: kind.operation)
+    measure.wait += watch.lap()
     measure.slowestRank = agreement.slowestRank
   }
 
-  /// Exchanges announcements.
-  private func announce(
-    _ kind: LayerStatistics.TransferKind, failed: Bool, _ collectSources: (Int, inout [RowSource]) -> Void
-  ) throws(CrosspointError) {
-    if note.count > 0 { note[0] = Float(measure.wireBytes) }
-    for peer in 0..<fabric.rankCount {
-      sources.removeAll(keepingCapacity: true)
-      if !failed { collectSources(peer, &sources) }
-      let record = announcement(to: peer)
-      _ = record.note.update(fromContentsOf: note)
-      announcements[peer] = UnsafeRawBufferPointer(record.words)
-      announcementsReceived[peer] = UnsafeMutableRawBufferPointer(announcement(of: peer).words)
-      record.write(
-        kind: kind, sequence: sequence, bodyBytes: bodyBytes[peer], side: UnsafeRawBufferPointer(sideOut[peer]),
-        rows: { sources[$0].rows }, groups: sources.count)
-    }
-    try fabric.exchange(send: announcements, receive: announcementsReceived, operation: kind.operation)
-  }
-
-  /// Moves the bodies and does all of the work. What goes wrong on this rank ends the work and is returned.
-  private func exchangeBodies(
-    _ kind: LayerStatistics.TransferKind, _ collectTargets: (Int, inout [RowTarget]) -> Void, meanwhile work: LocalWork
-  ) throws(CrosspointError) -> CrosspointError? {
-    var failure: CrosspointError?
-    var hasWork = true
-    try fabric.exchange(
-      send: outgoing, receive: incoming, operation: kind.operation,
-      arrived: { peer in
-        var watch = Stopwatch()
-        do throws(CrosspointError) { try take(kind, from: peer, collectTargets) } catch {
-          // A frame that does not decode is its sender's; anything else is this rank's own.
-          let isFrame = error.code == .corruptFrame || error.code == .truncatedFrame
-          failure = failure ?? (isFrame ? error.on(rank: peer) : error)
-        }
-        measure.decode += watch.lap()
-      },
-      meanwhile: {
-        slice(of: work, &hasWork, &failure)
-        return hasWork
-      })
-    while hasWork { slice(of: work, &hasWork, &failure) }
-    return failure
-  }
-
-  /// Does a slice of the work, unless something has gone wrong, which ends it.
-  private func slice(of work: LocalWork, _ hasWork: inout Bool, _ failure: inout CrosspointError?) {
-    hasWork = false
-    guard failure == nil else { return }
-    var watch = Stopwatch()
-    do throws(CrosspointError) { hasWork = try work() } catch { failure = error }
-    measure.meanwhile += watch.lap()
-  }
-
   /// Refuses what cannot be: another step, a torn record, a frame larger than its rows could need.
-  private func check(_ kind: LayerStatistics.TransferKind, _ format: WireFormat) throws(CrosspointError) {
-    for peer in 0..<fabric.rankCount {
-      let record = announcement(of: peer)
+  private func check() throws(CrosspointError) {
+    for rank in 0..<fabric.rankCount {
+      let record = announcement(of: rank)
       func refuse(_ code: CrosspointError.Code, _ message: String) -> CrosspointError {
-        CrosspointError(code, operation: "\(kind.operation)", rank: peer, argument: "announcement", message)
+        CrosspointError(code, operation: "\(kind.operation)", rank: rank, argument: "announcement", message)
       }
-      guard record.isIntact else { throw refuse(.corruptFrame, "the record from rank \(peer) is damaged") }
+      guard record.isIntact else { throw refuse(.corruptFrame, "the record from rank \(rank) is damaged") }
       guard record.kindCode == kind.rawValue, record.sequence == sequence else {
-        let theirs = LayerStatistics.TransferKind(rawValue: record.kindCode).map { "\($0.operation)" } ?? "?"
+        let theirs = TransferKind(rawValue: record.kindCode).map { "\($0.operation)" } ?? "?"
         throw refuse(
           .ranksDisagree,
-          "rank \(peer) is at \(theirs) (transfer \(record.sequence)), rank \(fabric.rank) at \(kind.operation) "
+          "rank \(rank) is at \(theirs) (transfer \(record.sequence)), rank \(fabric.rank) at \(kind.operation) "
             + "(transfer \(sequence)): every rank must make the same calls in the same order")
       }
       let rows = record.rows
@@ -259,61 +200,41 @@ final class Transfer {
       guard (0...most).contains(record.bodyBytes) else {
         throw refuse(.corruptFrame, "\(record.bodyBytes) bytes announced for \(rows) rows, at most \(most) possible")
       }
-      let mostBeside = rows * sideBytesPerRow
-      guard (0...mostBeside).contains(record.sideBytes) else {
+      let mostMetadata = rows * metadataBytesPerRow
+      guard (0...mostMetadata).contains(record.metadataBytes) else {
         throw refuse(
           .corruptFrame,
-          "\(record.sideBytes) bytes announced beside \(rows) rows, at most \(mostBeside) possible")
+          "\(record.metadataBytes) bytes of metadata announced for \(rows) rows, at most \(mostMetadata) possible")
       }
     }
   }
 
-  // MARK: - Views
-
-  func gather(_ peer: Int, _ collect: (Int, inout [RowSource]) -> Void) {
-    sources.removeAll(keepingCapacity: true)
-    collect(peer, &sources)
-  }
-
-  func gather(_ peer: Int, _ collect: (Int, inout [RowTarget]) -> Void) {
-    targets.removeAll(keepingCapacity: true)
-    collect(peer, &targets)
-  }
-
-  /// Nothing to send to anybody.
-  func clearOutgoing() {
-    for block in outgoing.indices { outgoing[block] = UnsafeRawBufferPointer(start: nil, count: 0) }
-    for peer in bodyBytes.indices {
-      bodyBytes[peer] = 0
-      let header = announcement(to: peer).header
-      header.initializeMemory(as: UInt8.self, repeating: 0)
-    }
-  }
+  /// Rows of each group that a rank has announced.
+  func rowsAnnounced(by rank: Int, group: Int) -> Int { announcement(of: rank).rows(group) }
 
   /// Where a rank's blocks begin in an exchange of bodies.
-  func blocks(of peer: Int) -> Int { peer * (outgoing.count / fabric.rankCount) }
+  func blocks(of rank: Int) -> Int { rank * (outgoing.count / fabric.rankCount) }
 
-  /// Words of an announcement of the present run.
+  /// Words of an announcement of this transfer.
   var announcementWords: Int { announcementBaseWords + note.count }
 
-  func announcement(to peer: Int) -> Announcement { announcement(announced, peer) }
-  func announcement(of peer: Int) -> Announcement { announcement(received, peer) }
+  func announcement(to rank: Int) -> Announcement { announcement(announced, rank) }
+  func announcement(of rank: Int) -> Announcement { announcement(received, rank) }
 
-  private func announcement(_ buffer: BufferPool.Buffer, _ peer: Int) -> Announcement {
+  private func announcement(_ buffer: BufferPool.Buffer, _ rank: Int) -> Announcement {
     let base = buffer.base.assumingMemoryBound(to: UInt32.self)
-    let words = UnsafeMutableBufferPointer(start: base + peer * announcementStride, count: announcementWords)
+    let words = UnsafeMutableBufferPointer(start: base + rank * announcementStride, count: announcementWords)
     return Announcement(words: words, capacity: groupCapacity, noteWords: note.count)
   }
-}
 
-extension LayerStatistics.TransferKind {
-  /// The public call, for messages.
-  var operation: StaticString {
-    switch self {
-    case .dispatch: "dispatch"
-    case .combine: "combine"
-    case .combineBackward: "combineBackward"
-    case .dispatchBackward: "dispatchBackward"
-    }
+  /// Whether the rows of a body travel as one block per group: plain rows, enough of them to be worth several messages.
+  /// Both ends decide it from what is announced.
+  func travelsByGroup(rows: Int, groups: Int, bodyBytes: Int) -> Bool {
+    format == .fp32 && bodyBytes == rows * rowBytes && bodyBytes >= groups * Self.blockBytes
+  }
+
+  /// What was found while reading rows, by its place in the caller's batch.
+  func named(_ error: CrosspointError) -> CrosspointError {
+    checked?.named(error, kind, rank: fabric.rank) ?? error
   }
 }

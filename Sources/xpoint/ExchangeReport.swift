@@ -82,7 +82,7 @@ struct ExchangeReport: Sendable {
       }
     }
     self.ratios = ratios
-    choices = LayerStatistics.TransferKind.allCases.compactMap { kind in
+    choices = TransferKind.allCases.compactMap { kind in
       statistics.choices[kind.rawValue].map { "# policy, \(kind): \($0)" }
     }
 

@@ -104,14 +104,14 @@ private struct Oracle {
       let handle = try exchange.dispatch(tokens, routing)
       let oracle = Oracle(
         hidden: hidden, routing: routing,
-        rowOfSlot: (0..<(count * topK)).map { handle.plan.rowOfSlot[$0] },
+        rowOfSlot: (0..<(count * topK)).map { handle.source.plan.rowOfSlot[$0] },
         kind: compensation ?? .none)
       let x = tokens.array.map(Double.init)
       let weights = routing.topkWeights.map(Double.init)
       let expected = oracle.differences(
         x, weights, parameters.map(Double.init), dy: dy.array.map(Double.init))
       if compensation != nil {
-        #expect(handle.plan.rows < handle.plan.members, "the case must have clusters of several members")
+        #expect(handle.source.plan.rows < handle.source.plan.members, "the case must have clusters of several members")
       }
       return [
         relativeError(step.y.map(Double.init), oracle.forward(x, weights, parameters.map(Double.init))),

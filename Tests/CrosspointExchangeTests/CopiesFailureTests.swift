@@ -46,7 +46,7 @@ import Testing
     }
     #expect(thrown.count == 3)
     for error in thrown {
-      #expect(error.code == .corruptFrame && error.argument == "side")
+      #expect(error.code == .corruptFrame && error.argument == "metadata")
       #expect(error.rank == sender && error.operation == (exchange == 4 ? "dispatch" : "dispatchBackward"))
       #expect(error == thrown[0])
     }

@@ -33,7 +33,7 @@ import Testing
       return (state: exchange.policyState, statistics: exchange.statistics)
     }
     let rows = try (0..<ranks).reduce(0) { try $0 + Self.rowsAway(data, rank: $1, ranks: ranks, steps: steps) }
-    for kind in LayerStatistics.TransferKind.allCases {
+    for kind in TransferKind.allCases {
       let wire = all.reduce(0) { $0 + $1.statistics[kind].wireBytes }
       let bf16 = rows * PolicyData.hidden * 2
       #expect(Double(wire) <= 1.03 * fraction * Double(bf16), "\(kind): \(Double(wire) / Double(bf16))")

@@ -84,7 +84,7 @@ import Testing
       #expect(layer.rowsRouted == 200)
       #expect(layer.rowsSent == 100)
       #expect(layer.tokensPerExpert == [50, 0, 50, 50, 0, 50, 0, 0])
-      for kind in LayerStatistics.TransferKind.allCases {
+      for kind in TransferKind.allCases {
         // What went to the other rank, one way or the other: 50 rows in either direction.
         #expect(layer[kind].uncompressedBytes == (rank == 0 ? 50 : 150) * 1024)
         #expect(layer[kind].wireBytes > 50 * 1024 && layer[kind].wireBytes < 50 * 1024 + 2000)
@@ -109,9 +109,9 @@ import Testing
       let dy = try randomBatch(rows: count, hidden: hidden, seed: UInt64(fabric.rank + 40))
       let step = try trainingStep(exchange, tokens: tokens, routing: routing, dy: dy)
       let handle = try exchange.dispatch(tokens, routing)
-      #expect(handle.plan.rows < handle.plan.members, "the case must have clusters of several members")
-      let lanes = handle.lanes
-      let rowOfSlot = (0..<(count * topK)).map { handle.plan.rowOfSlot[$0] }
+      #expect(handle.source.plan.rows < handle.source.plan.members, "the case must have clusters of several members")
+      let lanes = handle.destinations
+      let rowOfSlot = (0..<(count * topK)).map { handle.source.plan.rowOfSlot[$0] }
       let layout = exchange.layout
 
       func forward(_ x: [Double], _ w: [Double]) -> [Double] {

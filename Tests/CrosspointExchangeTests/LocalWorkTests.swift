@@ -10,7 +10,7 @@ import Testing
 
 /// What a rank does while its bytes are under way.
 @Suite struct LocalWorkTests {
-  typealias Kind = LayerStatistics.TransferKind
+  typealias Kind = TransferKind
 
   static let link = LinkModel(latency: .microseconds(500), bytesPerSecond: 50e6)
 

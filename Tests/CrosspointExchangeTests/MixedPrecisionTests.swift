@@ -65,7 +65,7 @@ import Testing
     }
     var sum = statistics[0]
     for other in statistics.dropFirst() { sum += other }
-    for kind in LayerStatistics.TransferKind.allCases {
+    for kind in TransferKind.allCases {
       let (high, low) = (sum[kind].highRows, sum[kind].lowRows)
       #expect(high + low == sum[kind].uncompressedBytes / (4 * 32))
       #expect((ranks > 1) == (high > 0) && 2 * high <= low && low <= 4 * high)

@@ -63,7 +63,7 @@ enum PolicyData: String, CaseIterable, Sendable {
   func aByteBudgetHoldsOverAllThatTravels(data: PolicyData, fraction: Double) throws {
     for ranks in [1, 2, 4] {
       let all = try data.statistics(ranks: ranks, steps: 10, policy: .budget(bytes: fraction))
-      for kind in LayerStatistics.TransferKind.allCases {
+      for kind in TransferKind.allCases {
         let wire = all.reduce(0) { $0 + $1[kind].wireBytes }
         let bf16 = all.reduce(0) { $0 + $1[kind].uncompressedBytes } / 2
         #expect(

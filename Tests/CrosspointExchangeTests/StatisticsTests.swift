@@ -46,7 +46,7 @@ import Testing
       try Self.steps(exchange, rank: fabric.rank, hidden: 256)
       return exchange.statistics
     }
-    for kind in LayerStatistics.TransferKind.allCases {
+    for kind in TransferKind.allCases {
       let wire = statistics.reduce(0) { $0 + $1[kind].wireBytes }
       let plain = statistics.reduce(0) { $0 + $1[kind].uncompressedBytes }
       let local = statistics.reduce(0) { $0 + $1[kind].localBytes }

@@ -25,7 +25,7 @@ public struct StepResult: Sendable, Equatable {
 /// - Parameter work: what to do during each transfer, in slices.
 public func trainingStep(
   _ exchange: ExpertExchange, tokens: borrowing TokenBatch, routing: Routing, dy: borrowing TokenBatch,
-  meanwhile work: (LayerStatistics.TransferKind) throws(CrosspointError) -> Bool = { _ throws(CrosspointError) in false
+  meanwhile work: (TransferKind) throws(CrosspointError) -> Bool = { _ throws(CrosspointError) in false
   }
 ) throws(CrosspointError) -> StepResult {
   let experts = ToyExperts()

@@ -11,7 +11,7 @@ import CrosspointTokens
 #endif
 
 /// One scenario per phase of a training step and per way in which the last rank goes away in it.
-let exchangeFaultScenarios: [Scenario] = LayerStatistics.TransferKind.allCases.flatMap { phase in
+let exchangeFaultScenarios: [Scenario] = TransferKind.allCases.flatMap { phase in
   [("stopped", SIGSTOP), ("killed", SIGKILL)].map { name, signal in
     Scenario("exchange-\(name)-\(phase)", ranks: "2,3", end: .dies) { ranks in
       try loseLastRank(ranks, in: phase, by: signal)
@@ -20,12 +20,12 @@ let exchangeFaultScenarios: [Scenario] = LayerStatistics.TransferKind.allCases.f
 }
 
 /// The last rank sends itself a signal instead of making the call; the others name it and end the job.
-private func loseLastRank(_ ranks: Ranks, in phase: LayerStatistics.TransferKind, by signal: Int32) throws {
+private func loseLastRank(_ ranks: Ranks, in phase: TransferKind, by signal: Int32) throws {
   let fabric = try ranks.fabric()
   let exchange = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 4, hidden: 32))
   let tokens = try randomBatch(rows: 64, hidden: 32, seed: 1)
   let routing = try randomRouting(tokens: 64, topK: 2, experts: 4, seed: 2)
-  func reach(_ here: LayerStatistics.TransferKind) throws {
+  func reach(_ here: TransferKind) throws {
     guard here == phase else { return }
     // From here on no rank waits for a slow one: all are about to make the call.
     try ranks.world.barrier()

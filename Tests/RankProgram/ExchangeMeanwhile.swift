@@ -14,7 +14,7 @@ func exchangeMeanwhile(_ ranks: Ranks) throws {
       fabric: fabric, layout: ExpertLayout(experts: 5, hidden: 256), options: ExchangeOptions(copies: copies))
     let plain = try step(exchange) { _ throws(CrosspointError) in false }
     for slices in [0, 1, 3, 20_000] {
-      var work = LayerStatistics.TransferKind.allCases.map { kind in
+      var work = TransferKind.allCases.map { kind in
         CountedWork(slices: slices * ((ranks.rank + kind.rawValue) % 3))
       }
       let busy = try step(exchange) { kind throws(CrosspointError) in work[kind.rawValue].next() }
@@ -39,7 +39,7 @@ func exchangeMeanwhile(_ ranks: Ranks) throws {
 
 /// The last of several ranks has no tokens.
 private func step(
-  _ exchange: ExpertExchange, meanwhile work: (LayerStatistics.TransferKind) throws(CrosspointError) -> Bool
+  _ exchange: ExpertExchange, meanwhile work: (TransferKind) throws(CrosspointError) -> Bool
 ) throws -> StepResult {
   let place = exchange.localExperts.lowerBound
   let count = exchange.localExperts.upperBound == 5 && place > 0 ? 0 : 200 + place

@@ -18,7 +18,7 @@ extension ExchangeOptions {
     let goal: Goal
     /// The transfers that the policy decides about; the others go as ``ExchangeOptions/wire`` and, for dispatch,
     /// ``ExchangeOptions/compression`` say.
-    public var transfers = Set(LayerStatistics.TransferKind.allCases)
+    public var transfers = Set(TransferKind.allCases)
     /// Whether link and codec are timed when the exchange is made, and fp32 is sent where compression would take longer.
     /// What is chosen then depends on the clock, so that runs need not repeat.
     public var measuresSpeed = false
@@ -36,7 +36,7 @@ extension ExchangeOptions {
     public static func budget(relativeError: Double) -> Policy { Policy(.relativeError(relativeError)) }
 
     /// Whether it decides about this transfer.
-    func governs(_ kind: LayerStatistics.TransferKind) -> Bool { goal != .off && transfers.contains(kind) }
+    func governs(_ kind: TransferKind) -> Bool { goal != .off && transfers.contains(kind) }
 
     /// - Throws: `invalidArgument` for a budget outside its range.
     package func validate() throws(CrosspointError) {
@@ -63,8 +63,8 @@ extension ExchangeOptions.Policy: CustomStringConvertible {
     case .relativeError(let error): text = "error:\(error)"
     }
     if measuresSpeed { text += ",speed" }
-    if transfers.count < LayerStatistics.TransferKind.allCases.count {
-      text += LayerStatistics.TransferKind.allCases.filter(transfers.contains).map { ",\($0)" }.joined()
+    if transfers.count < TransferKind.allCases.count {
+      text += TransferKind.allCases.filter(transfers.contains).map { ",\($0)" }.joined()
     }
     return text
   }

@@ -10,7 +10,7 @@ import CrosspointTokens
 /// and a choice holds from the next transfer on. Only a transfer without a choice (the first of its kind, or the first
 /// after the clusters have changed) needs an exchange of its own, before its rows are coded.
 final class ExchangePolicy {
-  typealias Kind = LayerStatistics.TransferKind
+  typealias Kind = TransferKind
 
   /// Training steps (of four transfers) from one look to the next.
   static let lookEvery = 8

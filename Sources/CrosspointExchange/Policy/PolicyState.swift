@@ -4,10 +4,10 @@ public struct PolicyState: Codable, Equatable, Sendable {
   var clock = 0
   /// By ``LayerStatistics/TransferKind``.
   var directions = [PolicyDirection](
-    repeating: PolicyDirection(), count: LayerStatistics.TransferKind.allCases.count)
+    repeating: PolicyDirection(), count: TransferKind.allCases.count)
   var speed: PolicySpeed?
 
-  subscript(kind: LayerStatistics.TransferKind) -> PolicyDirection {
+  subscript(kind: TransferKind) -> PolicyDirection {
     get { directions[kind.rawValue] }
     set { directions[kind.rawValue] = newValue }
   }

@@ -113,7 +113,7 @@ public final class Trainer {
   var choices: [String: String] {
     var choices: [String: String] = [:]
     for exchange in exchanges {
-      for kind in LayerStatistics.TransferKind.allCases {
+      for kind in TransferKind.allCases {
         if let choice = exchange.statistics.choices[kind.rawValue] {
           choices["block\(exchange.layer).\(kind)"] = "\(choice)"
         }

@@ -18,97 +18,96 @@ extension ExpertExchange {
   /// Whether one row serves all of a rank's experts.
   var sharesCopies: Bool { options.copies == .perRank }
 
-  /// Decides what the rows of a dispatch are addressed to.
-  func regroup(_ routing: Routing, _ handle: DispatchHandle) {
-    guard sharesCopies else {
-      handle.lanes = routing
-      return
-    }
-    handle.lanes.regroup(routing, groups: lanes.experts) { layout.rank(of: $0, rankCount: fabric.rankCount) }
+  /// What a dispatch's rows are addressed to as ranks, in the memory of an earlier dispatch.
+  func copies(of routing: Routing, _ earlier: consuming RankCopies?) -> RankCopies {
+    var copies = RankCopies(
+      experts: layout.mostExperts(rankCount: fabric.rankCount), hidden: layout.hidden,
+      routing: earlier?.takeRouting() ?? .none, pool: pool)
+    copies.routing.regroup(routing, groups: destinations.experts) { layout.rank(of: $0, rankCount: fabric.rankCount) }
+    return copies
   }
 
-  /// Marks the experts of every row and writes what travels beside the rows.
-  func markCopies(_ routing: Routing, _ handle: DispatchHandle) throws(CrosspointError) {
-    guard sharesCopies else { return }
-    try handle.sent.start(rows: handle.plan.rows)
+  /// Marks the experts of every row and writes the metadata of the rows.
+  func markCopies(_ handle: DispatchHandle) throws(CrosspointError) {
+    let (routing, ranks) = (handle.source.routing, handle.destinations)
+    try handle.copies!.sent.start(rows: handle.source.plan.rows)
     forEachCopy(routing, handle) { slot, leader, expert in
-      handle.sent.mark(handle.plan.rowOfSlot[leader], expert)
+      handle.copies!.sent.mark(handle.source.plan.rowOfSlot[leader], expert)
     }
-    try handle.sent.number()
-    let shares = handle.sent.weights.base
+    try handle.copies!.sent.number()
+    let shares = handle.copies!.sent.weights.base
     forEachCopy(routing, handle) { slot, leader, expert in
-      let row = handle.plan.rowOfSlot[leader]
-      let share = routing.topkWeights[slot] / handle.lanes.topkWeights[leader]
-      shares[handle.sent.pair(row, expert)] += share / Float(handle.plan.counts[row])
+      let row = handle.source.plan.rowOfSlot[leader]
+      let share = routing.topkWeights[slot] / ranks.topkWeights[leader]
+      shares[handle.copies!.sent.pair(row, expert)] += share / Float(handle.source.plan.counts[row])
     }
-    handle.roundsShares = !transferFormat(.dispatch).isLossless
-    let isRounded = handle.roundsShares
-    try transfer.sideOut.layOut { peer in
-      let rows = handle.plan.rows(of: expertsOf(peer))
-      return handle.sent.bitBytes(rows: rows.count)
-        + PairNumbers.bytes(handle.sent.pairs(of: rows).count, isRounded: isRounded)
+    handle.copies!.roundsShares = !transferFormat(.dispatch).isLossless
+    let isRounded = handle.copies!.roundsShares
+    try transfer.metadataOut.layOut { peer in
+      let rows = handle.source.plan.rows(of: destinations(of: peer))
+      return handle.copies!.sent.bitBytes(rows: rows.count)
+        + PairNumbers.bytes(handle.copies!.sent.pairs(of: rows).count, isRounded: isRounded)
     }
     for peer in 0..<fabric.rankCount {
-      let rows = handle.plan.rows(of: expertsOf(peer))
-      let (block, bits) = (transfer.sideOut[peer], handle.sent.bitBytes(rows: rows.count))
+      let rows = handle.source.plan.rows(of: destinations(of: peer))
+      let (block, bits) = (transfer.metadataOut[peer], handle.copies!.sent.bitBytes(rows: rows.count))
       guard block.count > 0 else { continue }
-      handle.sent.writeBits(rows, to: block)
+      handle.copies!.sent.writeBits(rows, to: block)
       PairNumbers.write(
-        UnsafeBufferPointer(handle.sent.weights(of: rows)), isRounded: isRounded,
+        UnsafeBufferPointer(handle.copies!.sent.weights(of: rows)), isRounded: isRounded,
         to: UnsafeMutableRawBufferPointer(rebasing: block[bits...]))
     }
   }
 
-  /// Bytes beside the rows of a transfer to other ranks, as far as they are known before its rows are: for a dispatch those
-  /// of rounded shares without clusters.
-  func bytesBeside(_ kind: Kind, _ handle: DispatchHandle) -> Int {
+  /// Bytes of metadata of a transfer to other ranks, as far as they are known before its rows are: for a dispatch those of
+  /// rounded shares without clusters.
+  func metadataBytes(_ kind: TransferKind, _ handle: DispatchHandle) -> Int {
     guard sharesCopies else { return 0 }
     switch kind {
     case .dispatch:
-      return handle.sent.bitBytes(rows: pairsAway(handle))
+      return handle.copies!.sent.bitBytes(rows: pairsAway(handle))
         + PairNumbers.bytes(routedAway(handle), isRounded: true)
     case .dispatchBackward:
-      return (0..<fabric.rankCount).reduce(0) { $0 + ($1 == fabric.rank ? 0 : transfer.sideOut[$1].count) }
+      return (0..<fabric.rankCount).reduce(0) { $0 + ($1 == fabric.rank ? 0 : transfer.metadataOut[$1].count) }
     case .combine, .combineBackward: return 0
     }
   }
 
   /// Takes the gradients of the shares that came home and makes them gradients of the router's weights.
   func takeShareGradients(_ handle: DispatchHandle) throws(CrosspointError) {
-    guard sharesCopies else { return }
-    let gradients = try TokenBatch(uninitializedRows: handle.sent.pairs, hidden: 1, pool: pool)
-    let isRounded = handle.roundsShares
+    let gradients = try TokenBatch(uninitializedRows: handle.copies!.sent.pairs, hidden: 1, pool: pool)
+    let isRounded = handle.copies!.roundsShares
     for peer in 0..<fabric.rankCount {
-      let pairs = handle.sent.pairs(of: handle.plan.rows(of: expertsOf(peer)))
-      let block = UnsafeRawBufferPointer(transfer.sideIn[peer])
+      let pairs = handle.copies!.sent.pairs(of: handle.source.plan.rows(of: destinations(of: peer)))
+      let block = UnsafeRawBufferPointer(transfer.metadataIn[peer])
       guard block.count == PairNumbers.bytes(pairs.count, isRounded: isRounded) else {
         throw corruptMarks(.dispatchBackward, peer, "\(block.count) bytes for \(pairs.count) gradients")
       }
       PairNumbers.read(
         UnsafeMutableBufferPointer(rebasing: gradients.elements[pairs]), isRounded: isRounded, from: block)
     }
-    let routing = handle.routing!
+    let (routing, ranks) = (handle.source.routing, handle.destinations)
     // Of a token's choices on a rank, kept at the slot of its leader: two sums, and ∂L/∂W.
     let sums = try TokenBatch(uninitializedRows: 3, hidden: max(1, routing.topkIndices.count), pool: pool)
     sums.elements.update(repeating: 0)
-    let (means, magnitudes, ofLanes) = (sums.base, sums.base + sums.hidden, sums.row(2))
-    _ = ofLanes.update(fromContentsOf: handle.topkWeightGradients)
+    let (means, magnitudes, ofRanks) = (sums.base, sums.base + sums.hidden, sums.row(2))
+    _ = ofRanks.update(fromContentsOf: handle.topkWeightGradients)
     func gradient(_ leader: Int, _ expert: Int) -> Float {
-      let row = handle.plan.rowOfSlot[leader]
-      return gradients.base[handle.sent.pair(row, expert)] / Float(handle.plan.counts[row])
+      let row = handle.source.plan.rowOfSlot[leader]
+      return gradients.base[handle.copies!.sent.pair(row, expert)] / Float(handle.source.plan.counts[row])
     }
     forEachCopy(routing, handle) { slot, leader, expert in
       let weight = routing.topkWeights[slot]
-      means[leader] += weight / handle.lanes.topkWeights[leader] * gradient(leader, expert)
+      means[leader] += weight / ranks.topkWeights[leader] * gradient(leader, expert)
       magnitudes[leader] += weight.magnitude
     }
     for slot in handle.topkWeightGradients.indices { handle.topkWeightGradients[slot] = 0 }
     forEachCopy(routing, handle) { slot, leader, expert in
       let own = gradient(leader, expert)
       let sign: Float = routing.topkWeights[slot] < 0 ? -1 : 1
-      let total = handle.lanes.topkWeights[leader]
+      let total = ranks.topkWeights[leader]
       handle.topkWeightGradients[slot] =
-        magnitudes[leader] == 0 ? own : sign * ofLanes[leader] + (own - sign * means[leader]) / total
+        magnitudes[leader] == 0 ? own : sign * ofRanks[leader] + (own - sign * means[leader]) / total
     }
   }
 
@@ -116,15 +115,16 @@ extension ExpertExchange {
   private func forEachCopy(
     _ routing: Routing, _ handle: DispatchHandle, _ body: (_ slot: Int, _ leader: Int, _ expert: Int) -> Void
   ) {
+    let ranks = handle.destinations
     for (slot, expert) in routing.topkIndices.enumerated() where expert >= 0 {
       let rank = layout.rank(of: Int(expert), rankCount: fabric.rankCount)
       let first = layout.experts(of: rank, rankCount: fabric.rankCount).lowerBound
-      let leader = (slot - slot % routing.topK...slot).first { Int(handle.lanes.topkIndices[$0]) == rank }!
+      let leader = (slot - slot % routing.topK...slot).first { Int(ranks.topkIndices[$0]) == rank }!
       body(slot, leader, Int(expert) - first)
     }
   }
 
-  func corruptMarks(_ kind: Kind, _ peer: Int, _ message: String) -> CrosspointError {
+  func corruptMarks(_ kind: TransferKind, _ peer: Int, _ message: String) -> CrosspointError {
     CrosspointError(.corruptFrame, operation: "\(kind.operation)", rank: peer, argument: "marks", message)
   }
 }

@@ -1,0 +1,125 @@
+import CrosspointCompression
+import CrosspointCore
+import CrosspointRouting
+import CrosspointTokens
+
+/// The phases that the four transfers have in common; the transfer's table says what each does.
+extension ExpertExchange {
+  /// Encodes what lies in the transfer's sources and announces it. Collective.
+  func send(
+    _ handle: DispatchHandle, checked: CheckedBatch?, _ attempt: inout Attempt
+  ) throws(CrosspointError) {
+    let kind = transfer.kind
+    if let policy {
+      transfer.note = policy.outgoing(kind, pairs: attempt.hasFailed ? 0 : pairsAway(handle))
+      transfer.measure.wireBytes += policy.takeExtraBytes()
+    }
+    let (format, rounding) = (transferFormat(kind), rounding(kind, handle))
+    attempt { () throws(CrosspointError) in try transfer.encode(as: format, rounding: rounding, checked: checked) }
+    try transfer.announce(&attempt)
+  }
+
+  /// Moves what was announced to the transfer's targets, and does the caller's work. Collective.
+  func move(meanwhile work: LocalWork, _ attempt: inout Attempt) throws(CrosspointError) {
+    attempt { () throws(CrosspointError) in try transfer.place() }
+    try transfer.settle(attempt)
+    try transfer.move(meanwhile: work, &attempt)
+  }
+
+  /// Ends a transfer on which every rank agrees. Collective.
+  func settle(_ handle: DispatchHandle, _ attempt: borrowing Attempt) throws(CrosspointError) {
+    let kind = transfer.kind
+    try transfer.settle(attempt)
+    policy?.conclude(kind) { rank in transfer.announcement(of: rank).note }
+    if let policy, policy.options.governs(kind) { statistics.choices[kind.rawValue] = policy.choice(kind) }
+    // Counted at the source in both directions: summed over ranks, what fp32 rows would have taken.
+    statistics.record(transfer.measure, kind, uncompressedBytes: routedAway(handle) * transfer.rowBytes)
+  }
+
+  /// How rows of a transfer are rounded: with random numbers for this layer, step, transfer and rank.
+  func rounding(_ kind: TransferKind, _ handle: DispatchHandle) -> RowRounding {
+    let isForward = kind == .dispatch || kind == .combine
+    return RowRounding(isForward ? .nearest : options.gradientRounding, key: options.seed)
+      .keyed(by: UInt64(layer)).keyed(by: handle.roundingStep).keyed(by: UInt64(kind.rawValue))
+      .keyed(by: UInt64(fabric.rank))
+  }
+
+  // MARK: - Where rows lie: at home ordered by destination, at the experts by local destination and then by source
+
+  func destinations(of rank: Int) -> Range<Int> { destinations.experts(of: rank, rankCount: fabric.rankCount) }
+
+  /// The rows from `base` on go to the destinations that this rank's tokens chose.
+  func sendFromHome(_ handle: DispatchHandle, _ base: UnsafePointer<Float>) {
+    for rank in 0..<fabric.rankCount {
+      for destination in destinations(of: rank) {
+        let rows = handle.source.plan.rows(of: destination)
+        transfer.sources[rank].append(RowSource(base: base + rows.lowerBound * layout.hidden, rows: rows.count))
+      }
+    }
+  }
+
+  /// Rows come back from those destinations.
+  func receiveAtHome(_ handle: DispatchHandle, _ base: UnsafeMutablePointer<Float>) {
+    for rank in 0..<fabric.rankCount {
+      for destination in destinations(of: rank) {
+        let rows = handle.source.plan.rows(of: destination)
+        transfer.targets[rank].append(RowTarget(base: base + rows.lowerBound * layout.hidden, rows: rows.count))
+      }
+    }
+  }
+
+  /// The rows from `base` on go back to the ranks that they came from.
+  func sendFromExperts(_ handle: DispatchHandle, _ base: UnsafePointer<Float>) {
+    for rank in 0..<fabric.rankCount {
+      handle.received.forEachGroup(from: rank) { start, rows in
+        transfer.sources[rank].append(RowSource(base: base + start * layout.hidden, rows: rows))
+      }
+    }
+  }
+
+  /// Rows come to this rank's destinations.
+  func receiveAtExperts(_ handle: DispatchHandle, _ base: UnsafeMutablePointer<Float>) {
+    for rank in 0..<fabric.rankCount {
+      handle.received.forEachGroup(from: rank) { start, rows in
+        transfer.targets[rank].append(RowTarget(base: base + start * layout.hidden, rows: rows))
+      }
+    }
+  }
+
+  /// Routed pairs of a dispatch whose expert is on another rank.
+  func routedAway(_ handle: DispatchHandle) -> Int {
+    let tokensPerExpert = handle.source.routing.tokensPerExpert
+    return tokensPerExpert.indices.reduce(0) { $0 + (localExperts.contains($1) ? 0 : tokensPerExpert[$1]) }
+  }
+
+  /// Members of rows of a dispatch that go to other ranks: routed pairs or, with one copy per rank, pairs of token and rank.
+  func pairsAway(_ handle: DispatchHandle) -> Int {
+    handle.source.plan.members - handle.source.plan.members(ofExperts: localDestinations)
+  }
+
+  // MARK: - Rows
+
+  /// Uninitialised rows from the pool.
+  func leaseRows(_ rows: Int) throws(CrosspointError) -> TokenBatch {
+    try TokenBatch(uninitializedRows: rows, hidden: layout.hidden, pool: pool)
+  }
+
+  /// A copy from the pool.
+  func copy(_ batch: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
+    let copy = try TokenBatch(uninitializedRows: batch.rows, hidden: batch.hidden, pool: pool)
+    copy.base.update(from: batch.base, count: batch.rows * batch.hidden)
+    return copy
+  }
+}
+
+/// Adds a weighted row to a sum, or begins it; a weight of 1 begins it bit for bit.
+@inline(__always)
+func add(
+  _ row: UnsafePointer<Float>, weight: Float, to sum: UnsafeMutablePointer<Float>, isFirst: Bool, hidden: Int
+) {
+  switch (isFirst, weight) {
+  case (true, 1): sum.update(from: row, count: hidden)
+  case (true, _): kernels.scale(sum, weight, row, hidden)
+  case (false, _): kernels.axpy(sum, weight, row, hidden)
+  }
+}
