@@ -37,6 +37,8 @@ STUDIES = {
         "model": FINE_GRAINED,
         "steps": 1000,
         "schemes": [
+            # What a careful user sends today.
+            ("bf16-copies", "--copies rank --wire bf16"),
             ("crosspoint", "--prune auto --prune-share 0.3 --router-groups 4 --groups-per-token 2.4 --copies rank "
                            "--wire rotated:6 --wire-gradient rotated:4 --rounding-gradient eden"),
         ],
