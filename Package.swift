@@ -57,16 +57,17 @@ let package = Package(
       ]),
 
     // The tools.
+    .target(name: "CrosspointFiles", dependencies: ["CrosspointCore"]),
     .target(
       name: "CrosspointOptions",
       dependencies: ["Crosspoint", "MPI", arguments]),
     .executableTarget(
       name: "xpoint",
       dependencies: [
-        "Crosspoint", "CrosspointCore", "CrosspointTokens", "CrosspointOptions", "MPI", "CCrosspointKernels", "CZstd",
-        arguments,
+        "Crosspoint", "CrosspointCore", "CrosspointTokens", "CrosspointOptions", "CrosspointFiles", "MPI",
+        "CCrosspointKernels", "CZstd", arguments,
       ]),
-    .target(name: "MoELM", dependencies: ["Crosspoint", "CrosspointCore", "COpenBLAS"]),
+    .target(name: "MoELM", dependencies: ["Crosspoint", "CrosspointCore", "CrosspointFiles", "COpenBLAS"]),
     .executableTarget(name: "moe-lm", dependencies: ["Crosspoint", "CrosspointOptions", "MoELM", arguments]),
 
     // Tests: no MPI runs in the test process; RankProgram holds what needs real ranks.
@@ -115,6 +116,7 @@ let package = Package(
       dependencies: [
         "xpoint", "CrosspointCore", "CrosspointTokens", "CrosspointRouting", "CrosspointExchange", "CrosspointOptions",
       ]),
+    .testTarget(name: "CrosspointFilesTests", dependencies: ["CrosspointCore", "CrosspointFiles"]),
     .testTarget(name: "MoELMTests", dependencies: ["MoELM", "Crosspoint", "CrosspointTestSupport"]),
     // What launches programs and does not link them: RankProgram's malloc must not become that of the test process.
     .target(name: "LaunchSupport", path: "Tests/LaunchSupport"),

@@ -147,11 +147,11 @@ final class LanguageModel {
       throw CrosspointError(
         .checkpointMismatch, operation: "resume", argument: "stages", "the checkpoint's stages are of another model")
     }
-    deletionControl?.restore(state[0])
+    try deletionControl?.restore(state[0])
     supplyWeight()
     for (place, layer) in layers.enumerated() {
       try layer.stages.pipeline.restore(state[1 + 2 * place])
-      layer.layer.restore(state[2 + 2 * place])
+      try layer.layer.restore(state[2 + 2 * place])
     }
   }
 

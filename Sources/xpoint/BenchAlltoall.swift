@@ -1,5 +1,6 @@
 import ArgumentParser
 import Crosspoint
+import CrosspointFiles
 import CrosspointOptions
 import MPI
 
@@ -95,7 +96,7 @@ private struct Sweep {
     try fabric.onRoot(operation: "report") { () throws(CrosspointError) in
       print("# \(ranks) MPI ranks; \(iterations) timed runs each, taking turns; size: bytes for each peer")
       print(table.text)
-      if let json { try Files.writeJSON(records, to: json) }
+      if let json { try writeJSON(records, to: json, argument: "--json") }
       try expectNothingWrong(wrong, "bytes arrived wrong")
     }
   }

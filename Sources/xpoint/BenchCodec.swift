@@ -1,5 +1,6 @@
 import ArgumentParser
 import Crosspoint
+import CrosspointFiles
 import CrosspointOptions
 
 struct BenchCodec: ParsableCommand {
@@ -67,7 +68,7 @@ struct BenchCodec: ParsableCommand {
       "# kernels: \(kernelName); \(rows.rows) rows of \(rows.hidden); packing \(packing); \(common.iterations) timed runs"
     )
     print(table.text)
-    if let json = common.json { try Files.writeJSON(records, to: json) }
+    if let json = common.json { try writeJSON(records, to: json, argument: "--json") }
   }
 
   /// |y - x| / |x|.

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Crosspoint
+import CrosspointFiles
 import CrosspointOptions
 
 extension RoutingPattern: ExpressibleByArgument {}
@@ -104,7 +105,7 @@ struct BenchExchange: RankCommand {
         : "\(fabric.rankCount) MPI ranks"
       try fabric.onRoot(operation: "report") { () throws(CrosspointError) in
         print(report.text(transport: transport))
-        if let json { try Files.writeJSON(report.records, to: json) }
+        if let json { try writeJSON(report.records, to: json, argument: "--json") }
         try expectNothingWrong(report.wrongValues, "values differ from the plain exchange")
       }
     }

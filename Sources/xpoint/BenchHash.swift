@@ -1,5 +1,6 @@
 import ArgumentParser
 import Crosspoint
+import CrosspointFiles
 import CrosspointOptions
 import Foundation
 
@@ -129,6 +130,6 @@ struct BenchHash: ParsableCommand {
     print(
       "# kernels: \(kernelName); \(rows) rows of \(hidden)\(kinds); \(compression); \(common.iterations) timed runs")
     print(table.text)
-    if let json = common.json { try Files.writeJSON(records, to: json) }
+    if let json = common.json { try writeJSON(records, to: json, argument: "--json") }
   }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CrosspointFiles
 import Foundation
 
 struct Doctor: ParsableCommand {
@@ -40,7 +41,8 @@ struct Doctor: ParsableCommand {
     let checks = Self.checks()
     let broken = checks.filter { $0.verdict == .broken }
     if json {
-      print(String(decoding: try Files.json(Report(ok: broken.isEmpty, checks: checks)), as: UTF8.self), terminator: "")
+      let report = try encodedJSON(Report(ok: broken.isEmpty, checks: checks), argument: "--json")
+      print(String(decoding: report, as: UTF8.self), terminator: "")
     } else {
       let width = checks.map(\.name.count).max() ?? 0
       for check in checks {

@@ -1,6 +1,6 @@
 import CrosspointCore
+import CrosspointFiles
 import CrosspointTokens
-import Foundation
 
 /// Arrays in NumPy's file format: float32 rows and integer vectors, C order, little-endian.
 ///
@@ -28,7 +28,7 @@ enum Npy {
   /// Float32 rows of a file that must hold some.
   static func readSomeRows(_ path: String, argument: String) throws(CrosspointError) -> TokenBatch {
     let batch = try readRows(path, argument: argument)
-    guard batch.rows > 0 else { throw Files.failure(argument, path, "holds no rows to measure with") }
+    guard batch.rows > 0 else { throw fileError(argument, path, "holds no rows to measure with") }
     return batch
   }
 
@@ -58,12 +58,12 @@ enum Npy {
     let text = "{'descr': '<f4', 'fortran_order': False, 'shape': (\(batch.rows), \(batch.hidden)), }"
     // Spaces and a line feed bring the data to a multiple of 64 bytes.
     let length = (10 + text.utf8.count + 1 + 63) / 64 * 64 - 10
-    var data = Data([0x93] + Array("NUMPY".utf8) + [1, 0, UInt8(length & 255), UInt8(length >> 8)])
-    data.append(contentsOf: Array(text.utf8))
-    data.append(Data(repeating: UInt8(ascii: " "), count: length - text.utf8.count - 1))
-    data.append(UInt8(ascii: "\n"))
-    data.append(contentsOf: UnsafeRawBufferPointer(batch.elements))
-    try Files.write(data, to: path, argument: argument)
+    let start = [0x93] + Array("NUMPY".utf8) + [1, 0, UInt8(length & 255), UInt8(length >> 8)] + Array(text.utf8)
+    let padding = [UInt8](repeating: UInt8(ascii: " "), count: length - text.utf8.count - 1) + [UInt8(ascii: "\n")]
+    let elements = UnsafeRawBufferPointer(batch.elements)
+    try (start + padding).withUnsafeBufferPointer { header throws(CrosspointError) in
+      try writeFile(path, [UnsafeRawBufferPointer(header), elements], argument: argument)
+    }
   }
 
   /// A file whose header has been read.
@@ -71,62 +71,62 @@ enum Npy {
     let header: NpyHeader
     private let path: String
     private let argument: String
-    private let handle: FileHandle
+    private let file: FileReader
     private let bytesBehindHeader: Int
 
     init(_ path: String, argument: String) throws(CrosspointError) {
-      func refusal(_ message: String) -> CrosspointError { Files.failure(argument, path, message) }
-      guard let handle = FileHandle(forReadingAtPath: path) else { throw refusal("no such file, or not readable") }
-      var information = stat()
-      guard fstat(handle.fileDescriptor, &information) == 0, information.st_mode & S_IFMT == S_IFREG else {
-        throw refusal("not a regular file")
-      }
+      func refusal(_ message: String) -> CrosspointError { fileError(argument, path, message) }
+      let file = try FileReader(path, argument: argument)
       self.path = path
       self.argument = argument
-      self.handle = handle
-      let prefix = try Self.read(handle, 10, refusal("too short for a NumPy file"))
-      guard prefix.starts(with: [0x93] + Array("NUMPY".utf8)) else { throw refusal("not a NumPy .npy file") }
+      self.file = file
+      guard file.size >= 12 else { throw refusal("is too short for a NumPy file") }
+      let prefix = try file.read(10)
+      guard prefix.starts(with: [0x93] + Array("NUMPY".utf8)) else { throw refusal("is not a NumPy .npy file") }
       let version = Int(prefix[6])
       guard (1...3).contains(version), prefix[7] == 0 else {
-        throw refusal("NumPy format \(version).\(prefix[7]); 1.0, 2.0 and 3.0 are known")
+        throw refusal("has NumPy's format \(version).\(prefix[7]); 1.0, 2.0 and 3.0 are known")
       }
       var length = Int(prefix[8]) | Int(prefix[9]) << 8
       var start = 10
       if version > 1 {
-        let upper = try Self.read(handle, 2, refusal("truncated in its header"))
+        let upper = try file.read(2)
         length |= Int(upper[0]) << 16 | Int(upper[1]) << 24
         start = 12
       }
       guard length <= Npy.maximumHeaderBytes else {
-        throw refusal("a header of \(length) bytes; at most \(Npy.maximumHeaderBytes) are read")
+        throw refusal("has a header of \(length) bytes; at most \(Npy.maximumHeaderBytes) are read")
       }
-      let text = try Self.read(handle, length, refusal("truncated in its header"))
-      do throws(NpyHeader.Malformed) { header = try NpyHeader(parsing: text) } catch { throw refusal(error.message) }
+      let text = try file.read(length)
+      do throws(NpyHeader.Malformed) { header = try NpyHeader(parsing: text) } catch {
+        throw refusal("cannot be understood: \(error.message)")
+      }
       guard !header.isFortranOrder else {
         throw refusal("is in Fortran order: save numpy.ascontiguousarray(X)")
       }
-      bytesBehindHeader = Int(information.st_size) - start - length
+      bytesBehindHeader = file.size - start - length
     }
 
-    func refusal(_ message: String) -> CrosspointError { Files.failure(argument, path, message) }
+    func refusal(_ message: String) -> CrosspointError { fileError(argument, path, message) }
 
     /// Whether the file is exactly as long as its shape says.
     func checkLength(elementSize: Int) throws(CrosspointError) {
       var bytes = elementSize
       for dimension in header.shape {
         let (product, overflow) = bytes.multipliedReportingOverflow(by: dimension)
-        guard !overflow else { throw refusal("the shape \(header.shape) is larger than any memory") }
+        guard !overflow else { throw refusal("has the shape \(header.shape), which is larger than any memory") }
         bytes = product
       }
       guard bytes == bytesBehindHeader else {
         throw refusal(
-          "\(bytes) bytes expected for the shape \(header.shape), \(bytesBehindHeader) found: "
-            + (bytesBehindHeader < bytes ? "the file is truncated" : "the file has something behind its array"))
+          "has \(bytesBehindHeader) bytes where its shape \(header.shape) takes \(bytes): "
+            + (bytesBehindHeader < bytes ? "it is truncated" : "something stands behind its array"))
       }
     }
 
     func elements<T: BitwiseCopyable>(repeating zero: T) throws(CrosspointError) -> [T] {
       try checkLength(elementSize: MemoryLayout<T>.size)
+      try requireMemory(bytes: bytesBehindHeader, operation: "file", argument: argument)
       var values = Array(repeating: zero, count: header.shape[0])
       try values.withUnsafeMutableBufferPointer { buffer throws(CrosspointError) in
         try readElements(into: UnsafeMutableRawBufferPointer(buffer))
@@ -134,28 +134,6 @@ enum Npy {
       return values
     }
 
-    func readElements(into bytes: UnsafeMutableRawBufferPointer) throws(CrosspointError) {
-      guard Self.fill(bytes, from: handle) else { throw refusal("ended while it was read") }
-    }
-
-    private static func read(
-      _ handle: FileHandle, _ count: Int, _ failure: @autoclosure () -> CrosspointError
-    ) throws(CrosspointError) -> [UInt8] {
-      var bytes = [UInt8](repeating: 0, count: count)
-      guard bytes.withUnsafeMutableBytes({ fill($0, from: handle) }) else { throw failure() }
-      return bytes
-    }
-
-    /// Whether the file held enough to fill all of `bytes`.
-    private static func fill(_ bytes: UnsafeMutableRawBufferPointer, from handle: FileHandle) -> Bool {
-      var filled = 0
-      while filled < bytes.count {
-        let count = Foundation.read(handle.fileDescriptor, bytes.baseAddress! + filled, bytes.count - filled)
-        if count < 0, errno == EINTR { continue }
-        guard count > 0 else { return false }
-        filled += count
-      }
-      return true
-    }
+    func readElements(into bytes: UnsafeMutableRawBufferPointer) throws(CrosspointError) { try file.fill(bytes) }
   }
 }

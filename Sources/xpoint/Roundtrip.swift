@@ -1,5 +1,6 @@
 import ArgumentParser
 import Crosspoint
+import CrosspointFiles
 import CrosspointOptions
 
 struct Roundtrip: ParsableCommand {
@@ -57,9 +58,9 @@ struct Roundtrip: ParsableCommand {
     let outcome = try transport(options)
     try Npy.write(outcome.received, to: output, argument: "--output")
     if let json {
-      try Files.writeJSON(outcome.figures, to: json)
+      try writeJSON(outcome.figures, to: json, argument: "--json")
     } else {
-      print(String(decoding: try Files.json(outcome.figures), as: UTF8.self), terminator: "")
+      print(String(decoding: try encodedJSON(outcome.figures, argument: "--json"), as: UTF8.self), terminator: "")
     }
   }
 
@@ -101,12 +102,13 @@ struct Roundtrip: ParsableCommand {
     guard let routing else { return Array(repeating: 0, count: rows) }
     let experts = try Npy.readIntegers(routing, argument: "--routing")
     guard experts.count == rows else {
-      throw Files.failure("--routing", routing, "\(experts.count) values for \(rows) rows of --input")
+      throw fileError("--routing", routing, "has \(experts.count) values for \(rows) rows of --input")
     }
     let most = 65_535
     if let row = experts.firstIndex(where: { $0 < -1 || $0 > most }) {
-      throw Files.failure(
-        "--routing", routing, "row \(row) names expert \(experts[row]); -1 (not sent) to \(most) allowed")
+      throw fileError(
+        "--routing", routing, "is no routing: row \(row) names expert \(experts[row]); -1 (not sent) to \(most) allowed"
+      )
     }
     return experts
   }

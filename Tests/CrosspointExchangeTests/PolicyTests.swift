@@ -158,7 +158,7 @@ enum PolicyData: String, CaseIterable, Sendable {
       _ = try data.train(first, rank: fabric.rank, steps: 0..<5)
       let state = try JSONEncoder().encode(first.policyState)
       let second = try exchange()
-      second.policyState = try JSONDecoder().decode(PolicyState.self, from: state)
+      try second.restore(try JSONDecoder().decode(PolicyState.self, from: state))
       let resumed = try data.train(second, rank: fabric.rank, steps: 5..<12)
       return (
         zip(expected[5...], resumed).allSatisfy { $0.isBitwiseEqual(to: $1) },

@@ -99,7 +99,7 @@ private func npy(version: UInt8 = 1, _ header: String, _ body: [UInt8] = []) -> 
       _ = try Npy.readRows(path, argument: "--input")
       return false
     } catch {
-      return "\(error)".hasPrefix("file: --input: \(path): ")
+      return "\(error)".hasPrefix("file: --input: \(path) ")
     }
   }
   for (type, order, shape) in [

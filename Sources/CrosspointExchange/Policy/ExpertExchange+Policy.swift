@@ -3,12 +3,18 @@ import CrosspointCore
 
 /// Where the exchange asks its policy; without one, settings are the caller's.
 extension ExpertExchange {
-  /// What a policy has learned; `nil` without one. The same on every rank: set it everywhere or nowhere.
-  ///
-  /// A run that continues from a checkpoint with this state chooses as if it had never stopped.
-  public var policyState: PolicyState? {
-    get { policy?.state }
-    set { if let newValue { policy?.state = newValue } }
+  /// What a policy has learned, for a checkpoint; `nil` without one. The same on every rank.
+  public var policyState: PolicyState? { policy?.state }
+
+  /// Continues from a ``policyState``: chooses as if the run had never stopped. Call it on every rank or on none.
+  /// - Throws: `checkpointMismatch` for a state that no policy can be in; without a policy nothing happens.
+  public func restore(_ state: PolicyState) throws(CrosspointError) {
+    guard let policy else { return }
+    if let defect = state.defect {
+      throw CrosspointError(
+        .checkpointMismatch, operation: "ExpertExchange.restore", argument: "policyState", defect)
+    }
+    policy.state = state
   }
 
   /// Whether a policy looks at what is sent and may change its choice; the same on every rank. Set it to false while

@@ -38,12 +38,26 @@ struct PolicyDirection: Codable, Equatable, Sendable {
 
   /// Looks in a row that must agree at first.
   static let firstPatience = 3
+  private static let mostPatience = 1 << 20
   /// How much better another must be.
   static let margin = 0.05
   /// How far above a byte budget the present choice may be predicted before it goes at once.
   static let tolerance = 0.01
   /// Looks over which excess bytes are saved again.
   private static let repayment = 4.0
+
+  /// What of it cannot be; `nil` where all is well.
+  var defect: String? {
+    let counts = 0...PolicyState.countLimit
+    guard counts.contains(changes), counts.contains(streak), (1...Self.mostPatience).contains(patience),
+      (-1...1).contains(lastMove)
+    else { return "it has changed \(changes) times, is at \(streak) of \(patience) looks, last moved \(lastMove)" }
+    let accounts = [sent.bytes, sent.plain, sinceLook.bytes, sinceLook.plain, debt]
+    guard accounts.allSatisfy({ $0 >= 0 && $0.isFinite }), correction > 0, correction.isFinite else {
+      return "its account is \(accounts) with a correction of \(correction)"
+    }
+    return [choice, rival].lazy.compactMap { $0?.defect }.first
+  }
 
   /// Takes note of a transfer.
   mutating func charge(bytes: Double, plain: Double) {
@@ -129,7 +143,7 @@ struct PolicyDirection: Codable, Equatable, Sendable {
 
   private mutating func change(to wanted: PolicyChoice, from now: PolicyJudge.Outlook) {
     let move = wanted.predictedBytes > now.bytes ? 1 : -1
-    if lastMove == -move { patience = min(2 * patience, 1 << 20) }
+    if lastMove == -move { patience = min(2 * patience, Self.mostPatience) }
     lastMove = move
     changes += 1
     adopt(wanted)

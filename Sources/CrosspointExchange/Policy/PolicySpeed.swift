@@ -15,4 +15,11 @@ struct PolicySpeed: Codable, Equatable, Sendable {
       }
     return bytes * linkSecondsPerByte + perByte * coding
   }
+
+  /// What of it cannot be; `nil` where all is well.
+  var defect: String? {
+    let isWhole = codecSecondsPerByte.count == PolicyMenu.trials.count
+    return isWhole && ([linkSecondsPerByte] + codecSecondsPerByte).allSatisfy { $0 >= 0 && $0.isFinite }
+      ? nil : "its speeds are \(linkSecondsPerByte) and \(codecSecondsPerByte)"
+  }
 }

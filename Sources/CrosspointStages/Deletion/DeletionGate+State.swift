@@ -35,7 +35,7 @@ extension DeletionGate {
 
   public func restore(_ state: [UInt64]) throws(CrosspointError) {
     try expectState(state, count: self.state.count)
-    controller?.restore(state)
+    try controller?.restore(state)
     (scored, deleted) = (0, 0)
   }
 }

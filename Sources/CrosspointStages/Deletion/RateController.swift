@@ -1,3 +1,5 @@
+import CrosspointCore
+
 /// Moves the weight α of a regulariser until a target share of rows is deleted.
 ///
 ///     e = δ − δ̂;  p ← 0.9 p + 0.1 k_p e;  i ← i + k_i e;  α ← max(α₀, p + i)
@@ -44,8 +46,14 @@ public struct RateController: Sendable, Hashable {
   public var state: [UInt64] { [proportional.bitPattern, integral.bitPattern, weight.bitPattern] }
 
   /// Continues from a ``state``.
-  public mutating func restore(_ state: some Collection<UInt64>) {
+  /// - Throws: `checkpointMismatch` if it is not three finite numbers.
+  public mutating func restore(_ state: some Collection<UInt64>) throws(CrosspointError) {
     let values = state.map(Double.init(bitPattern:))
+    guard values.count == 3, values.allSatisfy(\.isFinite) else {
+      throw CrosspointError(
+        .checkpointMismatch, operation: "RateController", argument: "state",
+        "\(values) where three finite numbers are expected")
+    }
     (proportional, integral, weight) = (values[0], values[1], values[2])
   }
 }

@@ -104,7 +104,14 @@ public final class TokenMerging: GroupingStage {
 
   public func restore(_ state: [UInt64]) throws(CrosspointError) {
     try expectState(state, count: self.state.count)
-    if let bits = state.first { threshold = Double(bitPattern: bits) }
+    if let bits = state.first {
+      let value = Double(bitPattern: bits)
+      guard Self.range.contains(value) else {
+        throw CrosspointError(
+          .checkpointMismatch, operation: name, argument: "state", "a threshold of \(value) is not in \(Self.range)")
+      }
+      threshold = value
+    }
     (seen, merged) = (0, 0)
   }
 

@@ -1,4 +1,5 @@
 import CrosspointCore
+import CrosspointFiles
 import Foundation
 
 /// One line of `--metrics`. Counters are sums over ranks since the first step.
@@ -33,39 +34,31 @@ struct Metrics: Codable {
 
 /// Appends metrics, a line at a time.
 final class MetricsFile {
-  private let path: String
-  private let file: UnsafeMutablePointer<FILE>
+  private let lines: LineWriter
   private let encoder = JSONEncoder()
 
   /// - Parameter keeping: lines of later steps are dropped, so that a resumed run goes on where its checkpoint was.
   /// - Throws: `file`.
   init(_ path: String, keeping lastStep: Int) throws(CrosspointError) {
     var kept: [UInt8] = []
-    if lastStep > 0, access(path, F_OK) == 0 {
-      for line in try readFile(path, argument: "metrics").split(separator: UInt8(ascii: "\n")) {
+    if lastStep > 0, case .file(let file) = try FileDestination(path, argument: "metrics"), access(file, F_OK) == 0 {
+      for line in try readFile(file, argument: "metrics").split(separator: UInt8(ascii: "\n")) {
         guard let metrics = try? JSONDecoder().decode(Metrics.self, from: Data(line)), metrics.step <= lastStep else {
           continue
         }
         kept += line + [UInt8(ascii: "\n")]
       }
     }
-    try writeFileAtomically(path, kept, argument: "metrics")
-    guard let file = fopen(path, "ab") else { throw fileError("metrics", path, "cannot be opened") }
-    self.path = path
-    self.file = file
+    lines = try LineWriter(path, argument: "metrics", keeping: kept)
     encoder.outputFormatting = [.sortedKeys]
   }
-
-  deinit { fclose(file) }
 
   /// - Throws: `file`.
   func append(_ metrics: Metrics) throws(CrosspointError) {
     guard let line = try? encoder.encode(metrics) else {
-      throw fileError("metrics", path, "would hold a number that is not finite", reason: false)
+      throw CrosspointError(
+        .nonFinite, operation: "file", argument: "metrics", "step \(metrics.step) has a number that is not finite")
     }
-    let bytes = [UInt8](line) + [UInt8(ascii: "\n")]
-    guard fwrite(bytes, 1, bytes.count, file) == bytes.count, fflush(file) == 0 else {
-      throw fileError("metrics", path, "cannot be written")
-    }
+    try lines.append(line)
   }
 }

@@ -172,10 +172,17 @@ final class MoELayer {
   /// For a checkpoint.
   var state: [UInt64] { [prune, groupPrice].compactMap { $0?.state } }
 
-  func restore(_ state: [UInt64]) {
+  /// Continues from a ``state``.
+  /// - Throws: `checkpointMismatch` if it cannot be this layer's.
+  func restore(_ state: [UInt64]) throws(CrosspointError) {
+    guard state.count == self.state.count else {
+      throw CrosspointError(
+        .checkpointMismatch, operation: "resume", argument: "stages",
+        "a layer with \(state.count) thresholds where \(self.state.count) are expected")
+    }
     var rest = state[...]
-    if prune != nil, let value = rest.popFirst() { prune?.restore(value) }
-    if groupPrice != nil, let value = rest.popFirst() { groupPrice?.restore(value) }
+    if prune != nil { try prune?.restore(rest.removeFirst()) }
+    if groupPrice != nil { try groupPrice?.restore(rest.removeFirst()) }
   }
 
   /// Gives back what forward kept.

@@ -27,5 +27,6 @@ final class DeletionControl {
     controller.observe(rate: sums[0] / sums[1], warmth: options.warmth(step: step))
   }
 
-  func restore(_ state: [UInt64]) { controller.restore(state) }
+  /// - Throws: `checkpointMismatch` if it cannot be the controller's.
+  func restore(_ state: [UInt64]) throws(CrosspointError) { try controller.restore(state) }
 }

@@ -35,5 +35,13 @@ struct MovingThreshold {
   /// For a checkpoint.
   var state: UInt64 { value.bitPattern }
 
-  mutating func restore(_ state: UInt64) { value = Double(bitPattern: state) }
+  /// - Throws: `checkpointMismatch` for what is not in 0…1.
+  mutating func restore(_ state: UInt64) throws(CrosspointError) {
+    let threshold = Double(bitPattern: state)
+    guard threshold >= 0, threshold <= 1 else {
+      throw CrosspointError(
+        .checkpointMismatch, operation: "resume", argument: "stages", "a threshold of \(threshold) is not in 0…1")
+    }
+    value = threshold
+  }
 }

@@ -1,4 +1,5 @@
 import Crosspoint
+import CrosspointFiles
 import Foundation
 
 extension Corpus {

@@ -1,44 +1,75 @@
 import Crosspoint
+import CrosspointFiles
 
 /// `moe-lm eval`: the held-out loss of a checkpoint.
 public enum Evaluation {
   /// Takes the model's sizes from the checkpoint, everything else from `options`. Collective.
   ///
   /// - Returns: bits per byte and what the checkpoint's training came to.
-  /// - Throws: `file` for what is no whole checkpoint, `invalidArgument` for a text too short for one batch.
+  /// - Throws: `file` for what is no whole checkpoint, `checkpointMismatch` for one whose tensors are not those of its sizes,
+  ///   `invalidArgument` for a text too short for one batch.
   public static func run(
     fabric: any Fabric, data: String?, options: TrainingOptions, checkpoint path: String, summary file: String? = nil
   ) throws(CrosspointError) -> RunSummary {
     let checkpoint = try Checkpoint.load(path, fabric: fabric)
-    let options = try fabric.together(operation: "checkpoint") { [options] () throws(CrosspointError) in
-      var options = options
-      try options.adopt(checkpoint.header.configuration, path: path)
-      return options
+    let summary = try run(fabric: fabric, options: options, checkpoint, path: path) { shape throws(CrosspointError) in
+      try Corpus.load(path: data, context: shape.context, batch: options.batch, fabric: fabric)
     }
-    try options.agree(on: fabric)
-    let corpus = try Corpus.load(path: data, context: options.shape.context, batch: options.batch, fabric: fabric)
-    let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
-    try fabric.together(operation: "checkpoint") { () throws(CrosspointError) in try trainer.restore(checkpoint) }
-    trainer.progress = checkpoint.header.progress
-    let summary = trainer.summary(heldOut: try trainer.measure(all: true))
     try fabric.onRoot(operation: "summary") { () throws(CrosspointError) in
       if let file { try writeJSON(summary, to: file, argument: "summary") }
     }
     return summary
   }
+
+  /// The same, of a checkpoint that every rank has. Collective.
+  package static func run(
+    fabric: any Fabric, options: TrainingOptions, _ checkpoint: Checkpoint, path: String,
+    corpus: (ModelShape) throws(CrosspointError) -> Corpus
+  ) throws(CrosspointError) -> RunSummary {
+    let options = try fabric.together(operation: "checkpoint") { [options] () throws(CrosspointError) in
+      var options = options
+      try options.adopt(checkpoint, path: path)
+      return options
+    }
+    try options.agree(on: fabric)
+    let corpus = try corpus(options.shape)
+    try fabric.together(operation: "checkpoint") { () throws(CrosspointError) in
+      try checkpoint.requireTensors(of: options)
+    }
+    let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
+    try fabric.together(operation: "checkpoint") { () throws(CrosspointError) in try trainer.restore(checkpoint) }
+    return trainer.summary(heldOut: try trainer.measure(all: true))
+  }
+}
+
+extension Checkpoint {
+  /// Before a model takes memory: whether its tensors are those that its sizes make.
+  /// - Throws: `checkpointMismatch` naming the first that is missing or has another size.
+  fileprivate func requireTensors(of options: TrainingOptions) throws(CrosspointError) {
+    let shape = options.shape
+    // Every block and every expert has a tensor: so many specifications are worth making.
+    guard max(shape.blocks, shape.experts) <= header.tensors.count else {
+      throw CrosspointError(
+        .checkpointMismatch, operation: "resume", argument: "blocks",
+        "\(shape.blocks) with \(shape.experts) experts, and \(header.tensors.count) tensors")
+    }
+    try require(
+      try LanguageModel.sharedSpecifications(shape, options.exchange)
+        + LanguageModel.expertSpecifications(shape, rank: 0, of: 1))
+  }
 }
 
 extension TrainingOptions {
   /// Takes over the model and the stages that a checkpoint was written with.
-  fileprivate mutating func adopt(_ configuration: [[String]], path: String) throws(CrosspointError) {
+  fileprivate mutating func adopt(_ checkpoint: Checkpoint, path: String) throws(CrosspointError) {
     let sizes: [String: WritableKeyPath<TrainingOptions, Int>] = [
       "context": \.shape.context, "width": \.shape.width, "blocks": \.shape.blocks, "heads": \.shape.heads,
       "experts": \.shape.experts, "expert-width": \.shape.expertWidth, "top-k": \.shape.topK,
       "shared-experts": \.shape.sharedExperts,
     ]
     func read<T>(_ key: String, _ parse: (String) -> T?) throws(CrosspointError) -> T {
-      guard let value = configuration.first(where: { $0.first == key })?.last.flatMap(parse) else {
-        throw fileError("checkpoint", path, "does not say its \(key)", reason: false)
+      guard let value = checkpoint.options[key].flatMap(parse) else {
+        throw fileError("checkpoint", path, "does not say its \(key)")
       }
       return value
     }

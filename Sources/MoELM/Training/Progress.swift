@@ -102,7 +102,7 @@ public struct Movement: Codable, Sendable, Equatable {
   }
 
   /// Whether nothing was ever counted.
-  private var isEmpty: Bool { self == Movement() }
+  var isEmpty: Bool { self == Movement() }
 }
 
 /// How far a run has come; part of a checkpoint.

@@ -1,4 +1,5 @@
 import Crosspoint
+import CrosspointFiles
 
 extension Trainer {
   /// What must be equal for a checkpoint to be continued.
@@ -26,29 +27,51 @@ extension Trainer {
   /// Continues where a checkpoint was written, bit for bit if the rank count is the same. Collective.
   /// - Throws: `file` for what is no whole checkpoint, `checkpointMismatch` naming the first option that differs.
   public func resume(_ path: String) throws(CrosspointError) {
-    let checkpoint = try Checkpoint.load(path, fabric: fabric)
-    try fabric.together(operation: "resume") { () throws(CrosspointError) in try resume(checkpoint, path) }
+    try resume(try Checkpoint.load(path, fabric: fabric), path: path)
   }
 
-  private func resume(_ checkpoint: Checkpoint, _ path: String) throws(CrosspointError) {
-    let theirs = Dictionary(
-      checkpoint.header.configuration.compactMap { $0.count == 2 ? ($0[0], $0[1]) : nil }, uniquingKeysWith: { $1 })
-    for pair in configuration where theirs[pair[0]] != pair[1] {
+  /// The same, of a checkpoint that every rank has. Collective.
+  package func resume(_ checkpoint: Checkpoint, path: String) throws(CrosspointError) {
+    try fabric.together(operation: "resume") { () throws(CrosspointError) in
+      try adopt(checkpoint, path: path)
+    }
+  }
+
+  private func adopt(_ checkpoint: Checkpoint, path: String) throws(CrosspointError) {
+    for pair in configuration where checkpoint.options[pair[0]] != pair[1] {
       throw CrosspointError(
         .checkpointMismatch, operation: "resume", argument: pair[0],
-        "\(pair[1]) here, \(theirs[pair[0]] ?? "unknown") in \(path); give the same or start without --resume")
+        "\(pair[1]) here, \(checkpoint.options[pair[0]] ?? "unknown") in \(path); give the same or start without --resume"
+      )
     }
     try restore(checkpoint)
-    progress = checkpoint.header.progress
+    guard progress.step <= options.steps else {
+      throw CrosspointError(
+        .checkpointMismatch, operation: "resume", argument: "step",
+        "step \(progress.step) of a run of \(options.steps) steps in \(path)")
+    }
     for exchange in exchanges { exchange.gradientSteps = UInt64(progress.step) }
-    for (exchange, state) in zip(exchanges, checkpoint.header.policies) { exchange.policyState = state }
+    let policies = checkpoint.header.policies
+    let governed = exchanges.filter { $0.policyState != nil }
+    guard policies.count == governed.count else {
+      throw CrosspointError(
+        .checkpointMismatch, operation: "resume", argument: "policies",
+        "\(policies.count) in \(path) where \(governed.count) layers have one")
+    }
+    for (exchange, state) in zip(governed, policies) { try exchange.restore(state) }
   }
 
-  /// Takes a checkpoint's tensors and the state of its stages and nothing else of it.
+  /// Takes a checkpoint's tensors, the state of its stages and how far it has come, and nothing else of it.
   func restore(_ checkpoint: Checkpoint) throws(CrosspointError) {
     try checkpoint.restore(model.shared)
     try checkpoint.restore(model.experts)
     try model.restoreStages(checkpoint.header.stages)
+    let (theirs, ours) = (checkpoint.header.progress, takeMovement())
+    guard theirs.moved.counts(sameAs: ours), theirs.beforeLastQuarter.counts(sameAs: ours) else {
+      throw CrosspointError(
+        .checkpointMismatch, operation: "resume", argument: "progress", "what it counts is of another model's stages")
+    }
+    progress = theirs
   }
 
   /// On rank 0 every rank's floats, `count` of each rank; nothing elsewhere. Collective.

@@ -1,4 +1,5 @@
 import Crosspoint
+import CrosspointFiles
 import Foundation
 
 /// A whole run of `moe-lm train`: steps, evaluations, checkpoints, and what is written about them.

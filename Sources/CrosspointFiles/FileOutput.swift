@@ -1,0 +1,73 @@
+import CrosspointCore
+import Foundation
+
+/// An open file, device or FIFO to write to.
+final class FileOutput {
+  let descriptor: Int32
+  private let path: String
+  private let argument: String
+  /// How long a reader may take nothing.
+  private static let patience: Int32 = 60_000
+
+  /// Takes over a descriptor.
+  init(_ descriptor: Int32, path: String, argument: String) throws(CrosspointError) {
+    guard descriptor >= 0 else { throw fileError(argument, path, "cannot be opened", cause: errno) }
+    self.descriptor = descriptor
+    self.path = path
+    self.argument = argument
+  }
+
+  /// Opens what is no regular file. A FIFO must have its reader already.
+  convenience init(stream path: String, argument: String) throws(CrosspointError) {
+    try self.init(open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC), path: path, argument: argument)
+  }
+
+  deinit { close(descriptor) }
+
+  /// - Throws: `file` with the system's reason; some of the bytes may have been written.
+  func write(_ bytes: UnsafeRawBufferPointer) throws(CrosspointError) {
+    var written = 0
+    while written < bytes.count {
+      let count = withoutBrokenPipeSignal {
+        Foundation.write(descriptor, bytes.baseAddress! + written, bytes.count - written)
+      }
+      if count >= 0 {
+        written += count
+      } else if errno == EAGAIN {
+        var state = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+        guard poll(&state, 1, Self.patience) != 0 else {
+          throw fileError(argument, path, "has a reader that takes nothing")
+        }
+      } else if errno != EINTR {
+        throw fileError(argument, path, "cannot be written", cause: errno)
+      }
+    }
+  }
+
+  func write(_ bytes: [UInt8]) throws(CrosspointError) {
+    try bytes.withUnsafeBufferPointer { bytes throws(CrosspointError) in try write(UnsafeRawBufferPointer(bytes)) }
+  }
+
+  /// To the disk itself.
+  func flush() throws(CrosspointError) {
+    guard fsync(descriptor) == 0 else { throw fileError(argument, path, "cannot be written", cause: errno) }
+  }
+
+  /// A reader that has gone is an error of the write, not a signal that ends the process.
+  private func withoutBrokenPipeSignal(_ body: () -> Int) -> Int {
+    var (pipe, before, pending) = (sigset_t(), sigset_t(), sigset_t())
+    sigemptyset(&pipe)
+    sigaddset(&pipe, SIGPIPE)
+    sigpending(&pending)
+    pthread_sigmask(SIG_BLOCK, &pipe, &before)
+    let result = body()
+    let cause = errno
+    if result < 0, cause == EPIPE, sigismember(&pending, SIGPIPE) == 0 {
+      var now = timespec()
+      _ = sigtimedwait(&pipe, nil, &now)
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nil)
+    errno = cause
+    return result
+  }
+}
