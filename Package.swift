@@ -120,6 +120,9 @@ let package = Package(
     .testTarget(name: "MoELMTests", dependencies: ["MoELM", "Crosspoint", "CrosspointTestSupport"]),
     // What launches programs and does not link them: RankProgram's malloc must not become that of the test process.
     .target(name: "LaunchSupport", path: "Tests/LaunchSupport"),
+    .executableTarget(
+      name: "CheckpointFuzz",
+      dependencies: ["CrosspointCore", "CrosspointFabric", "CrosspointExchange", "MoELM"], path: "Tests/CheckpointFuzz"),
     .testTarget(name: "MPITests", dependencies: ["LaunchSupport"]),
     .testTarget(name: "ToolTests", dependencies: ["LaunchSupport"]),
   ],
