@@ -61,7 +61,7 @@ public struct ClusterOptions: Hashable, Sendable {
     func invalid(_ argument: String, _ message: String) -> CrosspointError {
       CrosspointError(.invalidArgument, operation: "ClusterOptions", argument: argument, message)
     }
-    guard hidden >= 1 else { throw invalid("hidden", "\(hidden); at least one is needed") }
+    try Extent.require(hidden, in: Extent.hidden, operation: "ClusterOptions", argument: "hidden")
     guard functions >= 1, functions <= hidden else {
       throw invalid("functions", "\(functions) is not in 1…\(hidden), the hidden size")
     }

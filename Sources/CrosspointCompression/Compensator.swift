@@ -14,8 +14,11 @@ public struct Compensator: Sendable {
   private let hidden: Int
   private let perExpert: Int
 
-  /// - Throws: `invalidArgument` for a rank outside `1 ... hidden`.
+  /// - Throws: `invalidArgument` for `experts` outside 1…2²⁰, `hidden` outside 1…2²⁴, a rank outside `1 ... hidden`, or more
+  ///   than 2³¹ parameters.
   public init(kind: ResidualCompensation, experts: Int, hidden: Int, seed: UInt64) throws(CrosspointError) {
+    try Extent.require(experts, in: Extent.experts, operation: "Compensator", argument: "experts")
+    try Extent.require(hidden, in: Extent.hidden, operation: "Compensator", argument: "hidden")
     if case .lowRank(let rank) = kind, !(1...hidden).contains(rank) {
       throw CrosspointError(
         .invalidArgument, operation: "Compensator", argument: "rank", "\(rank) is not in 1…\(hidden), the hidden size")
@@ -23,6 +26,7 @@ public struct Compensator: Sendable {
     self.kind = kind
     self.hidden = hidden
     perExpert = Self.parametersPerExpert(kind, hidden: hidden)
+    _ = try Extent.product(experts, perExpert, most: 1 << 31, operation: "Compensator", argument: "parameters")
     parameters = Self.initialParameters(kind, experts: experts, hidden: hidden, seed: seed)
     gradients = Array(repeating: 0, count: parameters.count)
   }

@@ -20,14 +20,10 @@ public struct PseudoRotation: Sendable {
 
   /// Rounds that a rotation may have.
   public static let roundsAllowed = 1...8
-  private static let hiddenAllowed = 1...(1 << 24)
 
   /// - Throws: `invalidArgument` unless `hidden` is in 1…2²⁴ and `rounds` in 1…8.
   public init(hidden: Int, rounds: Int, seed: UInt64) throws(CrosspointError) {
-    guard Self.hiddenAllowed.contains(hidden) else {
-      throw CrosspointError(
-        .invalidArgument, operation: "PseudoRotation", argument: "hidden", "\(hidden) is not in 1…\(1 << 24)")
-    }
+    try Extent.require(hidden, in: Extent.hidden, operation: "PseudoRotation", argument: "hidden")
     guard Self.roundsAllowed.contains(rounds) else {
       throw CrosspointError(
         .invalidArgument, operation: "PseudoRotation", argument: "rounds", "\(rounds) is not in 1…8")

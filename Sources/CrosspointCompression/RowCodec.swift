@@ -27,15 +27,12 @@ public final class RowCodec {
   private let scratch: BufferPool.Buffer
 
   /// - Parameters:
-  ///   - hidden: Floats per row, 1 to 2³¹ − 1.
+  ///   - hidden: Floats per row, 1…2²⁴.
   ///   - seed: Seed of the rotation; the same on every rank.
   ///   - pool: Where scratch memory comes from.
   /// - Throws: `invalidArgument`, `outOfMemory`.
   public init(hidden: Int, seed: UInt64, pool: BufferPool) throws(CrosspointError) {
-    guard hidden > 0, hidden <= Int(Int32.max) else {
-      throw CrosspointError(
-        .invalidArgument, operation: "RowCodec", argument: "hidden", "\(hidden); 1 to \(Int32.max) floats per row")
-    }
+    try Extent.require(hidden, in: Extent.hidden, operation: "RowCodec", argument: "hidden")
     self.hidden = hidden
     self.pool = pool
     kernels = CrosspointTokens.kernels

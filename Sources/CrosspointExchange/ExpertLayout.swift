@@ -10,16 +10,10 @@ public struct ExpertLayout: Hashable, Sendable {
   /// Floats per token.
   public let hidden: Int
 
-  /// - Throws: `invalidArgument` when either is below one.
+  /// - Throws: `invalidArgument` unless `experts` is in 1…2²⁰ and `hidden` in 1…2²⁴.
   public init(experts: Int, hidden: Int) throws(CrosspointError) {
-    guard experts > 0 else {
-      throw CrosspointError(
-        .invalidArgument, operation: "ExpertLayout", argument: "experts", "\(experts); at least one is needed")
-    }
-    guard hidden > 0 else {
-      throw CrosspointError(
-        .invalidArgument, operation: "ExpertLayout", argument: "hidden", "\(hidden); at least one is needed")
-    }
+    try Extent.require(experts, in: Extent.experts, operation: "ExpertLayout", argument: "experts")
+    try Extent.require(hidden, in: Extent.hidden, operation: "ExpertLayout", argument: "hidden")
     self.experts = experts
     self.hidden = hidden
   }

@@ -24,9 +24,9 @@ public struct LinearRouter: Sendable {
   public var selectionBias: SelectionBias?
 
   /// A gate with W uniform in ±1/√d.
-  /// - Throws: `invalidArgument` for a hidden size below one.
+  /// - Throws: `invalidArgument` for a hidden size outside 1…2²⁴.
   public init(hidden: Int, router: TopKRouter, seed: UInt64) throws(CrosspointError) {
-    guard hidden > 0 else { throw TopKRouter.invalid("LinearRouter", "hidden", "\(hidden); it must be at least one") }
+    try Extent.require(hidden, in: Extent.hidden, operation: "LinearRouter", argument: "hidden")
     let bound = 1 / Float(hidden).squareRoot()
     var generator = SplitMix64(seed: seed)
     self.hidden = hidden

@@ -21,7 +21,7 @@ public struct Routing: Sendable, Equatable {
     func invalid(_ argument: String, _ message: String) -> CrosspointError {
       CrosspointError(.invalidArgument, operation: "Routing", argument: argument, message)
     }
-    guard experts > 0 else { throw invalid("experts", "\(experts); at least one expert is needed") }
+    try Extent.require(experts, in: Extent.experts, operation: "Routing", argument: "experts")
     guard topK > 0, topK <= experts else { throw invalid("topK", "\(topK) of \(experts) experts") }
     guard topkIndices.count.isMultiple(of: topK) else {
       throw invalid("topkIndices", "\(topkIndices.count) entries are no multiple of top-\(topK)")

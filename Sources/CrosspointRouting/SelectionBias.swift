@@ -12,9 +12,10 @@ public struct SelectionBias: Sendable, Hashable {
   public let rate: Float
 
   /// A bias of zeros.
-  /// - Throws: `invalidArgument` for no experts or a rate that is negative or not finite.
+  /// - Throws: `invalidArgument` for `experts` outside 1…2²⁰ or a rate that is negative or not finite.
   public init(experts: Int, rate: Float = 0.001) throws(CrosspointError) {
-    try self.init(values: [Float](repeating: 0, count: max(0, experts)), rate: rate)
+    try Extent.require(experts, in: Extent.experts, operation: "SelectionBias", argument: "experts")
+    try self.init(values: [Float](repeating: 0, count: experts), rate: rate)
   }
 
   /// A bias that continues from given values.

@@ -44,7 +44,7 @@ public struct TopKRouter: Sendable, Hashable {
   /// What each token pays for groups; see ``priced(_:perGroupOf:)``.
   public internal(set) var groupPrice: GroupPrice?
 
-  /// - Throws: `invalidArgument` for no experts, `topK` outside `1 ... experts`, a coefficient that is negative or not
+  /// - Throws: `invalidArgument` for `experts` outside 1…2²⁰, `topK` outside `1 ... experts`, a coefficient that is negative or not
   ///   finite, a scale or capacity factor that is not above zero.
   public init(
     experts: Int, topK: Int, scoring: Scoring, loadBalance: Float = 0, zLoss: Float = 0,
@@ -53,8 +53,7 @@ public struct TopKRouter: Sendable, Hashable {
     func require(_ condition: Bool, _ argument: String, _ message: String) throws(CrosspointError) {
       guard condition else { throw Self.invalid("TopKRouter", argument, message) }
     }
-    try require(experts > 0, "experts", "\(experts); at least one expert is needed")
-    try require(Int32(exactly: experts) != nil, "experts", "\(experts) is more than an index of 32 bits can name")
+    try Extent.require(experts, in: Extent.experts, operation: "TopKRouter", argument: "experts")
     try require(topK > 0 && topK <= experts, "topK", "\(topK) of \(experts) experts")
     for (name, value) in [("loadBalance", loadBalance), ("zLoss", zLoss)] {
       try require(value >= 0 && value.isFinite, name, "\(value); a coefficient is finite and not negative")

@@ -14,7 +14,7 @@ public struct RowLayout: Sendable, Hashable {
   /// Number of rows.
   public var rows: Int { tokensPerRow.count }
 
-  /// Sequences of one length, without padding.
+  /// Sequences of one length, without padding. Neither may be negative.
   public init(sequences: Int, length: Int) {
     precondition(sequences >= 0 && length >= 0, "\(sequences) sequences of \(length) tokens")
     rowsPerSequence = Array(repeating: length, count: sequences)

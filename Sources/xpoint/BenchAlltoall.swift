@@ -29,13 +29,10 @@ struct BenchAlltoall: RankCommand {
   var json: String?
 
   func validate() throws {
-    for (name, value) in [("--min-bytes", minBytes), ("--iterations", iterations), ("--warmup", warmup)] where value < 1
-    {
-      throw ValidationError("\(name) is \(value); at least 1 is needed")
-    }
-    guard maxBytes >= minBytes, maxBytes <= 1 << 30 else {
-      throw ValidationError("--max-bytes \(maxBytes) must lie between --min-bytes and 1 GiB")
-    }
+    try Ranges.require(
+      ("--min-bytes", minBytes, 1...1 << 30), ("--iterations", iterations, Ranges.runs),
+      ("--warmup", warmup, Ranges.runs))
+    try Ranges.require(("--max-bytes", maxBytes, minBytes...1 << 30))
   }
 
   var cluster: SimulatedCluster? { nil }

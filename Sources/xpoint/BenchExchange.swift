@@ -1,5 +1,6 @@
 import ArgumentParser
 import Crosspoint
+import CrosspointCore
 import CrosspointFiles
 import CrosspointOptions
 
@@ -56,23 +57,23 @@ struct BenchExchange: RankCommand {
   @OptionGroup var exchange: ExchangeArguments
 
   func validate() throws {
-    for (name, value) in [
-      ("--tokens", tokens), ("--hidden", hidden), ("--top-k", topK), ("--experts", experts),
-      ("--iterations", iterations), ("--warmup", warmup), ("--simulated", simulated ?? 1),
-    ] where value < 1 {
-      throw ValidationError("\(name) is \(value); at least 1 is needed")
-    }
+    try Ranges.require(
+      ("--tokens", tokens, Ranges.rows), ("--hidden", hidden, Extent.hidden), ("--experts", experts, Extent.experts),
+      ("--iterations", iterations, Ranges.runs), ("--warmup", warmup, Ranges.runs),
+      ("--simulated", simulated ?? 1, Ranges.simulated), ("--link-latency", linkLatency, 0...60_000_000))
+    try Ranges.require(("--top-k", topK, 1...experts))
+    // Tokens and results of both implementations, and their rows at either end.
+    try Ranges.requireMemory(
+      "--tokens, --hidden, --top-k and --simulated", tokens, hidden, times: (4 + 4 * topK) * (simulated ?? 1))
     if let linkSpeed {
       guard linkSpeed > 0, linkSpeed.isFinite else {
         throw ValidationError("--link-speed is \(linkSpeed); a finite number above 0 is needed")
       }
       guard simulated != nil else { throw ValidationError("--link-speed is for ranks that --simulated makes") }
     }
-    guard linkLatency == 0 || (linkLatency > 0 && linkSpeed != nil) else {
-      throw ValidationError(
-        "--link-latency is \(linkLatency); at least 0 is needed, and above 0 only with --link-speed")
+    guard linkLatency == 0 || linkSpeed != nil else {
+      throw ValidationError("--link-latency is \(linkLatency); above 0 it needs --link-speed")
     }
-    guard topK <= experts else { throw ValidationError("--top-k \(topK) is more than --experts \(experts)") }
   }
 
   var deadline: Duration { .seconds(600) }

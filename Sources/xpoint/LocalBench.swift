@@ -1,6 +1,7 @@
 import ArgumentParser
 import CCrosspointKernels
 import Crosspoint
+import CrosspointCore
 import CrosspointOptions
 import Foundation
 
@@ -24,9 +25,10 @@ struct LocalBenchArguments: ParsableArguments {
   var json: String?
 
   func validate() throws {
-    for (name, value) in [("--rows", rows), ("--hidden", hidden), ("--iterations", iterations)] where value < 1 {
-      throw ValidationError("\(name) is \(value); at least 1 is needed")
-    }
+    try Ranges.require(
+      ("--rows", rows, Ranges.rows), ("--hidden", hidden, Extent.hidden), ("--iterations", iterations, Ranges.runs))
+    // The rows, copies of them, and what coding or clustering needs beside them.
+    if input == nil { try Ranges.requireMemory("--rows and --hidden", rows, hidden, times: 6) }
   }
 
   /// Forces the kernels. Nothing may have used any before.

@@ -57,7 +57,7 @@ struct RouterInputTests {
     expect("capacityFactor", mentions: "0.0") { () throws(CrosspointError) in
       _ = try TopKRouter(experts: 2, topK: 1, scoring: any, capacityFactor: 0)
     }
-    expect("values") { () throws(CrosspointError) in _ = try SelectionBias(experts: 0) }
+    expect("experts") { () throws(CrosspointError) in _ = try SelectionBias(experts: 0) }
     expect("hidden", mentions: "0") { () throws(CrosspointError) in
       _ = try LinearRouter(hidden: 0, router: TopKRouter(experts: 2, topK: 1, scoring: any), seed: 1)
     }

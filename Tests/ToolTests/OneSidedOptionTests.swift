@@ -6,7 +6,7 @@ import Testing
 @Suite(.serialized)
 struct OneSidedOptionTests {
   /// What the rank is given where another number is none or makes no sense.
-  private static let values = [
+  fileprivate static let values = [
     "data": "other.txt", "summary": "other.json", "metrics": "other.jsonl", "checkpoint": "other.ckpt",
     "ranks-simulated": "2", "deadline": "6", "objective": "masked", "deletion": "random", "deletion-form": "attention",
     "deletion-scope": "layer", "granularities": "1,2", "granularity-schedule": "sampled", "merge": "0.9",
@@ -35,7 +35,7 @@ struct OneSidedOptionTests {
           "--deadline", "5",
         ]
       }
-      let options = try Option.all(of: command)
+      let options = try Option.all(of: .moeLM, [command])
       #expect(options.count > 20)
       for option in options {
         let odd = try #require(option.other(in: run), "say in this test what else --\(option.name) may be")
@@ -55,54 +55,25 @@ struct OneSidedOptionTests {
       }
     }
   }
+}
 
-  /// An option as `--experimental-dump-help` describes it.
-  private struct Option {
-    let name: String
-    let isFlag: Bool
-    let value: String?
-
-    /// Another value than the default, as arguments; `nil` if none is known.
-    func other(in run: TinyRun) -> [String]? {
-      if isFlag { return ["--" + name] }
-      if let value = OneSidedOptionTests.values[name] {
-        return ["--" + name, value.hasPrefix("other.") ? run.path(value) : value]
-      }
-      if let number = value.flatMap(Int.init) { return ["--" + name, "\(number + 2)"] }
-      guard let number = value.flatMap(Double.init) else { return nil }
-      return ["--" + name, "\(number == 0 ? 0.25 : number / 2)"]
+extension Option {
+  /// Another value than the default, as arguments; `nil` if none is known.
+  fileprivate func other(in run: TinyRun) -> [String]? {
+    if isFlag { return ["--" + name] }
+    if let value = OneSidedOptionTests.values[name] {
+      return ["--" + name, value.hasPrefix("other.") ? run.path(value) : value]
     }
+    if let number = value.flatMap(Int.init) { return ["--" + name, "\(number + 2)"] }
+    guard let number = value.flatMap(Double.init) else { return nil }
+    return ["--" + name, "\(number == 0 ? 0.25 : number / 2)"]
+  }
 
-    /// How the line calls it where it does not say the option's name.
-    var synonym: String {
-      [
-        "ranks-simulated": "simulated ranks", "budget-bytes": "policy", "budget-error": "policy",
-        "granularities": "pooling", "router-group-limit": "groups",
-      ][name] ?? "--" + name
-    }
-
-    static func all(of command: String) throws -> [Option] {
-      struct Help: Decodable {
-        struct Command: Decodable {
-          let commandName: String
-          let subcommands: [Command]?
-          let arguments: [Argument]?
-        }
-        struct Argument: Decodable {
-          struct Name: Decodable { let name: String }
-          let kind: String
-          let names: [Name]?
-          let defaultValue: String?
-        }
-        let command: Command
-      }
-      let outcome = try Tool.moeLM.run(["--experimental-dump-help"])
-      let help = try JSONDecoder().decode(Help.self, from: Data(outcome.output.utf8))
-      let found = help.command.subcommands?.first { $0.commandName == command }
-      return (found?.arguments ?? []).compactMap { argument in
-        guard let name = argument.names?.last?.name, name != "help", name != "version" else { return nil }
-        return Option(name: name, isFlag: argument.kind == "flag", value: argument.defaultValue)
-      }
-    }
+  /// How the line calls it where it does not say the option's name.
+  fileprivate var synonym: String {
+    [
+      "ranks-simulated": "simulated ranks", "budget-bytes": "policy", "budget-error": "policy",
+      "granularities": "pooling", "router-group-limit": "groups",
+    ][name] ?? "--" + name
   }
 }

@@ -53,7 +53,7 @@ public final class DeletionGate: TokenStage {
     self.hidden = hidden
     self.options = options
     self.name = name
-    guard hidden > 0 else { throw invalid("hidden", "\(hidden); it must be at least one") }
+    try Extent.require(hidden, in: Extent.hidden, operation: "DeletionGate", argument: "hidden")
     guard options.warmUp >= 0 else { throw invalid("warmUp", "\(options.warmUp) steps; it must not be negative") }
     switch options.rule {
     case .random(let rate), .fixed(let rate): try expectShare(rate, "rate")
