@@ -75,8 +75,23 @@ public struct CrosspointError: Error, Sendable, Hashable {
 }
 
 extension CrosspointError: CustomStringConvertible {
+  /// One line, `rank 1: dispatch: nonFinite: tokens: …`; docs/troubleshooting.md says what to do for each code.
   public var description: String {
     let place = rank.map { "rank \($0): " } ?? ""
-    return "\(place)\(operation): \(argument): \(message)"
+    let what = operation == "\(code)" ? operation : "\(operation): \(code)"
+    return "\(place)\(what): \(argument): \(message)"
   }
+}
+
+extension CrosspointError.Code: CustomStringConvertible {
+  /// The codes of this version, with their names.
+  package static let names: [(code: Self, name: String)] = [
+    (invalidArgument, "invalidArgument"), (nonFinite, "nonFinite"), (ranksDisagree, "ranksDisagree"),
+    (corruptFrame, "corruptFrame"), (truncatedFrame, "truncatedFrame"), (deadlineExceeded, "deadlineExceeded"),
+    (rankLost, "rankLost"), (handleMisuse, "handleMisuse"), (outOfMemory, "outOfMemory"), (transport, "transport"),
+    (file, "file"), (checkpointMismatch, "checkpointMismatch"), (refusedElsewhere, "refusedElsewhere"),
+  ]
+
+  /// The name, for example `nonFinite`; `code 99` for one of a later version.
+  public var description: String { Self.names.first { $0.code == self }?.name ?? "code \(rawValue)" }
 }

@@ -1,4 +1,5 @@
 import CrosspointCore
+import Foundation
 import Testing
 
 struct CrosspointErrorTests {
@@ -20,7 +21,7 @@ struct CrosspointErrorTests {
   }
 
   @Test func everyCodeAndEmptyTextsRoundTrip() {
-    for code in (1...12).map({ CrosspointError.Code(rawValue: $0) }) + [.init(rawValue: .max)] {
+    for code in (1...13).map({ CrosspointError.Code(rawValue: $0) }) + [.init(rawValue: .max)] {
       let error = CrosspointError(code, operation: "", argument: "", "")
       #expect(decoded(wire(error)) == error)
     }
@@ -54,9 +55,26 @@ struct CrosspointErrorTests {
     }
   }
 
-  @Test func theDescriptionIsOneLineWithRankStepAndArgument() {
+  @Test func theDescriptionIsOneLineWithRankStepCodeAndArgument() {
     let error = CrosspointError(.nonFinite, operation: "dispatch", argument: "tokens", "row 17 holds NaN")
-    #expect(error.description == "dispatch: tokens: row 17 holds NaN")
-    #expect(error.on(rank: 2).description == "rank 2: dispatch: tokens: row 17 holds NaN")
+    #expect(error.description == "dispatch: nonFinite: tokens: row 17 holds NaN")
+    #expect(error.on(rank: 2).description == "rank 2: dispatch: nonFinite: tokens: row 17 holds NaN")
+    let file = CrosspointError(.file, operation: "file", argument: "data", "is empty")
+    #expect(file.description == "file: data: is empty")
+    #expect(CrosspointError(.init(rawValue: 99), operation: "x", argument: "y", "z").description == "x: code 99: y: z")
+  }
+
+  /// The numbers are those of the wire: none is left out or given twice.
+  @Test func everyCodeHasAName() {
+    let names = CrosspointError.Code.names
+    #expect(names.map(\.code.rawValue) == Array(1...UInt32(names.count)))
+    #expect(Set(names.map(\.name)).count == names.count)
+  }
+
+  @Test func everyCodeIsInTheTableOfTheDocuments() throws {
+    let file = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+      .appendingPathComponent("../../docs/troubleshooting.md")
+    let text = try String(contentsOf: file, encoding: .utf8)
+    for (_, name) in CrosspointError.Code.names { #expect(text.contains("| `\(name)` |"), "\(name)") }
   }
 }

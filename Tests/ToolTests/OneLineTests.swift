@@ -25,9 +25,9 @@ struct OneLineTests {
 
     var line: String {
       switch self {
-      case .option: "rank 0: options: top-k: 9 of 4 experts"
+      case .option: "rank 0: options: invalidArgument: top-k: 9 of 4 experts"
       case .data: "rank 0: file: data: /nonexistent cannot be opened: No such file or directory"
-      case .notANumber: "rank 0: route: logits: token 0 has logit"
+      case .notANumber: "rank 0: route: nonFinite: logits: token 0 has logit"
       }
     }
   }
@@ -50,7 +50,8 @@ struct OneLineTests {
       for _ in 0..<Self.repeats / 2 {
         expectOneLine(
           try Tool.moeLM.run(ranks: ranks, run.train(), onRank: ranks - 1, ["--nonsense"]),
-          "rank \(ranks - 1): arguments: command line: Unknown option '--nonsense' (see moe-lm train --help)", code: 64)
+          "rank \(ranks - 1): arguments: invalidArgument: command line: Unknown option '--nonsense' (see moe-lm train --help)",
+          code: 64)
       }
       expectOneLine(
         try Tool.moeLM.run(ranks: ranks, run.train(), onRank: 1, ["--steps", "many"]), "rank 1: arguments", code: 64)
@@ -62,7 +63,7 @@ struct OneLineTests {
         try Tool.xpoint.run(ranks: ranks, bench, onRank: 1, ["--nonsense"]), of: .xpoint, "rank 1: arguments", code: 64)
       expectOneLine(
         try Tool.xpoint.run(ranks: ranks, bench, onRank: 1, ["--tokens", "32"]), of: .xpoint,
-        "rank 1: options: tokens: 32 on rank 1, 16 on rank 0")
+        "rank 1: options: ranksDisagree: tokens: 32 on rank 1, 16 on rank 0")
       expectOneLine(
         try Tool.xpoint.run(ranks: ranks, bench + ["--json", "/nonexistent/out.json"]), of: .xpoint,
         "rank 0: file: --json")

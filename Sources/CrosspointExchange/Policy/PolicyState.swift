@@ -15,7 +15,7 @@ public struct PolicyState: Codable, Equatable, Sendable {
   /// What of it no policy can have come to; `nil` where all is well.
   var defect: String? {
     if !(0...Self.countLimit).contains(clock) { return "its clock is \(clock)" }
-    if directions.count != LayerStatistics.TransferKind.allCases.count {
+    if directions.count != TransferKind.allCases.count {
       return "it has \(directions.count) kinds of transfer"
     }
     return directions.lazy.compactMap(\.defect).first ?? speed?.defect
