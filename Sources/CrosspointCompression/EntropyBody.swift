@@ -20,8 +20,12 @@ struct EntropyBody {
 
   /// Sums of all frequencies under a context.
   static let total = 2048
-  /// Most tokens that a magnitude of 16 bits may be.
-  static let tokens = 60
+  /// Tokens: those of magnitudes of 16 bits, then the two escapes.
+  static let tokens = 62
+  /// The escape of magnitudes from 2^16 to 2^24.
+  static let longToken = 60
+  /// The escape of what is at least 2^24 steps: the float itself.
+  static let rawToken = 61
   /// Tokens of a table in memory.
   static let stride = 64
   static let plainTokens = 8
@@ -32,13 +36,15 @@ struct EntropyBody {
   static let means: UInt8 = 2
   static let elements: UInt8 = 3
 
+  static let coarsestStep: Float = 0x1p120
+
   /// Classes of spread over step: 2^(−4) to 2^7 in quarter octaves, counted from 0.
   static let lastClass: Int32 = 44
   static let classOfOne: Int32 = 16
   /// What shifts a class into its context when few elements share the tables: all classes one.
   static let coarsest: UInt8 = 6
   /// A row's class, relative to the frame, within which the frame's step holds.
-  private static let ordinaryRow: Int32 = 12
+  static let ordinaryRow: Int32 = 12
   /// Row classes that say something else.
   static let zeroRow: Int32 = 2000
   static let notANumberRow: Int32 = 2001
@@ -67,14 +73,20 @@ struct EntropyBody {
     if rowClass > Self.ordinaryRow { octaves = (rowClass - Self.ordinaryRow + 3) / 4 }
     if rowClass < -Self.ordinaryRow { octaves = -((-Self.ordinaryRow - rowClass + 3) / 4) }
     let own = scalbn(step, Int(octaves))
-    return (min(max(own, .leastNormalMagnitude), .greatestFiniteMagnitude), rowClass - 4 * octaves)
+    return (min(max(own, .leastNormalMagnitude), Self.coarsestStep), rowClass - 4 * octaves)
+  }
+
+  /// An element of a mean row as the receiver will see it: that of codec_entropy.h without a shrinkage.
+  func coded(mean: Float) -> Float {
+    let steps = mean.magnitude * (1 / meanStep) + 0.5
+    return steps < 0x1p24 ? Float(sign: mean.sign, exponent: 0, significand: steps.rounded(.down) * meanStep) : mean
   }
 
   /// Upper bound of the bytes of a body.
   static func maximumBytes(rows: Int, groups: Int, hidden: Int) -> Int {
     guard rows > 0 else { return 0 }
     let integers = rows * (hidden + 1) + min(rows, groups) * hidden + hidden
-    // 11 bits of token, 14 open ones and a sign.
-    return fixedBytes + finalBytes + 64 * (3 + 2 * tokens) + integers * 26 / 8 + 16
+    // 11 bits of token and the 32 of a float.
+    return fixedBytes + finalBytes + 64 * (3 + 2 * tokens) + integers * 43 / 8 + 16
   }
 }

@@ -41,9 +41,15 @@ enum EntropyTable {
     return bits
   }
 
-  /// Bits that follow a token: those it leaves open, and a sign.
+  /// Bits that follow a token: those it leaves open, and a sign; of a long magnitude the most that may be.
   private static func plainBits(_ token: Int) -> Int {
-    token == 0 ? 0 : 1 + (token < EntropyBody.plainTokens ? 0 : 1 + (token - EntropyBody.plainTokens) / 4)
+    switch token {
+    case 0: 0
+    case ..<EntropyBody.plainTokens: 1
+    case EntropyBody.longToken: 3 + 23 + 1
+    case EntropyBody.rawToken: 32
+    default: 2 + (token - EntropyBody.plainTokens) / 4
+    }
   }
 
   private static func accumulate(_ symbols: UnsafeMutablePointer<UInt32>) {

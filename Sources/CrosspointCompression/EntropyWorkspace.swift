@@ -15,7 +15,7 @@ struct EntropyWorkspace {
   let spreads: UnsafeMutablePointer<Float>
   /// `[hidden]`: what a row is weighted with before its spread is measured.
   let weights: UnsafeMutablePointer<Float>
-  /// `[hidden]`: codes of a mean row, or steps from column to column.
+  /// `[hidden]`: steps from column to column.
   let integers: UnsafeMutablePointer<Int32>
   let columns: UnsafeMutablePointer<UInt8>
   /// `[hidden]`: contexts of a row's elements.
@@ -56,7 +56,7 @@ struct EntropyWorkspace {
     let roundingAt = cut(4 * Self.contextCapacity)
     let classesAt = cut(4 * rows)
     let tokensAt = cut(integerCount)
-    let plainAt = cut(2 * integerCount + 16)
+    let plainAt = cut(4 * integerCount + 16)
     buffer = try pool.lease(bytes: size)
     let base = buffer.base
     func floats(_ offset: Int) -> UnsafeMutablePointer<Float> { (base + offset).assumingMemoryBound(to: Float.self) }

@@ -4,7 +4,7 @@ import CrosspointCore
 /// The layout is that of docs/wire-format.md.
 struct FrameHeader {
   static let magic: UInt32 = 0x4650_5843  // "CXPF" in the order of the bytes
-  static let version: UInt8 = 2
+  static let version: UInt8 = 3
   static let fixedBytes = 48
   static let packedFlag: UInt8 = 1
   /// Rows have random signs; the body starts with their key.

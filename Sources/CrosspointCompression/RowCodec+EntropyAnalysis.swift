@@ -12,8 +12,16 @@ import CrosspointTokens
 extension RowCodec {
   /// A residual's norm counts for at least this part of its row's: what is smaller is rounding of the mean.
   private static let leastResidual: Float = 0x1p-10
+  /// The same where the mean was taken once more of the residuals.
+  private static let leastOfRefined: Float = 0x1p-22
+  /// A mean is refined where its largest element exceeds the residuals this often.
+  private static let dominantMean: Float = 0x1p12
   /// Rows from which columns have spreads of their own.
   private static let worthColumns = 16
+  /// Columns from which the spread of a row is known well enough to be worth the bits that say it.
+  private static let worthRows = 16
+  /// What squares of spreads are raised by, so that those of a column survive that is 2^−100 of another.
+  private static let raised: Float = 0x1p48
 
   /// Copies the rows of a group without their mean, if that pays; says whether it does.
   ///
@@ -43,43 +51,95 @@ extension RowCodec {
     let common = rootMeanSquare(mean, energy: kernels.dot(mean, mean, hidden))
     let remaining = 1 - Double(finite) * Double(common) * Double(common) / energy
     guard remaining.isFinite, common.isFinite, Double(finite) * -log2(max(remaining, 1e-12)) > 12 else { return false }
-    for row in first..<first + group.rows where space.norms[row].isFinite {
-      let residual = space.residuals + row * hidden
-      kernels.axpy(residual, -1, mean, hidden)
-      let norm = rootMeanSquare(residual, energy: kernels.dot(residual, residual, hidden))
-      space.norms[row] = norm > 0 ? max(norm, Self.leastResidual * space.norms[row]) : 0
+    let rows = first..<first + group.rows
+    let left = subtract(mean, from: rows, leaving: Self.leastResidual, space)
+    // A column of one large value: the rounding of its mean would be all that is left of the rows.
+    if kernels.largest_magnitude(mean, hidden) > Self.dominantMean * left {
+      refine(mean, of: group, from: first, finite: finite, space)
     }
     return true
   }
 
-  /// The geometric mean of the norms of all ordinary rows, and how many there are.
-  func typicalNorm(_ rows: Int, _ space: EntropyWorkspace) -> (norm: Float, rows: Int) {
+  /// Takes a group's mean off its residuals, whose norms become theirs, but not less than a part of what they were; returns
+  /// their largest norm without that limit.
+  private func subtract(
+    _ mean: UnsafePointer<Float>, from rows: Range<Int>, leaving least: Float, _ space: EntropyWorkspace
+  ) -> Float {
+    var most: Float = 0
+    for row in rows where space.norms[row].isFinite {
+      let residual = space.residuals + row * hidden
+      kernels.axpy(residual, -1, mean, hidden)
+      let norm = rootMeanSquare(residual, energy: kernels.dot(residual, residual, hidden))
+      most = max(most, norm)
+      space.norms[row] = norm > 0 ? max(norm, least * space.norms[row]) : 0
+    }
+    return most
+  }
+
+  /// Adds to a group's mean that of its residuals.
+  private func refine(
+    _ mean: UnsafeMutablePointer<Float>, of group: RowSource, from first: Int, finite: Int, _ space: EntropyWorkspace
+  ) {
+    let correction = scratchRow(0)
+    correction.update(repeating: 0, count: hidden)
+    for row in first..<first + group.rows where space.norms[row].isFinite {
+      kernels.axpy(correction, 1 / Float(finite), space.residuals + row * hidden, hidden)
+    }
+    kernels.axpy(mean, 1, correction, hidden)
+    for row in 0..<group.rows where space.norms[first + row].isFinite {
+      let residual = space.residuals + (first + row) * hidden
+      memcpy(residual, group.row(row, hidden: hidden), 4 * hidden)
+      space.norms[first + row] = rootMeanSquare(residual, energy: kernels.dot(residual, residual, hidden))
+    }
+    _ = subtract(mean, from: first..<first + group.rows, leaving: Self.leastOfRefined, space)
+  }
+
+  /// The geometric mean of the norms of all ordinary rows, and how many there are. Where nothing is left but the groups'
+  /// means, these count as the norms of rows whose residual is the least that counts.
+  func typicalNorm(_ rows: Int, groups: Int, _ space: EntropyWorkspace) -> (norm: Float, rows: Int) {
     var sum = 0.0
     var count = 0
-    for row in 0..<rows where space.norms[row].isFinite && space.norms[row] > 0 {
-      sum += log2(Double(space.norms[row]))
+    func add(_ norm: Float) {
+      guard norm.isFinite, norm > 0 else { return }
+      sum += log2(Double(norm))
       count += 1
     }
-    return (count == 0 ? 1 : Float(exp2(sum / Double(count))), count)
-  }
-
-  /// Codes a group's mean and takes from its rows what the receiver will add: the mean as coded.
-  func sharpen(group index: Int, rows: Range<Int>, _ header: EntropyBody, _ space: EntropyWorkspace) {
-    let mean = space.means + index * hidden
-    let coded = scratchRow(0)
-    meanCodes(header, group: index, space)
-    Self.meanRow(space.integers, hidden, header, into: coded)
-    kernels.axpy(mean, -1, coded, hidden)
-    for row in rows where space.norms[row].isFinite { kernels.axpy(space.residuals + row * hidden, 1, mean, hidden) }
-    mean.update(from: coded, count: hidden)
-  }
-
-  func meanCodes(_ form: EntropyBody, group: Int, _ space: EntropyWorkspace) {
-    let mean = space.means + group * hidden
-    for column in 0..<hidden {
-      let code = (mean[column] / form.meanStep).rounded()
-      space.integers[column] = Int32(min(max(code, -65535), 65535))
+    for row in 0..<rows { add(space.norms[row]) }
+    let ordinary = count
+    if ordinary == 0 {
+      for group in 0..<groups {
+        let mean = space.means + group * hidden
+        add(Self.leastResidual * rootMeanSquare(mean, energy: kernels.dot(mean, mean, hidden)))
+      }
     }
+    return (count == 0 ? 1 : Float(exp2(sum / Double(count))), ordinary)
+  }
+
+  /// Takes from a group's rows what the receiver will add: the mean as coded.
+  func sharpen(group index: Int, rows: Range<Int>, _ form: EntropyBody, _ space: EntropyWorkspace) {
+    let mean = space.means + index * hidden
+    let lost = scratchRow(0)
+    for column in 0..<hidden { lost[column] = mean[column] - form.coded(mean: mean[column]) }
+    let (norm, rest) = (
+      rootMeanSquare(mean, energy: kernels.dot(mean, mean, hidden)),
+      rootMeanSquare(lost, energy: kernels.dot(lost, lost, hidden))
+    )
+    for row in rows where space.norms[row].isFinite {
+      kernels.axpy(space.residuals + row * hidden, 1, lost, hidden)
+      // The mean was all there was, but the step of means is too coarse for it.
+      if space.norms[row] == 0, rest > Self.leastResidual * norm { space.norms[row] = rest }
+    }
+  }
+
+  /// Tokens of a group's mean row.
+  func quantiseMean(
+    _ form: EntropyBody, group: Int, into tokens: UnsafeMutablePointer<UInt8>,
+    _ writer: UnsafeMutablePointer<xp_entropy_writer>?, _ space: EntropyWorkspace
+  ) {
+    space.contexts.update(repeating: EntropyBody.means, count: hidden)
+    kernels.entropy_quantise(
+      tokens, writer, space.counts, space.sums, space.means + group * hidden, hidden, space.contexts, space.rounding,
+      1 / form.meanStep)
   }
 
   /// The spread of each column, times the typical norm.
@@ -87,40 +147,67 @@ extension RowCodec {
     guard ordinary >= Self.worthColumns else { return space.spreads.update(repeating: typical, count: hidden) }
     space.spreads.update(repeating: 0, count: hidden)
     for row in 0..<rows where space.norms[row].isFinite && space.norms[row] > 0 {
-      kernels.axpy_squares(space.spreads, 1 / space.norms[row], space.residuals + row * hidden, hidden)
+      let (residual, norm) = comfortable(row, space)
+      kernels.axpy_squares(space.spreads, Self.raised / norm, residual, hidden)
     }
     for column in 0..<hidden {
-      space.spreads[column] = (space.spreads[column] / Float(ordinary)).squareRoot() * typical
+      space.spreads[column] = (space.spreads[column] / Float(ordinary)).squareRoot() / Self.raised * typical
     }
+  }
+
+  /// A residual and its norm; tiny ones times 2^80, so that one over the norm is far from infinite.
+  private func comfortable(_ row: Int, _ space: EntropyWorkspace) -> (row: UnsafePointer<Float>, norm: Float) {
+    let (residual, norm) = (space.residuals + row * hidden, space.norms[row])
+    guard norm < 0x1p-60 else { return (UnsafePointer(residual), norm) }
+    kernels.scale(scratchRow(0), 0x1p80, residual, hidden)
+    return (UnsafePointer(scratchRow(0)), 0x1p80 * norm)
   }
 
   /// Classes of the columns at a step, and the weights that make every column count alike in a row's spread.
   func classifyColumns(_ header: EntropyBody, _ space: EntropyWorkspace) {
-    var ordinary: Float = 0
+    var ordinary = 0.0
     for column in 0..<hidden {
       let spread = space.spreads[column]
       let raw = (4 * log2(max(spread / header.step, 0x1p-20))).rounded() + Float(EntropyBody.classOfOne)
       space.columns[column] = UInt8(min(max(raw, 0), Float(EntropyBody.lastClass)))
-      space.weights[column] = 1 / max(spread, 0.3 * header.step)
-      ordinary += (spread * space.weights[column]) * (spread * space.weights[column])
+      space.weights[column] = 1 / max(spread, 0.3 * header.step, .leastNormalMagnitude)
+      ordinary += Double(spread * space.weights[column]) * Double(spread * space.weights[column])
     }
     // The ordinary row is of class 0.
-    if ordinary > 0 { kernels.scale(space.weights, (Float(hidden) / ordinary).squareRoot(), space.weights, hidden) }
+    guard ordinary > 0 else { return }
+    let factor = (Double(hidden) / ordinary).squareRoot()
+    for column in 0..<hidden {
+      space.weights[column] = Float(min(factor * Double(space.weights[column]), 0x1p120))
+    }
   }
 
   /// The class of a row at a step: how its spread compares with that of its columns.
   func classify(row: Int, _ space: EntropyWorkspace) -> Int32 {
     let norm = space.norms[row]
     guard norm.isFinite else { return EntropyBody.notANumberRow }
-    guard norm > 0 else { return EntropyBody.zeroRow }
+    guard norm > 0 else { return hidden < Self.worthRows ? 0 : EntropyBody.zeroRow }
     let sum = kernels.weighted_squares(space.residuals + row * hidden, space.weights, hidden) / Float(hidden)
     guard sum.isFinite, sum > 1e-30 else {
-      // Far from all others: by its norm alone.
-      var ratio = Double(norm) * Double(space.weights[0])
-      for column in 1..<hidden { ratio = max(ratio, Double(norm) * Double(space.weights[column])) }
-      return Int32(min(max((4 * log2(ratio)).rounded(), -1900), 1900))
+      return worthSaying(4 * log2(farSpread(row, space)))
     }
-    return Int32((2 * log2(Double(sum))).rounded())
+    return worthSaying(2 * log2(Double(sum)))
+  }
+
+  /// The root of a row's weighted mean square where floats do not hold the square.
+  private func farSpread(_ row: Int, _ space: EntropyWorkspace) -> Double {
+    var sum = 0.0
+    for column in 0..<hidden {
+      let term = Double(space.residuals[row * hidden + column]) * Double(space.weights[column])
+      sum += term * term
+    }
+    return max((sum / Double(hidden)).squareRoot(), 1e-130)
+  }
+
+  /// What a row of few columns says of its spread takes bits that its elements miss: it says only what is out of the common.
+  private func worthSaying(_ quarterOctaves: Double) -> Int32 {
+    let rounded = Int32(quarterOctaves.rounded())
+    let common = hidden < Self.worthRows ? EntropyBody.ordinaryRow + 4 * Int32(Self.worthRows / hidden) : 0
+    return abs(rounded) <= common ? 0 : rounded
   }
 
   /// What each context adds to a magnitude before it is rounded down: half, less what rounding down saves in bits.

@@ -87,9 +87,9 @@ extension RowCodec {
     for (index, group) in groups.enumerated() {
       var mean: UnsafeMutablePointer<Float>?
       if FrameHeader.group(index, of: frame).centred {
-        kernels.entropy_decode_integers(integers, hidden, &decoder, EntropyBody.means)
+        rowContexts.update(repeating: EntropyBody.means, count: hidden)
+        kernels.entropy_decode(scratchRow(0), hidden, &decoder, rowContexts, meanStep)
         mean = scratchRow(0)
-        Self.meanRow(integers, hidden, header, into: scratchRow(0))
       }
       for row in 0..<group.rows {
         let out = group.base + row * hidden
@@ -112,13 +112,6 @@ extension RowCodec {
 
   /// What is taken off a magnitude to bring it to the mean of what it stands for.
   private static func shrinkage(_ byte: UInt8) -> Float { Float(Int(byte) - 128) / 256 }
-
-  /// A mean row from its codes, as both ends see it.
-  static func meanRow(
-    _ codes: UnsafePointer<Int32>, _ hidden: Int, _ header: EntropyBody, into row: UnsafeMutablePointer<Float>
-  ) {
-    for index in 0..<hidden { row[index] = Float(codes[index]) * header.meanStep }
-  }
 
   /// Every word and bit must have been used, and the coder be back where it began.
   private static func checkEnd(

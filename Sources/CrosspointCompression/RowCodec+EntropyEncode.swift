@@ -34,7 +34,7 @@ extension RowCodec {
       FrameHeader.setGroup(index, rows: group.rows, centred: centred, in: header)
       first += group.rows
     }
-    let typical = typicalNorm(rows, space)
+    let typical = typicalNorm(rows, groups: groups.count, space)
     // A mean need not be much sharper than the rows around it.
     let meanStep = Self.legal(typical.norm * Float(exp2(1.5 - rate)) / Self.meanSharpness)
     var form = EntropyBody(step: meanStep, meanStep: meanStep, shift: EntropyBody.shift(elements: rows * hidden))
@@ -57,7 +57,7 @@ extension RowCodec {
     return write(form, groups, rows, frame: header, body: body, space)
   }
 
-  private static func legal(_ step: Float) -> Float { min(max(step, .leastNormalMagnitude), 0x1p120) }
+  private static func legal(_ step: Float) -> Float { min(max(step, .leastNormalMagnitude), EntropyBody.coarsestStep) }
 
   /// The finest step, to a thousandth of an octave, whose sampled cost is within the budget.
   private func search(
@@ -67,7 +67,8 @@ extension RowCodec {
     let rowStride = (rows + Self.searchedRows - 1) / Self.searchedRows
     let elements = Double(rows * hidden)
     // In octaves of step over typical norm.
-    var fine = -14.0
+    // The norm may be that of one column alone, up to 2^126 times as large as the others.
+    var fine = -150.0
     var coarse = 6.0
     var trial = min(max(1.5 - budget / elements, fine), coarse)
     // Bits per octave: one at high rates, less where many elements are zero.
@@ -122,8 +123,7 @@ extension RowCodec {
     columnSteps(space)
     kernels.entropy_tokens(space.tokens, nil, space.counts, space.integers, hidden, EntropyBody.columns)
     for index in groups.indices where FrameHeader.group(index, of: frame).centred {
-      meanCodes(form, group: index, space)
-      kernels.entropy_tokens(space.tokens, nil, space.counts, space.integers, hidden, EntropyBody.means)
+      quantiseMean(form, group: index, into: space.tokens, nil, space)
     }
     var fixedBits = 8.0 * Double(EntropyBody.fixedBytes + EntropyBody.finalBytes)
     for context in [EntropyBody.columns, EntropyBody.means] {
@@ -141,6 +141,7 @@ extension RowCodec {
     space.sums.update(repeating: 0, count: 4 * EntropyWorkspace.contextCapacity)
     classifyColumns(form, space)
     setRounding(form, space)
+    space.rounding[Int(EntropyBody.means)] = 0.5
   }
 
   private func columnSteps(_ space: EntropyWorkspace) {
@@ -181,8 +182,8 @@ extension RowCodec {
     var row = 0
     for (index, group) in groups.enumerated() {
       if FrameHeader.group(index, of: frame).centred {
-        meanCodes(form, group: index, space)
-        put(space.integers, hidden, EntropyBody.means)
+        quantiseMean(form, group: index, into: tokens, &writer, space)
+        tokens += hidden
       }
       for _ in 0..<group.rows {
         space.rowClasses[row] = classify(row: row, space)

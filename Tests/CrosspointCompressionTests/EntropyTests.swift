@@ -107,11 +107,12 @@ import Testing
     }
   }
 
-  /// Larger frames, so that every table, bit and word is hit.
-  @Test func damageUnderAValidChecksumIsRefusedOrDecodes() throws {
+  /// Larger frames, so that every table, bit and word is hit; with escapes of both kinds, or without.
+  @Test(arguments: [false, true]) func damageUnderAValidChecksumIsRefusedOrDecodes(escapes: Bool) throws {
     let (rows, hidden) = (90, 60)
     let codec = try RowCodec(hidden: hidden, seed: 7, pool: BufferPool())
-    let x = Self.uneven(rows, hidden, seed: 44)
+    var x = Self.uneven(rows, hidden, seed: 44)
+    for index in x.indices where escapes && index % hidden < 4 { x[index] *= index % hidden < 2 ? 1e6 : 1e20 }
     let frame = try encodeFrame(x, hidden: hidden, groups: [50, 40], as: .entropy(bits: 3), codec: codec)
     let start = FrameHeader.bytes(groups: 2)
     var generator = SplitMix64(seed: 45)
@@ -209,9 +210,55 @@ import Testing
     }
   }
 
+  /// Long magnitudes come back to half a step, and what is beyond them bit by bit, in rows and in means.
+  @Test func escapesComeBack() throws {
+    let (rows, hidden) = (40, 20)
+    for factor in [Float(0x1p16), 0x1p20, 0x1p24, 0x1p30, 0x1p100] {
+      var x = normalFloats(rows * hidden, seed: 47)
+      for index in x.indices {
+        if index % hidden == 1 { x[index] *= factor }
+        if index % hidden == 2 { x[index] = 3 * factor }
+      }
+      let frame = try encodeFrame(x, hidden: hidden, groups: [rows], as: .entropy(bits: 8))
+      let y = try decodeFrame(frame, hidden: hidden, groups: [rows])
+      let step = frame[FrameHeader.bytes(groups: 1)...].withUnsafeBytes { $0.loadUnaligned(as: Float.self) }
+      for (a, b) in zip(x, y) { #expect(abs(a - b) <= 2 * step + abs(a) * 0x1p-23, "\(a) became \(b)") }
+    }
+  }
+
+  /// No encoder writes a raw float that is not finite.
+  @Test(arguments: [Float.nan, .infinity]) func aRawFloatThatIsNotFiniteIsRefused(bad: Float) throws {
+    let codec = try RowCodec(hidden: 20, seed: 7, pool: BufferPool())
+    // Columns have spreads of their own from 16 rows on: then the third one is far beyond the step.
+    let x = normalFloats(16 * 20, seed: 48).enumerated().map { $0 % 20 == 2 ? $1 * 1e20 : $1 }
+    var frame = try encodeFrame(x, hidden: 20, groups: [16], as: .entropy(bits: 10), codec: codec)
+    let start = FrameHeader.bytes(groups: 1)
+    // A raw float, at whatever bit it begins.
+    var found = false
+    let pattern = UInt64(x[22].bitPattern)
+    for at in start..<frame.count - 8 {
+      for shift in UInt64(0)..<8 where !found {
+        var word = frame.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: at, as: UInt64.self) }
+        guard word >> shift & 0xFFFF_FFFF == pattern else { continue }
+        word = word & ~(0xFFFF_FFFF << shift) | UInt64(bad.bitPattern) << shift
+        frame.withUnsafeMutableBytes { $0.storeBytes(of: word, toByteOffset: at, as: UInt64.self) }
+        found = true
+      }
+    }
+    #expect(found)
+    frame.withUnsafeMutableBytes { bytes in
+      let base = bytes.baseAddress!
+      base.put(codec.checksum(base + start, bytes.count - start), at: 40)
+      base.put(codec.checksum(base, start - 8), at: start - 8)
+    }
+    let error = #expect(throws: CrosspointError.self) { try decodeFrame(frame, hidden: 20, groups: [16], codec: codec) }
+    #expect(error?.code == .corruptFrame)
+  }
+
   @Test func everyKernelQuantisesAlike() {
     let n = 777
-    let x = normalFloats(n, seed: 46) + [0]
+    var x = normalFloats(n, seed: 46) + [0]
+    for index in stride(from: 0, to: n, by: 9) { x[index] *= [1e4, 1e5, 1e6, 1e7, 1e20][index / 9 % 5] }
     let columns = (0..<n).map { UInt8($0 % 45) }
     var first: ([UInt8], [UInt32], [Float])?
     for variant in CodecKernelTests.variants {
@@ -223,7 +270,7 @@ import Testing
       var counts = [UInt32](repeating: 0, count: 64 * EntropyBody.stride)
       var sums = [Float](repeating: 0, count: 4 * 64)
       var tokens = [UInt8](repeating: 0, count: n)
-      var plain = [UInt8](repeating: 0, count: 2 * n + 16)
+      var plain = [UInt8](repeating: 0, count: 4 * n + 16)
       let rounding = [Float](repeating: 0.4, count: 64)
       plain.withUnsafeMutableBufferPointer { plain in
         var writer = xp_entropy_writer(bits: plain.baseAddress!, buffer: 0, count: 0)

@@ -1,12 +1,18 @@
 // Integers as range-coded tokens (asymmetric numeral systems, rANS: J. Duda, arXiv 1311.2540) and plain bits.
 //
 // An integer is a token for its magnitude, then, as plain bits, what the token leaves open and the sign. Magnitudes below
-// 8 are their own tokens; above, each octave has four. A token is coded under a context, a table of frequencies that sum
+// 8 are their own tokens; above, each octave up to 2^16 has four. Two escapes reach beyond: long magnitudes, below 2^24,
+// and raw floats for what has no magnitude that a float could tell from its neighbours. A token is coded under a context, a table of frequencies that sum
 // to 2^11. Eight states take turns: token i of a run belongs to state i mod 8, so that their latencies overlap. Words of
 // 16 bits are read forwards and hence written backwards. Only integers decide what is read; a decoder given noise reads
 // zeros beyond the end and says so.
 
 enum { RANS_BITS = 11, RANS_STATES = 8, PLAIN_TOKENS = 8, TOKENS = 64 };
+
+// A long magnitude is three bits of octave - LONG_OCTAVE, the bits below its top bit, and the sign.
+enum { LONG_TOKEN = 60, RAW_TOKEN = 61, LONG_OCTAVE = 16, LONG_OCTAVE_BITS = 3 };
+#define FIRST_LONG 0x1p16f
+#define FIRST_RAW 0x1p24f
 
 INLINE uint32_t token_of(uint32_t m) {
   if (m < PLAIN_TOKENS) return m;
@@ -44,8 +50,21 @@ INLINE void put_token(uint8_t *token, xp_entropy_writer *w, uint32_t *count, uin
   put_bits(w, (m & ((1u << open) - 1)) | negative << open, open + 1);
 }
 
-// Tokens of y / step, magnitudes rounded down after adding the context's rounding; NaN counts as the largest. Without a
-// writer only the counts and sums are made: counts of tokens, and, for magnitudes of 1 and of 2 to 7, their number and by
+// A float that is too many steps for the ordinary tokens: top steps, or raw where those are too many as well.
+static __attribute__((noinline)) void put_escape(uint8_t *token, xp_entropy_writer *w, uint32_t *counts, float top,
+                                                 uint32_t bits) {
+  int is_long = top < FIRST_RAW;
+  uint8_t t = is_long ? LONG_TOKEN : RAW_TOKEN;
+  counts[t]++;
+  if (!w) return;
+  *token = t;
+  if (!is_long) return put_bits(w, bits, 32);
+  uint32_t m = (uint32_t)top, octave = 31 - (uint32_t)__builtin_clz(m);
+  put_bits(w, octave - LONG_OCTAVE, LONG_OCTAVE_BITS);
+  put_bits(w, (m & ((1u << octave) - 1)) | (bits >> 31) << octave, octave + 1);
+}
+
+// Tokens of y / step, magnitudes rounded down after adding the context's rounding. Without a writer only the counts and sums are made: counts of tokens, and, for magnitudes of 1 and of 2 to 7, their number and by
 // how much they exceed it.
 static void entropy_quantise(uint8_t *tokens, xp_entropy_writer *w, uint32_t *counts, float *sums, const float *y, size_t n,
                              const uint8_t *contexts, const float *rounding, float inverse_step) {
@@ -54,7 +73,11 @@ static void entropy_quantise(uint8_t *tokens, xp_entropy_writer *w, uint32_t *co
     __builtin_memcpy(&bits, &y[i], 4);
     float a = __builtin_fabsf(y[i]) * inverse_step;
     float top = a + rounding[c];
-    uint32_t m = top < 32767.0f ? (uint32_t)top : 32767;
+    if (__builtin_expect(!(top < FIRST_LONG), 0)) {
+      put_escape(tokens + i, w, counts + TOKENS * c, top, bits);
+      continue;
+    }
+    uint32_t m = (uint32_t)top;
     if (m - 1 < PLAIN_TOKENS - 1) {
       float *s = sums + 4 * c + (m > 1 ? 2 : 0);
       s[0] += 1;
@@ -139,6 +162,26 @@ INLINE uint32_t large_magnitude(xp_entropy_decoder *d, uint32_t token) {
   return (4 + ((token - PLAIN_TOKENS) & 3)) << open | take_bits(d, open);
 }
 
+// The float of an escape; one that is not finite was never encoded.
+static __attribute__((noinline)) float take_escape(xp_entropy_decoder *d, uint32_t token, float step) {
+  refill(d);
+  uint32_t bits;
+  float value;
+  if (token == LONG_TOKEN) {
+    uint32_t octave = LONG_OCTAVE + take_bits(d, LONG_OCTAVE_BITS);
+    value = (float)(1u << octave | take_bits(d, octave)) * step;
+    __builtin_memcpy(&bits, &value, 4);
+    bits |= take_bits(d, 1) << 31;
+  } else {
+    bits = take_bits(d, 16);
+    bits |= take_bits(d, 16) << 16;
+  }
+  if ((bits & 0x7F800000) == 0x7F800000) d->overrun++;
+  __builtin_memcpy(&value, &bits, 4);
+  refill(d);
+  return value;
+}
+
 // Floats of a run: (magnitude - what the context takes off) * step.
 static void entropy_decode(float *out, size_t n, xp_entropy_decoder *d, const uint8_t *contexts, float step) {
   xp_entropy_decoder local = *d;
@@ -157,7 +200,14 @@ static void entropy_decode(float *out, size_t n, xp_entropy_decoder *d, const ui
       const float *levels = local.levels + PLAIN_TOKENS * contexts[i + j];
       float value;
       if (tokens[j] < PLAIN_TOKENS) value = levels[tokens[j]];
-      else value = (float)large_magnitude(&local, tokens[j]), refill(&local);
+      else if (tokens[j] < LONG_TOKEN) value = (float)large_magnitude(&local, tokens[j]), refill(&local);
+      else {
+        // A copy, so that the decoder itself stays in registers.
+        xp_entropy_decoder copy = local;
+        out[i + j] = take_escape(&copy, tokens[j], step);
+        local = copy;
+        continue;
+      }
       uint32_t sign = (uint32_t)local.buffer << 31, some = tokens[j] != 0, bits;
       value *= step;
       __builtin_memcpy(&bits, &value, 4);
@@ -171,9 +221,11 @@ static void entropy_decode(float *out, size_t n, xp_entropy_decoder *d, const ui
   *d = local;
 }
 
+// Integers know no escapes.
 static void entropy_decode_integers(int32_t *out, size_t n, xp_entropy_decoder *d, uint8_t context) {
   for (size_t i = 0; i < n; i++) {
     uint32_t token = take_token(d, &d->states[i % RANS_STATES], context);
+    if (token >= LONG_TOKEN) d->overrun++, token = 0;
     uint32_t m = token < PLAIN_TOKENS ? token : large_magnitude(d, token);
     refill(d);
     uint32_t negative = m ? take_bits(d, 1) : 0;
