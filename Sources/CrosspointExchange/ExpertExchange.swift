@@ -96,7 +96,9 @@ public final class ExpertExchange {
   func compensates(_ handle: DispatchHandle) -> Bool { handle.source.isClustered && compensator.isActive }
 
   /// Whether the members of a row have residuals that are added back; a lone one has none.
-  func compensates(_ handle: DispatchHandle, row: Int) -> Bool { compensates(handle) && handle.source.plan.counts[row] > 1 }
+  func compensates(_ handle: DispatchHandle, row: Int) -> Bool {
+    compensates(handle) && handle.source.plan.counts[row] > 1
+  }
 
   private struct Parts {
     let transfer: Transfer

@@ -12,7 +12,7 @@ final class Subject {
   private let options: TrainingOptions
   private let trainer: Trainer
 
-  /// One for each part that a checkpoint may have: plain, with gates and thresholds, with errors that are fed back, with
+  /// One for each part that a checkpoint may have: plain, with gates and thresholds, with a learned compensation, with
   /// policies, with granularities and merging. Collective.
   static func all(fabric: any Fabric, text: [UInt8], folder: String) throws -> [Subject] {
     let changes: [(inout TrainingOptions) -> Void] = [
@@ -23,8 +23,7 @@ final class Subject {
         $0.shape.stages.prune = .auto
       },
       {
-        $0.exchange = ExchangeOptions(
-          wire: .init(.rotated(bits: 2)), gradientRounding: .stochastic, errorFeedback: true)
+        $0.exchange = ExchangeOptions(compression: .crossPolytope(), compensation: .lowRank(2))
       },
       { $0.exchange.policy = .budget(bytes: 0.5) },
       {

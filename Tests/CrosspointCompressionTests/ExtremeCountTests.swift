@@ -16,7 +16,7 @@ struct ExtremeCountTests {
       ("refinements", { try ClusterOptions(refinements: count == 0 ? -1 : count).validate(hidden: 8) }),
       ("hidden", { _ = try TokenClusterer(options: ClusterOptions(), hidden: count, seed: 1, pool: BufferPool()) }),
       ("experts", { _ = try Compensator(kind: .identity, experts: count, hidden: 8, seed: 1) }),
-      ("hidden", { _ = try Compensator(kind: .scaled, experts: 8, hidden: count, seed: 1) }),
+      ("hidden", { _ = try Compensator(kind: .lowRank(1), experts: 8, hidden: count, seed: 1) }),
       ("rank", { _ = try Compensator(kind: .lowRank(count), experts: 8, hidden: 8, seed: 1) }),
     ]
     for (argument, make) in initialisers {

@@ -39,13 +39,16 @@ extension ExpertExchange {
     for peer in 0..<fabric.rankCount {
       guard
         handle.copies!.marks.readBits(
-          handle.received.rows(from: peer), from: UnsafeRawBufferPointer(transfer.metadataIn[peer]), experts: localExperts.count)
+          handle.received.rows(from: peer), from: UnsafeRawBufferPointer(transfer.metadataIn[peer]),
+          experts: localExperts.count)
       else { throw corruptMarks(.dispatch, peer, "rows are marked for experts that are not there") }
     }
     try handle.copies!.marks.number()
     for peer in 0..<fabric.rankCount {
       let rows = handle.received.rows(from: peer)
-      let (block, bits) = (UnsafeRawBufferPointer(transfer.metadataIn[peer]), handle.copies!.marks.bitBytes(rows: rows.count))
+      let (block, bits) = (
+        UnsafeRawBufferPointer(transfer.metadataIn[peer]), handle.copies!.marks.bitBytes(rows: rows.count)
+      )
       let weights = handle.copies!.marks.weights(of: rows)
       guard block.count == bits + PairNumbers.bytes(weights.count, isRounded: isRounded) else {
         throw corruptMarks(.dispatch, peer, "\(block.count) bytes for \(rows.count) rows and \(weights.count) marks")
