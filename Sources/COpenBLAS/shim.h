@@ -16,4 +16,12 @@ static inline void xp_sgemm(
 
 static inline void xp_blas_threads(int count) { openblas_set_num_threads(count); }
 
+// OpenBLAS's own allocator of the buffers that products work in, which its library exports and no header declares. Where
+// the system gives no memory the first never returns.
+extern void *blas_memory_alloc(int kind);
+extern void blas_memory_free(void *buffer);
+
+static inline void *xp_blas_take_buffer(void) { return blas_memory_alloc(0); }
+static inline void xp_blas_give_buffer(void *buffer) { blas_memory_free(buffer); }
+
 #endif

@@ -1,5 +1,13 @@
 import CrosspointCore
 
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
 extension Fabric {
   /// Replaces `values` by its sum over all ranks, in place. Collective.
   ///
@@ -57,8 +65,8 @@ extension Fabric {
       return UnsafeMutableRawBufferPointer(rebasing: values[range])
     }
     let size = chunks[rank].count
-    let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, rankCount * size), alignment: 64)
-    defer { scratch.deallocate() }
+    let scratch = try takeMemory(bytes: rankCount * size, operation: operation.description, argument: "values")
+    defer { free(scratch.baseAddress) }
     let parts = (0..<rankCount).map {
       UnsafeMutableRawBufferPointer(rebasing: scratch[$0 * size..<($0 + 1) * size])
     }

@@ -55,13 +55,21 @@ public struct SimulatedCluster: Sendable {
   ) -> (results: [Result<T, any Error>], firstFailed: Int?) {
     let switchboard = Switchboard(ranks: ranks, link: link)
     let results = Mutex([Result<T, any Error>?](repeating: nil, count: ranks))
-    inThreads(count: ranks) { rank in
-      let fabric = SimulatedFabric(rank: rank, cluster: self, switchboard: switchboard)
-      let result = Result { try body(fabric) }
+    @Sendable func finish(_ rank: Int, _ result: Result<T, any Error>) {
       var failure: (any Error)?
       if case .failure(let error) = result { failure = error }
       results.withLock { $0[rank] = result }
       switchboard.finish(rank, failure: failure)
+    }
+    inThreads(count: ranks) { rank in
+      let fabric = SimulatedFabric(rank: rank, cluster: self, switchboard: switchboard)
+      finish(rank, Result { try body(fabric) })
+    } missing: { rank, status in
+      let error = CrosspointError(
+        .outOfMemory, operation: "SimulatedCluster.run", rank: rank, argument: "ranks",
+        "the system gives no thread \(rank) of \(ranks) (error \(status)): take fewer ranks, or raise the limits (ulimit -a)"
+      )
+      finish(rank, .failure(error))
     }
     return (results.withLock { $0.map { $0! } }, switchboard.firstFailed)
   }

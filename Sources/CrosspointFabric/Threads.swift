@@ -5,14 +5,19 @@
 #endif
 
 /// Runs `body(0)` … `body(count − 1)`, each in a new thread, and returns when all have returned.
-func inThreads(count: Int, _ body: @escaping @Sendable (Int) -> Void) {
+/// - Parameter missing: called instead of a body for which the system gives no thread, with the error's number.
+func inThreads(count: Int, _ body: @escaping @Sendable (Int) -> Void, missing: (Int, Int32) -> Void) {
   var threads: [pthread_t] = []
   for index in 0..<count {
     var thread = pthread_t()
     let job = Unmanaged.passRetained(Job { body(index) })
     let status = pthread_create(&thread, nil, runJob, job.toOpaque())
-    precondition(status == 0, "the system gives no thread \(index) of \(count): error \(status)")
-    threads.append(thread)
+    if status == 0 {
+      threads.append(thread)
+    } else {
+      job.release()
+      missing(index, status)
+    }
   }
   for thread in threads { pthread_join(thread, nil) }
 }

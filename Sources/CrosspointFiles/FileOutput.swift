@@ -28,7 +28,7 @@ final class FileOutput {
   func write(_ bytes: UnsafeRawBufferPointer) throws(CrosspointError) {
     var written = 0
     while written < bytes.count {
-      let count = withoutBrokenPipeSignal {
+      let count = withoutSignals {
         Foundation.write(descriptor, bytes.baseAddress! + written, bytes.count - written)
       }
       if count >= 0 {
@@ -53,19 +53,17 @@ final class FileOutput {
     guard fsync(descriptor) == 0 else { throw fileError(argument, path, "cannot be written", cause: errno) }
   }
 
-  /// A reader that has gone is an error of the write, not a signal that ends the process.
-  private func withoutBrokenPipeSignal(_ body: () -> Int) -> Int {
-    var (pipe, before, pending) = (sigset_t(), sigset_t(), sigset_t())
-    sigemptyset(&pipe)
-    sigaddset(&pipe, SIGPIPE)
+  /// A reader that has gone, and a limit on the size of files, are errors of the write, no signals that end the process.
+  private func withoutSignals(_ body: () -> Int) -> Int {
+    var (signals, before, pending) = (sigset_t(), sigset_t(), sigset_t())
+    sigemptyset(&signals)
     sigpending(&pending)
-    pthread_sigmask(SIG_BLOCK, &pipe, &before)
+    for signal in [SIGPIPE, SIGXFSZ] where sigismember(&pending, signal) == 0 { sigaddset(&signals, signal) }
+    pthread_sigmask(SIG_BLOCK, &signals, &before)
     let result = body()
     let cause = errno
-    if result < 0, cause == EPIPE, sigismember(&pending, SIGPIPE) == 0 {
-      var now = timespec()
-      _ = sigtimedwait(&pipe, nil, &now)
-    }
+    var now = timespec()
+    if result < 0, cause == EPIPE || cause == EFBIG { _ = sigtimedwait(&signals, nil, &now) }
     pthread_sigmask(SIG_SETMASK, &before, nil)
     errno = cause
     return result

@@ -19,7 +19,7 @@ package final class LineWriter {
     self.argument = argument
     switch try FileDestination(path, argument: argument) {
     case .file(let file):
-      try writeFile(file, kept, argument: argument)
+      try writeFile(path, kept, argument: argument)
       output = try FileOutput(open(file, O_WRONLY | O_APPEND | O_CLOEXEC), path: path, argument: argument)
       end = kept.count
     case .stream(let stream): output = try FileOutput(stream: stream, argument: argument)

@@ -10,7 +10,7 @@ package func writeFile(
   _ path: String, _ pieces: [UnsafeRawBufferPointer], argument: String
 ) throws(CrosspointError) {
   switch try FileDestination(path, argument: argument) {
-  case .file(let path): try replaceFile(path, pieces, argument: argument)
+  case .file(let file): try replaceFile(file, pieces, named: path, argument: argument)
   case .stream(let stream):
     let output = try FileOutput(stream: stream, argument: argument)
     for piece in pieces { try output.write(piece) }
@@ -28,23 +28,26 @@ package func writeFile(_ path: String, _ bytes: [UInt8], argument: String) throw
 
 /// The new bytes are written to a file without a name, which is gone if the writer is killed. Where the file system has
 /// none such, the file is named like the target with `.tmp` behind; the next writer takes over what a killed one has left.
-private func replaceFile(_ path: String, _ pieces: [UnsafeRawBufferPointer], argument: String) throws(CrosspointError) {
+/// - Parameter named: the path as it was given.
+private func replaceFile(
+  _ path: String, _ pieces: [UnsafeRawBufferPointer], named: String, argument: String
+) throws(CrosspointError) {
   let temporary = path + ".tmp"
   let folder = (path as NSString).deletingLastPathComponent
   let unnamed = openUnnamed(folder)
   let output = try FileOutput(
-    unnamed ?? open(temporary, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0o666), path: path, argument: argument)
+    unnamed ?? open(temporary, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0o666), path: named, argument: argument)
   if unnamed == nil {
     // A killed writer holds no lock any more; one that has just ended has renamed its file.
     guard flock(output.descriptor, LOCK_EX | LOCK_NB) == 0,
       FileStatus(descriptor: output.descriptor)?.inode == FileStatus(temporary)?.inode
     else {
-      throw fileError(argument, path, "is being written by another process")
+      throw fileError(argument, named, "is being written by another process")
     }
   }
   do throws(CrosspointError) {
     if unnamed == nil, ftruncate(output.descriptor, 0) != 0 {
-      throw fileError(argument, path, "cannot be written", cause: errno)
+      throw fileError(argument, named, "cannot be written", cause: errno)
     }
     if let status = FileStatus(path) { fchmod(output.descriptor, status.mode & 0o777) }
     for piece in pieces { try output.write(piece) }
@@ -52,10 +55,10 @@ private func replaceFile(_ path: String, _ pieces: [UnsafeRawBufferPointer], arg
     if unnamed != nil {
       unlink(temporary)  // what a writer left that was killed just here
       guard linkat(AT_FDCWD, "/proc/self/fd/\(output.descriptor)", AT_FDCWD, temporary, AT_SYMLINK_FOLLOW) == 0 else {
-        throw fileError(argument, path, "cannot be written", cause: errno)
+        throw fileError(argument, named, "cannot be written", cause: errno)
       }
     }
-    guard rename(temporary, path) == 0 else { throw fileError(argument, path, "cannot be written", cause: errno) }
+    guard rename(temporary, path) == 0 else { throw fileError(argument, named, "cannot be written", cause: errno) }
   } catch {
     unlink(temporary)
     throw error

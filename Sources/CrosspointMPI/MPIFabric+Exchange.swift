@@ -168,7 +168,12 @@ extension MPIFabric {
       transfers.append(Transfer(peer: peer, kind: .block))
       return nil
     }
-    let aside = UnsafeMutableRawBufferPointer.allocate(byteCount: arrival.byteCount, alignment: 64)
+    let aside: UnsafeMutableRawBufferPointer
+    do throws(CrosspointError) {
+      aside = try takeMemory(bytes: arrival.byteCount, operation: operation.description, argument: "block")
+    } catch {
+      return error
+    }
     try group.receive(arrival, into: aside)
     transfers.append(Transfer(peer: peer, kind: .stray(aside)))
     sources[peer].started = source.chunks
@@ -179,7 +184,7 @@ extension MPIFabric {
   private func finish(_ transfer: Transfer, _ arrived: (_ source: Int) -> Void) {
     switch transfer.kind {
     case .send: break
-    case .stray(let memory): memory.deallocate()
+    case .stray(let memory): free(memory.baseAddress)
     case .block:
       sources[transfer.peer].done += 1
       if sources[transfer.peer].done == sources[transfer.peer].chunks { arrived(transfer.peer) }

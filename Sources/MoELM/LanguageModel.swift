@@ -18,6 +18,7 @@ final class LanguageModel {
   private let norm: LayerNorm
   private let prediction: Prediction
 
+  private let productMemory: ProductMemory
   private let pool = BufferPool()
   private let stream = FloatBuffer()
   private let final = FloatBuffer()
@@ -44,9 +45,14 @@ final class LanguageModel {
   init(fabric: any Fabric, shape: ModelShape, options: ExchangeOptions, seed: UInt64) throws(CrosspointError) {
     try shape.validate()
     self.shape = shape
-    shared = ParameterSet(try Self.sharedSpecifications(shape, options), seed: seed)
-    experts = ParameterSet(
-      try Self.expertSpecifications(shape, rank: fabric.rank, of: fabric.rankCount), seed: seed)
+    // One rank may have less memory than the others.
+    (productMemory, shared, experts) = try fabric.together(operation: "model") { () throws(CrosspointError) in
+      let local = try Self.expertSpecifications(shape, rank: fabric.rank, of: fabric.rankCount)
+      return (
+        try ProductMemory(), try ParameterSet(Self.sharedSpecifications(shape, options), seed: seed),
+        try ParameterSet(local, seed: seed)
+      )
+    }
     embedding = Embedding("embedding", in: shared)
     var blocks: [Block] = []
     for block in 0..<shape.blocks {
@@ -71,7 +77,7 @@ final class LanguageModel {
   /// Reads a batch (whole sequences, possibly none) and measures how well it is predicted. Collective.
   func forward(_ batch: Batch, _ pass: Pass) throws(CrosspointError) -> Losses {
     precondition(batch.rows.isMultiple(of: shape.context), "whole sequences")
-    let x = stream.matrix(batch.rows, shape.width)
+    let x = try stream.matrix(batch.rows, shape.width)
     embedding.forward(batch, into: x)
     var losses = Losses()
     for (place, block) in blocks.enumerated() {
@@ -80,21 +86,21 @@ final class LanguageModel {
       block.experts?.stages.keep = gate?.keep
       losses += try block.forward(x, keyBias: gate?.bias, pass)
     }
-    let y = final.matrix(batch.rows, shape.width)
-    norm.forward(x, into: y)
-    losses.surprise = prediction.forward(y, batch)
+    let y = try final.matrix(batch.rows, shape.width)
+    try norm.forward(x, into: y)
+    losses.surprise = try prediction.forward(y, batch)
     return losses
   }
 
   /// Adds the gradients of the pass's loss. Collective; follows `forward`.
   /// - Parameter predictions: all that this pass's surprise is a mean over, those of all ranks.
   func backward(_ batch: Batch, predictions: Int, _ pass: Pass) throws(CrosspointError) {
-    let y = final.matrix(batch.rows, shape.width)
-    let slope = slope.matrix(batch.rows, shape.width)
-    prediction.backward(y, batch, scale: pass.weight / Float(predictions), into: slope)
+    let y = try final.matrix(batch.rows, shape.width)
+    let slope = try slope.matrix(batch.rows, shape.width)
+    try prediction.backward(y, batch, scale: pass.weight / Float(predictions), into: slope)
     let dx = try TokenBatch(uninitializedRows: batch.rows, hidden: shape.width, pool: pool)
     dx.elements.update(repeating: 0)
-    norm.backward(slope, addingTo: Matrix(dx))
+    try norm.backward(slope, addingTo: Matrix(dx))
     for (place, block) in blocks.enumerated().reversed() {
       let gate = place >= shape.stages.deletionBlock ? keyGate : nil
       try block.backward(dx, addingTo: gate?.biasGradients, pass)

@@ -51,6 +51,12 @@ public struct ModelShape: Sendable, Hashable {
       try require(value > 0, name, "\(value); it must be at least one")
       try require(value <= 1 << 20, name, "\(value); the most is \(1 << 20)")
     }
+    try require(
+      blocks * experts <= 1 << 22, "experts", "\(experts) in each MoE layer of \(blocks) blocks; the most is \(1 << 22)"
+    )
+    let perBlock = 4 * Double(width) + 2 * Double(expertWidth) * Double(max(experts, sharedExperts))
+    let parameters = Double(blocks) * Double(width) * perBlock
+    try require(parameters < 0x1p48, "width", "\(width) makes a model of some \(parameters) parameters")
     try require((0...64).contains(sharedExperts), "shared-experts", "\(sharedExperts); 0 to 64 are possible")
     try require(topK <= experts, "top-k", "\(topK) of \(experts) experts")
     try require(width % (2 * heads) == 0, "heads", "\(heads) heads do not divide a width of \(width) into even parts")

@@ -41,7 +41,8 @@ final class ParameterSet {
   private let state: FloatBuffer
   private let gradientStorage: FloatBuffer
 
-  init(_ specifications: [ParameterSpecification], seed: UInt64) {
+  /// - Throws: `outOfMemory`.
+  init(_ specifications: [ParameterSpecification], seed: UInt64) throws(CrosspointError) {
     self.specifications = specifications
     var ranges: [String: Range<Int>] = [:]
     var start = 0
@@ -52,8 +53,8 @@ final class ParameterSet {
     precondition(ranges.count == specifications.count, "two tensors of one name")
     self.ranges = ranges
     count = start
-    state = FloatBuffer(3 * count)
-    gradientStorage = FloatBuffer(count)
+    state = try FloatBuffer(3 * count)
+    gradientStorage = try FloatBuffer(count)
     for specification in specifications { begin(specification, seed: seed) }
   }
 

@@ -65,8 +65,11 @@ struct Train: RankCommand {
     run.checkpointEvery = checkpointEvery
     run.evalEvery = evalEvery
     run.resume = resume
-    StopSignal.install()
     return { [options, run, data = arguments.data] fabric in
+      // The deadline of those that wait for a rank which hangs passes first.
+      let bound = UInt32(fabric.deadline.components.seconds) + 3
+      StopSignal.install(
+        bound: bound, report: "moe-lm: rank \(fabric.rank): signal: no step has answered it for \(bound) seconds")
       try options.agree(on: fabric)
       let corpus = try Corpus.load(path: data, context: options.shape.context, batch: options.batch, fabric: fabric)
       let summary = try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: run).train()

@@ -99,7 +99,7 @@ func pooledOptions(_ granularities: [Int] = [1, 2, 3], separateRouters: Bool = f
       func outputs(lastMovedBy step: Float) throws -> [Float] {
         let x = try randomBatch(rows: 8, hidden: width, seed: 4)
         for place in 0..<width { x.row(7)[place] += step }
-        let y = FloatBuffer(8 * width)
+        let y = try FloatBuffer(8 * width)
         let pass = trainer.pass(isTraining: false, granularity: 3)
         _ = try layer.forward(x, addingTo: y.matrix(8, width), pass) { false }
         layer.forget()

@@ -1,3 +1,4 @@
+import Crosspoint
 import CrosspointTestSupport
 import Foundation
 import Testing
@@ -17,9 +18,9 @@ import Testing
     #expect(exponential(Lanes(repeating: -.infinity))[0] < 1e-37)
   }
 
-  @Test(arguments: [1, 7, 15, 16, 17, 33, 48]) func loopsCoverEveryTail(count: Int) {
+  @Test(arguments: [1, 7, 15, 16, 17, 33, 48]) func loopsCoverEveryTail(count: Int) throws {
     let (x, y) = (randomFloats(count, seed: 1), randomFloats(count, seed: 2))
-    let out = FloatBuffer(count)
+    let out = try FloatBuffer(count)
     let products: [Float] = x.indices.map { x[$0] * y[$0] }
     let total: Double = products.reduce(0.0) { $0 + Double($1) }
     map(x, y, into: out.base, count: count) { $0 * $1 }
@@ -31,9 +32,21 @@ import Testing
     #expect(maximum(x, count: count) == x.max())
   }
 
-  @Test func productsAgreeWithTripleLoops() {
+  @Test func memoryThatThereIsNotIsAnError() throws {
+    let buffer = try FloatBuffer(4)
+    buffer.base[3] = 7
+    for (rows, columns) in [(1 << 40, 1 << 10), (Int.max, 2), (1 << 45, 1)] {
+      let error = #expect(throws: CrosspointError.self) { _ = try buffer.matrix(rows, columns) }
+      #expect(error?.code == .outOfMemory)
+    }
+    #expect(try buffer.matrix(2, 2).base[3] == 7)
+    let error = #expect(throws: CrosspointError.self) { _ = try FloatBuffer(1 << 45) }
+    #expect(error?.code == .outOfMemory)
+  }
+
+  @Test func productsAgreeWithTripleLoops() throws {
     let (m, n, k) = (5, 3, 7)
-    let (a, b, c) = (FloatBuffer(m * k), FloatBuffer(k * n), FloatBuffer(m * n))
+    let (a, b, c) = try (FloatBuffer(m * k), FloatBuffer(k * n), FloatBuffer(m * n))
     _ = a.storage.update(fromContentsOf: randomFloats(m * k, seed: 3))
     _ = b.storage.update(fromContentsOf: randomFloats(k * n, seed: 4))
     var expected = [Double](repeating: 0, count: m * n)
@@ -42,20 +55,21 @@ import Testing
         for l in 0..<k { expected[i * n + j] += Double(a.base[i * k + l]) * Double(b.base[l * n + j]) }
       }
     }
-    multiply(a.matrix(m, k), b.matrix(k, n), into: c.matrix(m, n))
+    try multiply(a.matrix(m, k), b.matrix(k, n), into: c.matrix(m, n))
     #expect(relativeError(Array(c.storage), expected.map { Float($0) }) < 1e-6)
     // The same product from the transposes, added to what is there.
-    let (at, bt) = (FloatBuffer(m * k), FloatBuffer(k * n))
+    let (at, bt) = try (FloatBuffer(m * k), FloatBuffer(k * n))
     for l in 0..<k {
       for i in 0..<m { at.base[l * m + i] = a.base[i * k + l] }
       for j in 0..<n { bt.base[j * k + l] = b.base[l * n + j] }
     }
-    multiply(at.matrix(k, m).transposed, bt.matrix(n, k).transposed, into: c.matrix(m, n), scale: 2, accumulate: true)
+    try multiply(
+      at.matrix(k, m).transposed, bt.matrix(n, k).transposed, into: c.matrix(m, n), scale: 2, accumulate: true)
     #expect(relativeError(Array(c.storage), expected.map { Float(3 * $0) }) < 1e-6)
   }
 
-  @Test func adamWFollowsItsDefinition() {
-    let set = ParameterSet(
+  @Test func adamWFollowsItsDefinition() throws {
+    let set = try ParameterSet(
       [
         ParameterSpecification(name: "w", rows: 3, columns: 7, start: .normal(1)),
         ParameterSpecification(name: "g", rows: 1, columns: 5, start: .ones),
@@ -90,8 +104,8 @@ import Testing
 
   @Test func aTensorBeginsAlikeOnWhicheverRankHoldsIt() throws {
     let shape = tinyOptions().shape
-    let whole = ParameterSet(try LanguageModel.expertSpecifications(shape, rank: 0, of: 1), seed: 9)
-    let part = ParameterSet(try LanguageModel.expertSpecifications(shape, rank: 1, of: 2), seed: 9)
+    let whole = try ParameterSet(LanguageModel.expertSpecifications(shape, rank: 0, of: 1), seed: 9)
+    let part = try ParameterSet(LanguageModel.expertSpecifications(shape, rank: 1, of: 2), seed: 9)
     for specification in part.specifications {
       let (a, b) = (part[specification.name].value, whole[specification.name].value)
       #expect(Array(a.floats) == Array(b.floats))

@@ -1,3 +1,5 @@
+import CrosspointCore
+
 /// Multi-head self-attention with rotary positions; causal under the causal objective.
 ///
 /// Tokens are sequences of `context` rows, one after the other. Vaswani et al., arXiv 1706.03762, section 3.2, with the
@@ -33,12 +35,12 @@ final class Attention {
   }
 
   /// - Parameter keyBias: `[T]`, added to every score of that key.
-  func forward(_ x: Matrix, keyBias: UnsafePointer<Float>? = nil, addingTo y: Matrix) {
-    let projected = projected.matrix(x.rows, 3 * shape.width)
-    let mixed = mixed.matrix(x.rows, shape.width)
+  func forward(_ x: Matrix, keyBias: UnsafePointer<Float>? = nil, addingTo y: Matrix) throws(CrosspointError) {
+    let projected = try projected.matrix(x.rows, 3 * shape.width)
+    let mixed = try mixed.matrix(x.rows, shape.width)
     multiply(x, project.value, into: projected)
     rotate(projected, backwards: false)
-    let allWeights = allWeights(x.rows)
+    let allWeights = try allWeights(x.rows)
     forEachHead(x.rows) { head in
       let weights = head.weights(allWeights)
       multiply(head.query(projected), head.key(projected).transposed, into: weights, scale: scale)
@@ -57,15 +59,15 @@ final class Attention {
   /// - Parameter keyBiasGradients: `[T]`, to which the gradient of the bias is added.
   func backward(
     _ x: Matrix, dy: Matrix, into dx: Matrix, addingTo keyBiasGradients: UnsafeMutablePointer<Float>? = nil
-  ) {
-    let projected = projected.matrix(x.rows, 3 * shape.width)
-    let mixed = mixed.matrix(x.rows, shape.width)
-    let dProjected = dProjected.matrix(x.rows, 3 * shape.width)
-    let dMixed = dMixed.matrix(x.rows, shape.width)
-    let dWeights = dWeights.matrix(shape.context, shape.context)
+  ) throws(CrosspointError) {
+    let projected = try projected.matrix(x.rows, 3 * shape.width)
+    let mixed = try mixed.matrix(x.rows, shape.width)
+    let dProjected = try dProjected.matrix(x.rows, 3 * shape.width)
+    let dMixed = try dMixed.matrix(x.rows, shape.width)
+    let dWeights = try dWeights.matrix(shape.context, shape.context)
     multiply(mixed.transposed, dy, into: output.gradient, accumulate: true)
     multiply(dy, output.value.transposed, into: dMixed)
-    let allWeights = allWeights(x.rows)
+    let allWeights = try allWeights(x.rows)
     forEachHead(x.rows) { head in
       let weights = head.weights(allWeights)
       multiply(head.part(dMixed), head.value(projected).transposed, into: dWeights)
@@ -85,7 +87,9 @@ final class Attention {
 
   private var scale: Float { 1 / Float(shape.headWidth).squareRoot() }
 
-  private func allWeights(_ tokens: Int) -> Matrix { weights.matrix(tokens * shape.heads, shape.context) }
+  private func allWeights(_ tokens: Int) throws(CrosspointError) -> Matrix {
+    try weights.matrix(tokens * shape.heads, shape.context)
+  }
 
   /// Turns queries and keys by their position.
   private func rotate(_ projected: Matrix, backwards: Bool) {

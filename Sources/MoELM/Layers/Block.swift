@@ -57,20 +57,20 @@ final class Block {
   /// - Parameter keyBias: see ``Attention``.
   /// - Returns: the losses of experts and stages.
   func forward(_ x: Matrix, keyBias: UnsafePointer<Float>? = nil, _ pass: Pass) throws(CrosspointError) -> Losses {
-    let attended = attended.matrix(x.rows, width)
-    firstNorm.forward(x, into: attended)
-    attention.forward(attended, keyBias: keyBias, addingTo: x)
+    let attended = try attended.matrix(x.rows, width)
+    try firstNorm.forward(x, into: attended)
+    try attention.forward(attended, keyBias: keyBias, addingTo: x)
 
     if fed.rows != x.rows { fed = try TokenBatch(uninitializedRows: x.rows, hidden: width, pool: pool) }
-    secondNorm.forward(x, into: Matrix(fed))
+    try secondNorm.forward(x, into: Matrix(fed))
     let input = Matrix(fed)
     guard let experts else {
-      dense?.forward(input, rows: 0..<x.rows, addingTo: x)
+      try dense?.forward(input, rows: 0..<x.rows, addingTo: x)
       return Losses()
     }
     var slices = RowSlices(rows: dense == nil ? 0 : x.rows)
     return try experts.forward(fed, addingTo: x, pass) { () throws(CrosspointError) in
-      slices.next { dense?.forward(input, rows: $0, addingTo: x) }
+      try slices.next { rows throws(CrosspointError) in try dense?.forward(input, rows: rows, addingTo: x) }
     }
   }
 
@@ -80,19 +80,21 @@ final class Block {
     _ dx: borrowing TokenBatch, addingTo keyBiasGradients: UnsafeMutablePointer<Float>? = nil, _ pass: Pass
   ) throws(CrosspointError) {
     let stream = Matrix(dx)
-    let slope = slope.matrix(dx.rows, width)
+    let slope = try slope.matrix(dx.rows, width)
     let input = Matrix(fed)
     if let experts {
       var slices = RowSlices(rows: dense == nil ? 0 : dx.rows)
       try experts.backward(fed, dy: dx, pass, into: slope, accumulate: dense != nil) { () throws(CrosspointError) in
-        slices.next { dense?.backward(input, rows: $0, dy: stream, into: slope) }
+        try slices.next { rows throws(CrosspointError) in
+          try dense?.backward(input, rows: rows, dy: stream, into: slope)
+        }
       }
     } else {
-      dense?.backward(input, rows: 0..<dx.rows, dy: stream, into: slope)
+      try dense?.backward(input, rows: 0..<dx.rows, dy: stream, into: slope)
     }
-    secondNorm.backward(slope, addingTo: stream)
-    attention.backward(attended.matrix(dx.rows, width), dy: stream, into: slope, addingTo: keyBiasGradients)
-    firstNorm.backward(slope, addingTo: stream)
+    try secondNorm.backward(slope, addingTo: stream)
+    try attention.backward(attended.matrix(dx.rows, width), dy: stream, into: slope, addingTo: keyBiasGradients)
+    try firstNorm.backward(slope, addingTo: stream)
   }
 
   /// Gives back what the exchange keeps for a backward pass.

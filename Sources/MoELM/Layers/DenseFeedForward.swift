@@ -1,3 +1,5 @@
+import CrosspointCore
+
 /// A feed-forward that every row of a batch passes, with what its backward pass needs of them: that of a dense block, or the
 /// shared experts of a block with experts.
 final class DenseFeedForward {
@@ -10,17 +12,17 @@ final class DenseFeedForward {
   }
 
   /// Adds the outputs of some rows to `y`; of all batches only the last has a backward pass.
-  func forward(_ x: Matrix, rows: Range<Int>, addingTo y: Matrix) {
+  func forward(_ x: Matrix, rows: Range<Int>, addingTo y: Matrix) throws(CrosspointError) {
+    let (hidden, active) = try (hidden.matrix(x.rows, weights.hidden), active.matrix(x.rows, weights.hidden))
     weights.forward(
-      x[rows: rows], hidden: hidden.matrix(x.rows, weights.hidden)[rows: rows],
-      active: active.matrix(x.rows, weights.hidden)[rows: rows], into: y[rows: rows], accumulate: true)
+      x[rows: rows], hidden: hidden[rows: rows], active: active[rows: rows], into: y[rows: rows], accumulate: true)
   }
 
   /// Fills some rows of `dx`, and adds to the gradients of the weights.
-  func backward(_ x: Matrix, rows: Range<Int>, dy: Matrix, into dx: Matrix) {
+  func backward(_ x: Matrix, rows: Range<Int>, dy: Matrix, into dx: Matrix) throws(CrosspointError) {
+    let (hidden, active) = try (hidden.matrix(x.rows, weights.hidden), active.matrix(x.rows, weights.hidden))
     weights.backward(
-      x[rows: rows], hidden: hidden.matrix(x.rows, weights.hidden)[rows: rows],
-      active: active.matrix(x.rows, weights.hidden)[rows: rows], dy: dy[rows: rows], into: dx[rows: rows])
+      x[rows: rows], hidden: hidden[rows: rows], active: active[rows: rows], dy: dy[rows: rows], into: dx[rows: rows])
   }
 }
 
@@ -36,9 +38,9 @@ struct RowSlices {
   init(rows: Int) { rest = 0..<rows }
 
   /// Does the next slice, if there is one, and says whether any is left.
-  mutating func next(_ body: (Range<Int>) -> Void) -> Bool {
+  mutating func next(_ body: (Range<Int>) throws(CrosspointError) -> Void) throws(CrosspointError) -> Bool {
     let slice = rest.prefix(Self.rowsPerSlice)
-    if !slice.isEmpty { body(slice) }
+    if !slice.isEmpty { try body(slice) }
     rest = rest.dropFirst(slice.count)
     return !rest.isEmpty
   }

@@ -1,3 +1,5 @@
+import CrosspointCore
+
 /// `y = gain (x − mean) / √(variance + ε) + bias`, row by row (Ba, Kiros and Hinton, arXiv 1607.06450).
 final class LayerNorm {
   private let gain: Parameter
@@ -21,9 +23,9 @@ final class LayerNorm {
     self.width = width
   }
 
-  func forward(_ x: Matrix, into y: Matrix) {
-    let kept = normalised.matrix(x.rows, width)
-    let inverse = inverseDeviations.matrix(x.rows, 1).base
+  func forward(_ x: Matrix, into y: Matrix) throws(CrosspointError) {
+    let kept = try normalised.matrix(x.rows, width)
+    let inverse = try inverseDeviations.matrix(x.rows, 1).base
     let (gain, bias) = (gain.value.base, bias.value.base)
     for row in 0..<x.rows {
       let (input, output, unit) = (x.row(row), y.row(row), kept.row(row))
@@ -39,9 +41,9 @@ final class LayerNorm {
   }
 
   /// Adds `∂L/∂x` to `dx`.
-  func backward(_ dy: Matrix, addingTo dx: Matrix) {
-    let kept = normalised.matrix(dy.rows, width)
-    let inverse = inverseDeviations.matrix(dy.rows, 1).base
+  func backward(_ dy: Matrix, addingTo dx: Matrix) throws(CrosspointError) {
+    let kept = try normalised.matrix(dy.rows, width)
+    let inverse = try inverseDeviations.matrix(dy.rows, 1).base
     let (dGain, dBias, gain) = (self.gain.gradient.base, bias.gradient.base, self.gain.value.base)
     for row in 0..<dy.rows {
       let (slope, unit, out) = (dy.row(row), kept.row(row), dx.row(row))

@@ -83,7 +83,7 @@ final class MoELayer {
     _ x: borrowing TokenBatch, tokensPerRow: [Int32] = [], _ pass: Pass, meanwhile work: LocalWork
   ) throws(CrosspointError) -> Mixture {
     let gate = gate(pass)
-    let logits = logits.matrix(x.rows, router.experts)
+    let logits = try logits.matrix(x.rows, router.experts)
     multiply(Matrix(x), gate.value, into: logits)
     var traits = RowTraits(tokensPerRow: tokensPerRow)
     if stages.prune != .off, stages.pruneProtect > 0 { traits.importance = x.rowMagnitudes() }
@@ -117,7 +117,7 @@ final class MoELayer {
     }
     let handle = try exchange.dispatch(x, decision.routing, meanwhile: work)
     let rows = handle.rows.rows
-    let (hidden, active) = (hidden.matrix(rows, experts.hidden), active.matrix(rows, experts.hidden))
+    let (hidden, active) = try (hidden.matrix(rows, experts.hidden), active.matrix(rows, experts.hidden))
     let output = try TokenBatch(uninitializedRows: rows, hidden: x.hidden, pool: pool)
     forEachExpert(handle) { expert, range in
       expert.forward(
@@ -138,7 +138,7 @@ final class MoELayer {
     guard let handle, let decision else { preconditionFailure("backward without forward") }
     let dOutput = try exchange.combineBackward(dy, handle, meanwhile: work)
     let rows = handle.rows.rows
-    let (hidden, active) = (hidden.matrix(rows, experts.hidden), active.matrix(rows, experts.hidden))
+    let (hidden, active) = try (hidden.matrix(rows, experts.hidden), active.matrix(rows, experts.hidden))
     let dRows = try TokenBatch(uninitializedRows: rows, hidden: x.hidden, pool: pool)
     forEachExpert(handle) { expert, range in
       expert.backward(
@@ -150,7 +150,7 @@ final class MoELayer {
     let gradients = try router(of: pass).backward(
       decision, topkWeightGradients: handle.topkWeightGradients, auxiliaryScale: pass.weight * share)
     let gate = gate(pass)
-    let dLogits = dLogits.matrix(x.rows, router.experts)
+    let dLogits = try dLogits.matrix(x.rows, router.experts)
     gradients.withUnsafeBufferPointer {
       _ = UnsafeMutableBufferPointer(start: dLogits.base, count: $0.count).update(from: $0)
     }

@@ -1,3 +1,4 @@
+import CrosspointCore
 import Foundation
 
 /// The byte wanted: logits `x W`, softmax and cross-entropy.
@@ -16,8 +17,8 @@ final class Prediction {
 
   /// Keeps the probabilities for the backward pass.
   /// - Returns: Σ −ln p(target) over the rows that count, in nats.
-  func forward(_ x: Matrix, _ batch: Batch) -> Double {
-    let logits = logits.matrix(x.rows, ModelShape.vocabulary)
+  func forward(_ x: Matrix, _ batch: Batch) throws(CrosspointError) -> Double {
+    let logits = try logits.matrix(x.rows, ModelShape.vocabulary)
     multiply(x, weight.value, into: logits)
     var loss = 0.0
     for place in 0..<x.rows where batch.counts(place) {
@@ -33,8 +34,8 @@ final class Prediction {
   }
 
   /// Backward of `scale` times the loss.
-  func backward(_ x: Matrix, _ batch: Batch, scale: Float, into dx: Matrix) {
-    let logits = logits.matrix(x.rows, ModelShape.vocabulary)
+  func backward(_ x: Matrix, _ batch: Batch, scale: Float, into dx: Matrix) throws(CrosspointError) {
+    let logits = try logits.matrix(x.rows, ModelShape.vocabulary)
     for row in 0..<x.rows {
       if batch.counts(row) {
         logits.row(row)[Int(batch.targets[row])] -= 1

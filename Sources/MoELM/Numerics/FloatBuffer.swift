@@ -1,26 +1,43 @@
+import CrosspointCore
+import Foundation
+
 /// Floats that grow on demand and are reused from step to step.
 final class FloatBuffer {
   private(set) var storage: UnsafeMutableBufferPointer<Float>
 
-  init(_ count: Int = 0) { storage = Self.zeros(count) }
+  /// Without floats yet.
+  init() { storage = UnsafeMutableBufferPointer(start: .allocate(capacity: 1), count: 0) }
 
-  deinit { storage.deallocate() }
+  /// - Throws: `outOfMemory`.
+  init(_ count: Int) throws(CrosspointError) { storage = try Self.zeros(count, 1) }
+
+  deinit { free(storage.baseAddress) }
 
   var base: UnsafeMutablePointer<Float> { storage.baseAddress! }
 
   /// The first `rows · columns` floats as a matrix; contents survive until a larger one is asked for.
-  func matrix(_ rows: Int, _ columns: Int) -> Matrix {
-    if rows * columns > storage.count {
-      storage.deallocate()
-      storage = Self.zeros(rows * columns)
+  /// - Throws: `outOfMemory`; then the old contents are still there.
+  func matrix(_ rows: Int, _ columns: Int) throws(CrosspointError) -> Matrix {
+    let (count, overflow) = rows.multipliedReportingOverflow(by: columns)
+    if overflow || count > storage.count {
+      let larger = try Self.zeros(rows, columns)
+      free(storage.baseAddress)
+      storage = larger
     }
     return Matrix(base, rows, columns)
   }
 
-  private static func zeros(_ count: Int) -> UnsafeMutableBufferPointer<Float> {
-    let raw = UnsafeMutableRawBufferPointer.allocate(byteCount: max(64, count * 4), alignment: 64)
-    let floats = raw.bindMemory(to: Float.self)
-    floats.initialize(repeating: 0)
-    return UnsafeMutableBufferPointer(rebasing: floats[..<count])
+  private static func zeros(_ rows: Int, _ columns: Int) throws(CrosspointError) -> UnsafeMutableBufferPointer<Float> {
+    let (count, overflow) = rows.multipliedReportingOverflow(by: columns)
+    var memory: UnsafeMutableRawPointer?
+    guard !overflow, count < 1 << 60, posix_memalign(&memory, 64, max(64, 4 * count)) == 0, let memory else {
+      throw CrosspointError(
+        .outOfMemory, operation: "model", argument: "memory",
+        "none for \(rows) · \(columns) floats: take a smaller model or batch, more ranks, or a higher limit (ulimit -v)"
+      )
+    }
+    let floats = memory.bindMemory(to: Float.self, capacity: count)
+    floats.initialize(repeating: 0, count: count)
+    return UnsafeMutableBufferPointer(start: floats, count: count)
   }
 }

@@ -65,8 +65,8 @@ final class KeyGate {
         .nonFinite, operation: "deletion", argument: "tokens",
         bad.map { "row \($0) has a score that is not finite" } ?? "other ranks have scores that are not finite")
     }
-    let bias = biasBuffer.matrix(x.rows, 1)
-    let slope = gradientBuffer.matrix(x.rows, 1)
+    let bias = try biasBuffer.matrix(x.rows, 1)
+    let slope = try gradientBuffer.matrix(x.rows, 1)
     slope.floats.update(repeating: 0)
     self.bias = UnsafePointer(bias.base)
     biasGradients = slope.base

@@ -11,6 +11,9 @@ public enum Evaluation {
   public static func run(
     fabric: any Fabric, data: String?, options: TrainingOptions, checkpoint path: String, summary file: String? = nil
   ) throws(CrosspointError) -> RunSummary {
+    try fabric.onRoot(operation: "summary") { () throws(CrosspointError) in
+      if let file { _ = try FileDestination(file, argument: "summary") }
+    }
     let checkpoint = try Checkpoint.load(path, fabric: fabric)
     let summary = try run(fabric: fabric, options: options, checkpoint, path: path) { shape throws(CrosspointError) in
       try Corpus.load(path: data, context: shape.context, batch: options.batch, fabric: fabric)

@@ -80,7 +80,7 @@ extension Trainer {
   ) throws(CrosspointError) -> [FloatBuffer] {
     var blocks: [FloatBuffer] = []
     if fabric.rank == 0 {
-      for rank in 0..<fabric.rankCount { blocks.append(FloatBuffer(try count(rank))) }
+      for rank in 0..<fabric.rankCount { blocks.append(try FloatBuffer(count(rank))) }
     }
     let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
     let send = (0..<fabric.rankCount).map { $0 == 0 ? UnsafeRawBufferPointer(mine) : nothing }

@@ -37,6 +37,7 @@ extension Trainer {
     for exchange in exchanges { exchange.policyAdapts = false }
     defer { for exchange in exchanges { exchange.policyAdapts = true } }
     for start in stride(from: 0, to: windows, by: options.batch) {
+      StopSignal.check()
       readHeldOut(start, count: min(options.batch, windows - start), of: windows)
       for (place, granularity) in granularities.enumerated() {
         let pass = pass(isTraining: false, granularity: granularity, isFirst: place == 0)

@@ -34,6 +34,10 @@ public final class TrainingRun {
     }
     let done = trainer.progress.step
     try fabric.onRoot(operation: "metrics") { () throws(CrosspointError) in
+      // What cannot be written in the end is known now.
+      for (path, argument) in [(run.checkpoint, "checkpoint"), (run.summary, "summary")] {
+        if let path { _ = try FileDestination(path, argument: argument) }
+      }
       if let path = run.metrics { metrics = try MetricsFile(path, keeping: done) }
     }
   }
@@ -73,7 +77,7 @@ public final class TrainingRun {
 
   private func timedStep() throws(CrosspointError) -> Trainer.StepReport {
     let start = ContinuousClock.now
-    let report = try trainer.step(stopRequested: StopSignal.isRequested)
+    let report = try trainer.step(stopRequested: StopSignal.check())
     let seconds = (ContinuousClock.now - start).inSeconds
     trainer.progress.seconds += seconds
     stepSeconds = stepSeconds.map { 0.95 * $0 + 0.05 * seconds } ?? seconds

@@ -15,3 +15,17 @@ package func requireMemory(bytes: Int, operation: String, argument: String) thro
   }
   free(memory)
 }
+
+/// Memory at a multiple of 64 bytes, to be given back by `free`.
+/// - Throws: `outOfMemory` with the number of bytes.
+package func takeMemory(
+  bytes: Int, operation: String, argument: String
+) throws(CrosspointError) -> UnsafeMutableRawBufferPointer {
+  var memory: UnsafeMutableRawPointer?
+  guard posix_memalign(&memory, 64, max(64, bytes)) == 0, let memory else {
+    throw CrosspointError(
+      .outOfMemory, operation: operation, argument: argument,
+      "no memory for \(bytes) bytes: free some, or ask for less")
+  }
+  return UnsafeMutableRawBufferPointer(start: memory, count: bytes)
+}

@@ -1,0 +1,119 @@
+import Foundation
+import LaunchSupport
+import Testing
+
+/// Memory that one rank does not get, and signals that nothing answers.
+@Suite(.serialized)
+struct LimitTests {
+  /// The tool with a limit on its address space, in KiB.
+  private func limited(_ kilobytes: Int) throws -> [String] {
+    ["bash", "-c", "ulimit -v \(kilobytes); exec \"$0\" \"$@\"", try Tool.moeLM.executable().path]
+  }
+
+  private func start(_ groups: [[String]]) throws -> Launch {
+    try Launch(
+      Programs.mpirun(), Programs.oversubscribe + groups.joined(separator: [":"]), limit: 30)
+  }
+
+  private func expectOneLine(_ outcome: Outcome, rank: Int?) {
+    let lines = outcome.errorLines(of: "moe-lm")
+    #expect(outcome.exitCode == 1 && outcome.left.isEmpty, "\(outcome)")
+    #expect(lines.count == 1, "\(outcome)")
+    #expect(rank.map { lines.first?.contains("rank \($0): ") == true } ?? true, "\(outcome)")
+    #expect(outcome.seconds < 7, "the deadline of 5 s plus 2 s: \(outcome)")
+  }
+
+  /// OpenBLAS, where it gets no memory, tries for ever; it is asked for its memory before.
+  @Test(arguments: [2, 4]) func oneRankWithoutMemoryAtTheStartIsNamed(ranks: Int) throws {
+    try TinyRun.use { run in
+      let tool = try Tool.moeLM.executable().path
+      for limit in [250_000, 300_000] {
+        for odd in [0, ranks - 1] {
+          let plain = [tool] + run.train()
+          let outcome = try start(
+            (0..<ranks).map { rank in ["-n", "1"] + (rank == odd ? try limited(limit) + run.train() : plain) }
+          ).wait()
+          expectOneLine(outcome, rank: odd)
+          #expect(outcome.errors.contains("rank \(odd): model: memory: no room for"), "\(outcome)")
+        }
+      }
+      let simulated = try Launch.run(
+        URL(fileURLWithPath: "/usr/bin/env"), limited(250_000) + run.train() + ["--ranks-simulated", "2"], limit: 30)
+      expectOneLine(simulated, rank: nil)
+    }
+  }
+
+  @Test func aModelThatDoesNotFitIsRefused() throws {
+    try TinyRun.use { run in
+      let large = run.train() + ["--width", "2048", "--expert-width", "4096"]
+      let outcome = try Launch.run(
+        URL(fileURLWithPath: "/usr/bin/env"), limited(600_000) + large + ["--ranks-simulated", "2"], limit: 30)
+      expectOneLine(outcome, rank: nil)
+      #expect(outcome.errors.contains("model: memory: none for"), "\(outcome)")
+      for more in [
+        ["--width", "1048576", "--blocks", "1048576", "--experts", "4"],
+        ["--experts", "1048576", "--blocks", "1048576"],
+      ] {
+        let outcome = try Tool.moeLM.run(run.train() + more + ["--ranks-simulated", "2"])
+        expectOneLine(outcome, rank: 0)
+      }
+    }
+  }
+
+  /// What a step has taken once it need not take again; what it then takes more is refused, and the rank is named.
+  @Test(arguments: [0, 1]) func oneRankThatLosesItsMemoryInTrainingGoesOnOrIsNamed(rank: Int) throws {
+    try TinyRun.use { run in
+      let arguments = run.train(steps: 400) + ["--checkpoint", run.path("c"), "--checkpoint-every", "50"]
+      let job = try Tool.moeLM.start([.init(ranks: 2, arguments: arguments)])
+      try job.wait(until: { job.output.contains("step 1/") }, "a step")
+      let process = try #require(job.process(ofRank: rank))
+      let status = try String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)
+      let size = status.split(separator: "\n").first { $0.hasPrefix("VmSize") }!.split(separator: " ")[1]
+      let limit = 1024 * (Int(size) ?? 0)
+      _ = try Launch.run(
+        URL(fileURLWithPath: "/usr/bin/env"), ["prlimit", "--pid", "\(process)", "--as=\(limit):\(limit)"], limit: 10)
+      let outcome = try job.wait()
+      #expect(outcome.left.isEmpty, "\(outcome)")
+      let lines = outcome.errorLines(of: "moe-lm")
+      #expect(outcome.exitCode == 0 ? lines.isEmpty : lines.count == 1, "\(outcome)")
+      if let line = lines.first { #expect(line.contains("rank \(rank): "), "\(outcome)") }
+      #expect(Set(run.files).isSubset(of: ["c"]), "\(run.files)")
+    }
+  }
+
+  /// One step of this takes far longer than the bounds below, at least as built for debugging.
+  private func slow(_ run: TinyRun) -> [String] {
+    run.train(steps: 5) + [
+      "--ranks-simulated", "1", "--context", "1024", "--width", "64", "--heads", "8", "--blocks", "4", "--batch", "4",
+      "--deadline", "1",
+    ]
+  }
+
+  @Test func aSignalThatNoStepAnswersEndsTheProcessWithinTheBound() throws {
+    try TinyRun.use { run in
+      let job = try Tool.moeLM.start(slow(run))
+      try job.wait(until: { job.output.contains("parameters") }, "the first step")
+      let start = ContinuousClock.now
+      job.signal(SIGTERM)
+      let outcome = try job.wait()
+      #expect(outcome.exitCode == 128 + SIGTERM, "\(outcome)")
+      #expect(outcome.errors == "moe-lm: rank 0: signal: no step has answered it for 4 seconds\n", "\(outcome)")
+      #expect(ContinuousClock.now - start < .seconds(7))
+    }
+  }
+
+  @Test func aSecondSignalEndsTheProcessAtOnce() throws {
+    try TinyRun.use { run in
+      let job = try Tool.moeLM.start(slow(run))
+      try job.wait(until: { job.output.contains("parameters") }, "the first step")
+      job.signal(SIGTERM)
+      Thread.sleep(forTimeInterval: 0.2)
+      #expect(job.isRunning)
+      let start = ContinuousClock.now
+      job.signal(SIGINT)
+      let outcome = try job.wait()
+      #expect(outcome.exitCode == 128 + SIGINT && outcome.errors.isEmpty, "\(outcome)")
+      #expect(ContinuousClock.now - start < .seconds(3))
+    }
+  }
+}
