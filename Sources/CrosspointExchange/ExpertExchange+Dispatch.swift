@@ -44,7 +44,7 @@ extension ExpertExchange {
     if options.wire.dispatch.weighsRows { attempt { () throws(CrosspointError) in try weighRows(handle) } }
     if !attempt.hasFailed { sendRows(handle, base) }
 
-    try send(handle, checked: clusterer == nil ? checked("tokens", tokens) : nil, &attempt)
+    try send(handle, tokens: base, checked: clusterer == nil ? checked("tokens", tokens) : nil, &attempt)
     attempt { () throws(CrosspointError) in try makeRoom(handle) }
     try move(meanwhile: work, &attempt)
     attempt { () throws(CrosspointError) in try group(handle) }

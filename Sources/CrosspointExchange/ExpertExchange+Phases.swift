@@ -6,8 +6,10 @@ import CrosspointTokens
 /// The phases that the four transfers have in common; the transfer's table says what each does.
 extension ExpertExchange {
   /// Encodes what lies in the transfer's sources and announces it. Collective.
+  ///
+  /// - Parameter tokens: what the rows of a dispatch stand for.
   func send(
-    _ handle: DispatchHandle, checked: CheckedBatch?, _ attempt: inout Attempt
+    _ handle: DispatchHandle, tokens: UnsafePointer<Float>? = nil, checked: CheckedBatch?, _ attempt: inout Attempt
   ) throws(CrosspointError) {
     let kind = transfer.kind
     if let policy {
@@ -16,6 +18,7 @@ extension ExpertExchange {
     }
     let (format, rounding) = (transferFormat(kind), rounding(kind, handle))
     attempt { () throws(CrosspointError) in try transfer.encode(as: format, rounding: rounding, checked: checked) }
+    if let policy, policy.judges(kind) { attempt { () throws(CrosspointError) in try judge(handle, tokens: tokens) } }
     try transfer.announce(&attempt)
   }
 

@@ -72,7 +72,7 @@ extension Transfer {
   }
 
   /// Whether the groups to a rank form a body as they lie.
-  private func canSendInPlace(to rank: Int) -> Bool {
+  func canSendInPlace(to rank: Int) -> Bool {
     let rows = sources[rank].rowCount
     return packing == .none && sources[rank].allSatisfy { $0.indices == nil }
       && travelsByGroup(rows: rows, groups: sources[rank].count, bodyBytes: rows * rowBytes)

@@ -33,6 +33,13 @@ final class Transfer {
     var decode = 0.0
     var meanwhile = 0.0
     var slowestRank = 0
+    var fidelity = Fidelity()
+  }
+
+  /// What the first floats of a note are: bytes sent, and the logarithms to base 2 of the two sums of squares of the
+  /// transfer's ``Fidelity``, minus infinity where nothing was compared.
+  enum NoteWord: Int, CaseIterable {
+    case bytes, lost, whole
   }
 
   /// Bytes of a group, on average, from which rows travel as a block per group.
@@ -62,8 +69,8 @@ final class Transfer {
   /// Metadata to and from every rank, this one included; the receiver's is valid until ``end()``.
   var metadataOut: RankBlocks
   var metadataIn: RankBlocks
-  /// What this rank tells every other with its announcements, as many floats on every rank; the first becomes the bytes
-  /// that it sends. Set before ``announce(_:)``.
+  /// What this rank tells every other with its announcements, as many floats on every rank; the first become what the
+  /// transfer itself finds out, see ``NoteWord``. Set before ``encode(as:rounding:checked:)``.
   var note = UnsafeMutableBufferPointer<Float>(start: nil, count: 0)
 
   // Its memory.
@@ -81,6 +88,8 @@ final class Transfer {
   var bodyBytes: [Int]
   /// Whether a rank's body arrives where its rows belong.
   var arrivesInPlace: [Bool]
+  /// Where a frame of this rank's own is decoded.
+  var ownTargets: [RowTarget] = []
 
   init(
     fabric: any Fabric, layout: ExpertLayout, metadataBytesPerRow: Int, codec: RowCodec, packing: Packing,
@@ -157,7 +166,10 @@ final class Transfer {
       metadataOut.clear()
     }
     addMetadata()
-    if note.count > 0 { note[0] = Float(measure.wireBytes) }
+    if note.count > 0 {
+      note[NoteWord.bytes.rawValue] = Float(measure.wireBytes)
+      measure.fidelity.write(to: note)
+    }
     for rank in 0..<fabric.rankCount {
       let record = announcement(to: rank)
       _ = record.note.update(fromContentsOf: note)

@@ -46,6 +46,15 @@ private struct Watcher {
     #expect(watcher.look(Self.hard) == .rotated(bits: 4))
   }
 
+  /// What all rows showed counts, not what a sample had promised; and the next choice allows for it.
+  @Test func anErrorThatTheSampleMissedChangesTheChoiceAtOnce() {
+    var watcher = Watcher(.relativeError(0.1))
+    #expect(watcher.look(Self.hard) == .rotated(bits: 4))
+    watcher.direction.prove(error: 0.2)
+    #expect(watcher.look(Self.hard) == .rotated(bits: 6))
+    #expect(watcher.direction.choice?.measuredError == nil)
+  }
+
   @Test func eachReversalDoublesThePatience() {
     var watcher = Watcher(.relativeError(0.1))
     _ = watcher.look(Self.hard)

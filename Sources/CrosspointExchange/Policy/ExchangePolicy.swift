@@ -14,8 +14,10 @@ final class ExchangePolicy {
 
   /// Training steps (of four transfers) from one look to the next.
   static let lookEvery = 8
-  /// What goes with every announcement: bytes sent and bytes of bf16.
-  private static let accountWords = 2
+  /// Where a note says what bf16 would have taken, behind what the transfer fills in.
+  private static let plainWord = Transfer.NoteWord.allCases.count
+  /// What goes with every announcement.
+  private static let accountWords = plainWord + 1
   /// What goes with the announcements of a look.
   static let noteWords = accountWords + PolicyMeasurement.words(ways: PolicyMeasurement.ways)
 
@@ -111,10 +113,16 @@ final class ExchangePolicy {
     mine.residuals[index + 1] = residualEnergy * mine.energy
   }
 
-  /// What this rank tells with its announcements; the first number is for the bytes that it sends.
+  /// Whether the frames of this transfer are to be decoded, to see what arrives: at every look, and once for every choice.
+  func judges(_ kind: Kind) -> Bool {
+    guard fabric.rankCount > 1, adapts, options.governs(kind), let choice = state[kind].choice else { return false }
+    return (isLook || !state[kind].isProven) && !choice.keepsEveryBit
+  }
+
+  /// What this rank tells with its announcements; the first numbers are the transfer's to fill in.
   func outgoing(_ kind: Kind, pairs: Int) -> UnsafeMutableBufferPointer<Float> {
     guard fabric.rankCount > 1, adapts, options.governs(kind) else { return .init(start: nil, count: 0) }
-    note[1] = Float(2 * hidden * pairs)
+    note[Self.plainWord] = Float(2 * hidden * pairs)
     let record = isLook ? recordWords(kind) : 0
     if isLook { mine.write(to: note.baseAddress! + Self.accountWords, ways: ways(kind)) }
     return UnsafeMutableBufferPointer(rebasing: note[..<(Self.accountWords + record)])
@@ -124,14 +132,18 @@ final class ExchangePolicy {
   func conclude(_ kind: Kind, note: (_ rank: Int) -> UnsafeMutableBufferPointer<Float>) {
     guard fabric.rankCount > 1, adapts, options.governs(kind) else { return }
     var (bytes, plain) = (0.0, 0.0)
+    var fidelity = Transfer.Fidelity()
+    let judged = judges(kind)
     sum.clear()
     for rank in 0..<fabric.rankCount {
       let note = note(rank)
-      bytes += Double(note[0])
-      plain += Double(note[1])
+      bytes += Double(note[Transfer.NoteWord.bytes.rawValue])
+      plain += Double(note[Self.plainWord])
+      fidelity = fidelity + Transfer.Fidelity(note: note)
       if isLook { sum.add(note.baseAddress! + Self.accountWords, ways: ways(kind)) }
     }
     state[kind].charge(bytes: bytes, plain: plain)
+    if judged { state[kind].prove(error: fidelity.relativeError) }
     if isLook { decide(kind, looks: 1) }
   }
 

@@ -1,5 +1,6 @@
 import CrosspointCompression
 import CrosspointCore
+import CrosspointTokens
 
 /// Where the exchange asks its policy; without one, settings are the caller's.
 extension ExpertExchange {
@@ -41,6 +42,31 @@ extension ExpertExchange {
     ) { rank, groups in groups += transfer.sources[rank] }
     attempt.fail(failure)
     statistics.seconds.policy += watch.lap()
+  }
+
+  /// Measures what arrives of the rows that a transfer sends.
+  func judge(_ handle: DispatchHandle, tokens: UnsafePointer<Float>?) throws(CrosspointError) {
+    var watch = Stopwatch()
+    try transfer.measureFidelity { rank, arrived in
+      tokens.map { compare($0, with: arrived, to: rank, handle) }
+    }
+    statistics.seconds.policy += watch.lap()
+  }
+
+  /// The tokens that a rank gets, compared with the rows that stand for them.
+  private func compare(
+    _ tokens: UnsafePointer<Float>, with arrived: [RowTarget], to rank: Int, _ handle: DispatchHandle
+  ) -> Transfer.Fidelity {
+    var sum = Transfer.Fidelity()
+    for (destination, rows) in zip(destinations(of: rank), arrived) {
+      for member in handle.source.plan.members(of: destination) {
+        let token = tokens + handle.source.plan.memberTokens[member] * layout.hidden
+        let row = rows.base + handle.source.plan.memberRows[member] * layout.hidden
+        sum.lost += kernels.squares(token, minus: row, layout.hidden)
+        sum.whole += kernels.squares(token, layout.hidden)
+      }
+    }
+    return sum
   }
 
   /// The format of the next transfer of a kind: the policy's, or the caller's.

@@ -1,4 +1,5 @@
 import CrosspointCompression
+import Foundation
 
 /// What a policy chose for one transfer, why, and what it predicted and measured; the same on every rank.
 public struct PolicyChoice: Hashable, Sendable, Codable {
@@ -22,19 +23,24 @@ public struct PolicyChoice: Hashable, Sendable, Codable {
   public var clusterRate: Float?
   public var wire: WireFormat
   public var reason: Reason
-  /// ‖x̂ − x‖ / ‖x‖ over all ranks, when it was chosen and at the last look.
+  /// ‖x̂ − x‖ / ‖x‖ over all ranks, as it was predicted from a sample of the rows.
   public var predictedError: Double
-  public var measuredError: Double
-  /// Bytes per byte of bf16 over all ranks, when it was chosen and in all transfers since.
+  /// The same of all rows that travelled, as their frames decode, in the last transfer that was looked at; `nil` before.
+  public var measuredError: Double?
+  /// Bytes per byte of bf16 over all ranks, as predicted.
   public var predictedBytes: Double
-  public var measuredBytes: Double
+  /// The same in all transfers since; `nil` before the first.
+  public var measuredBytes: Double?
+
+  /// Whether every row arrives as it is.
+  var keepsEveryBit: Bool { clusterRate == nil && wire.isLossless }
 
   /// Whether two choices do the same, whatever led to them.
   func acts(as other: PolicyChoice) -> Bool { clusterRate == other.clusterRate && wire == other.wire }
 
   /// What of it is not to be chosen; `nil` where all is well.
   var defect: String? {
-    let expected = [predictedError, measuredError, predictedBytes, measuredBytes]
+    let expected = [predictedError, measuredError ?? 0, predictedBytes, measuredBytes ?? 0]
     guard expected.allSatisfy({ $0 >= 0 && $0.isFinite }) else { return "it expects \(expected)" }
     guard clusterRate.map(PolicyMenu.rates.contains) ?? true else { return "it clusters \(clusterRate!) of the rows" }
     let isOffered =
@@ -45,8 +51,7 @@ public struct PolicyChoice: Hashable, Sendable, Codable {
 
   static func lossless(_ reason: Reason, bytes: Double) -> PolicyChoice {
     PolicyChoice(
-      clusterRate: nil, wire: .fp32, reason: reason, predictedError: 0, measuredError: 0, predictedBytes: bytes,
-      measuredBytes: bytes)
+      clusterRate: nil, wire: .fp32, reason: reason, predictedError: 0, measuredError: 0, predictedBytes: bytes)
   }
 }
 
@@ -64,10 +69,15 @@ extension PolicyChoice: CustomStringConvertible {
       case .budgetAllows: "lossless, as the budget allows"
       case .slowCodec: "lossless, the link is faster than the codec"
       }
-    return "\(rows)\(wire): \(why); error \(short(predictedError)) predicted, \(short(measuredError)) measured; "
-      + "bytes \(short(predictedBytes)) of bf16 predicted, \(short(measuredBytes)) measured"
+    return "\(rows)\(wire): \(why); error \(short(predictedError)) predicted, \(measured(measuredError)); "
+      + "bytes \(short(predictedBytes)) of bf16 predicted, \(measured(measuredBytes))"
   }
 }
 
-/// Four decimals.
-private func short(_ value: Double) -> String { "\((value * 1e4).rounded() / 1e4)" }
+private func measured(_ value: Double?) -> String { value.map { "\(short($0)) measured" } ?? "not measured yet" }
+
+/// Four decimals; of what is smaller, two digits.
+private func short(_ value: Double) -> String {
+  let decimals = value == 0 || value >= 1e-3 ? 1e4 : pow(10, 1 - log10(value).rounded(.down))
+  return "\((value * decimals).rounded() / decimals)"
+}

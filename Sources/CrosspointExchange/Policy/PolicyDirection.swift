@@ -66,6 +66,14 @@ struct PolicyDirection: Codable, Equatable, Sendable {
     if sent.plain > 0 { choice?.measuredBytes = sent.bytes / sent.plain }
   }
 
+  /// Whether it has been seen what arrives with this choice.
+  var isProven: Bool { choice?.measuredError != nil }
+
+  /// Takes note of what arrived of all rows of a transfer.
+  mutating func prove(error: Double) {
+    if error.isFinite { choice?.measuredError = error }
+  }
+
   /// Chooses anew at the next look, without regard to the present choice.
   mutating func forget() {
     choice = nil
@@ -77,11 +85,15 @@ struct PolicyDirection: Codable, Equatable, Sendable {
   mutating func look(_ measurement: PolicyMeasurement, _ judge: PolicyJudge) {
     guard measurement.isUsable else { return }
     let tightening = settle(measurement, judge)
-    let wanted = judge.best(measurement, current: choice, correction: correction, tightening: tightening)
+    var corrections = PolicyJudge.Corrections(bytes: correction)
+    if let choice, let proven = choice.measuredError {
+      corrections.error = Self.ratio(proven, to: judge.outlook(measurement, of: choice).error)
+    }
+    let wanted = judge.best(measurement, current: choice, corrections, tightening: tightening)
     guard let current = choice else { return adopt(wanted) }
     var now = judge.outlook(measurement, of: current)
     now.bytes *= correction
-    choice?.measuredError = now.error
+    now.error = current.measuredError ?? now.error
     if wanted.acts(as: current) {
       choice?.reason = wanted.reason
       return endStreak()
@@ -110,6 +122,12 @@ struct PolicyDirection: Codable, Equatable, Sendable {
     let allowed = most * sinceLook.plain
     debt = min(Self.repayment * allowed, max(0, debt + sinceLook.bytes - allowed))
     return min(0.5, debt / (Self.repayment * allowed))
+  }
+
+  /// How much larger an error was than a sample said, within limits: a sample may miss what matters.
+  private static func ratio(_ proven: Double, to predicted: Double) -> Double {
+    guard predicted > 0, proven > 0, proven.isFinite else { return 1 }
+    return min(16, max(1 / 16, proven / predicted))
   }
 
   private func breaks(_ goal: ExchangeOptions.Policy.Goal, _ now: PolicyJudge.Outlook, _ tightening: Double) -> Bool {
@@ -151,6 +169,7 @@ struct PolicyDirection: Codable, Equatable, Sendable {
 
   private mutating func adopt(_ wanted: PolicyChoice) {
     choice = wanted
+    if wanted.keepsEveryBit { choice?.measuredError = 0 }
     correction = 1
     sent = Account()
     endStreak()

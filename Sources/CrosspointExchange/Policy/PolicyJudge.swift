@@ -21,11 +21,17 @@ struct PolicyJudge {
     var seconds = 0.0
   }
 
+  /// Measured per predicted, of bytes and errors, for choices with the cluster rate of the present one.
+  struct Corrections {
+    var bytes = 1.0
+    var error = 1.0
+  }
+
   /// - Parameters:
-  ///   - correction: what measured bytes were per predicted byte, for choices with the cluster rate of `current`.
+  ///   - corrections: what the choice `current` has taught.
   ///   - tightening: the part of a byte budget that is held back to make up for earlier excess.
   func best(
-    _ measurement: PolicyMeasurement, current: PolicyChoice?, correction: Double, tightening: Double
+    _ measurement: PolicyMeasurement, current: PolicyChoice?, _ corrections: Corrections, tightening: Double
   ) -> PolicyChoice {
     let plain = bytesOfBF16(measurement)
     let lossless = outlook(measurement, way: 0, code: .fp32)
@@ -34,9 +40,11 @@ struct PolicyJudge {
     var best: (choice: PolicyChoice, outlook: Outlook)?
     func believe(_ way: Int, _ code: PolicyMenu.Code) -> (believed: Outlook, predicted: Double) {
       var outlook = outlook(measurement, way: way, code: code)
-      let predicted = outlook.error
+      var predicted = outlook.error
       if clusterRate(way) == current?.clusterRate {
-        outlook.bytes *= correction
+        outlook.bytes *= corrections.bytes
+        outlook.error *= corrections.error
+        predicted = outlook.error
       } else if way > 0 {
         outlook.error *= Self.clusterDoubt
       }
@@ -49,7 +57,7 @@ struct PolicyJudge {
       guard best.map({ precedes(outlook, reason, $0.outlook, $0.choice.reason) }) ?? true else { return }
       let choice = PolicyChoice(
         clusterRate: clusterRate(way), wire: code.wire, reason: reason, predictedError: predicted,
-        measuredError: predicted, predictedBytes: outlook.bytes, measuredBytes: outlook.bytes)
+        predictedBytes: outlook.bytes)
       best = (choice, outlook)
     }
     for way in measurement.kept.indices where measurement.kept[way] > 0 {

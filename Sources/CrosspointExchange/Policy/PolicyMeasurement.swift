@@ -5,7 +5,8 @@ import Foundation
 /// One look at one transfer: estimates for the whole transfer from a sample of its rows; of one rank, or summed over ranks.
 ///
 /// Way 0 sends every row; way w > 0 sends centroids of the rate `PolicyMenu.rates[w − 1]`. As bfloat16 it travels with the
-/// announcements: ``write(to:ways:)``, ``add(_:ways:)``.
+/// announcements: ``write(to:ways:)``, ``add(_:ways:)``. There sums of squares, which may leave the range of a float, are
+/// parts of the energy, and the energy is a significand and an exponent.
 struct PolicyMeasurement: Equatable {
   static let ways = 1 + PolicyMenu.rates.count
   private static let perTrial = [Double](repeating: 0, count: PolicyMenu.trials.count)
@@ -29,35 +30,39 @@ struct PolicyMeasurement: Equatable {
   /// Where a record is put together.
   private var scratch = [Float](repeating: 0, count: numbers(ways: ways))
 
-  private static func numbers(ways: Int) -> Int { 4 + 2 * ways * (1 + PolicyMenu.trials.count) }
+  private static func numbers(ways: Int) -> Int { 6 + 2 * ways * (1 + PolicyMenu.trials.count) }
 
   /// Words of 32 bits that a record of so many ways takes.
   static func words(ways: Int) -> Int { (numbers(ways: ways) + 1) / 2 }
 
-  /// Calls `body` with every number in the order of the record.
-  private mutating func forEach(ways: Int = Self.ways, _ body: (inout Double) -> Void) {
-    body(&rows)
-    body(&pairs)
-    body(&beside)
-    body(&energy)
+  /// Calls `body` with every number in the order of the record, and whether it is a sum of squares.
+  private mutating func forEach(ways: Int = Self.ways, _ body: (_ number: inout Double, _ isSquare: Bool) -> Void) {
+    body(&rows, false)
+    body(&pairs, false)
+    body(&beside, false)
+    body(&energy, true)
     for way in 0..<ways {
-      body(&kept[way])
-      body(&residuals[way])
+      body(&kept[way], false)
+      body(&residuals[way], true)
       for trial in PolicyMenu.trials.indices {
-        body(&errors[way][trial])
-        body(&bytes[way][trial])
+        body(&errors[way][trial], true)
+        body(&bytes[way][trial], false)
       }
     }
   }
 
   /// Sets every number to zero.
-  mutating func clear() { forEach { $0 = 0 } }
+  mutating func clear() { forEach { number, _ in number = 0 } }
 
   /// Writes this rank's numbers.
   mutating func write(to record: UnsafeMutableRawPointer, ways: Int) {
-    var (next, scratch) = (0, exchange(&scratch, with: []))
-    forEach(ways: ways) {
-      scratch[next] = Float($0)
+    var (next, scratch) = (2, exchange(&scratch, with: []))
+    let isNumber = energy.isFinite && energy > 0
+    scratch[0] = isNumber ? Float(energy.significand) : Float(energy)
+    scratch[1] = isNumber ? Float(energy.exponent) : 0
+    let unit = isNumber ? energy : 1
+    forEach(ways: ways) { number, isSquare in
+      scratch[next] = Float(isSquare ? number / unit : number)
       next += 1
     }
     kernels.bf16_encode(record, scratch, next, 1)
@@ -66,10 +71,12 @@ struct PolicyMeasurement: Equatable {
 
   /// Adds a rank's numbers; in rank order, so that every rank gets the same bits.
   mutating func add(_ record: UnsafeRawPointer, ways: Int) {
-    var (next, scratch) = (0, exchange(&scratch, with: []))
+    var (next, scratch) = (2, exchange(&scratch, with: []))
     kernels.bf16_decode(&scratch, record, Self.numbers(ways: ways), 1)
-    forEach(ways: ways) {
-      $0 += Double(scratch[next])
+    let unit = Double(scratch[0]) * exp2(Double(scratch[1]))
+    forEach(ways: ways) { number, isSquare in
+      // Without energy there are no parts of it.
+      number += Double(scratch[next]) * (isSquare && unit != 0 ? unit : 1)
       next += 1
     }
     self.scratch = scratch
@@ -93,7 +100,8 @@ struct PolicyMeasurement: Equatable {
     case .entropy(let bits):
       // An octave of error for each bit or so: logarithms are nearly straight.
       let first = PolicyMenu.formats.count
-      let logarithm = PolicyMenu.interpolate(bits) { log2(max(errors[way][first + $0], 1e-30)) }
+      let least = max(1e-30 * energy, .leastNormalMagnitude)
+      let logarithm = PolicyMenu.interpolate(bits) { log2(max(errors[way][first + $0], least)) }
       return (total(exp2(logarithm)), PolicyMenu.interpolate(bits) { bytes[way][first + $0] } + beside)
     }
   }

@@ -52,7 +52,7 @@ final class PolicySampler {
     let rows = taken.reduce(0) { $0 + $1.rows }
     let tokens = try copySample(rows)
     let scale = result.rows / Double(rows)
-    for row in 0..<rows { result.energy += scale * Double(square(tokens.base + row * hidden)) }
+    for row in 0..<rows { result.energy += scale * kernels.squares(tokens.base + row * hidden, hidden) }
 
     sources.removeAll(keepingCapacity: true)
     var next = UnsafePointer(tokens.base)
@@ -72,6 +72,8 @@ final class PolicySampler {
       clusterer.limit(rate: rate)
       centroids.removeAll()
       try cluster(tokens, clusterer, into: &centroids, indices)
+      // Beyond the range of a float distances say nothing: no clusters then.
+      guard centroids.residualSquared.isFinite else { continue }
       result.residuals[way + 1] = scale * centroids.residualSquared
       result.kept[way + 1] = scale * Double(sources.rowCount)
       try tryCodes(way + 1, of: rows, weights: indices + 2 * rows, rounding, into: &result)
@@ -97,8 +99,6 @@ final class PolicySampler {
     }
     return seconds
   }
-
-  private func square(_ row: UnsafePointer<Float>) -> Float { kernels.dot(row, row, hidden) }
 
   // MARK: - The sample
 
@@ -196,9 +196,9 @@ final class PolicySampler {
         var row = 0
         for (source, target) in zip(sources, targets) {
           for number in 0..<source.rows {
-            let difference = kernels.squared_distance(
-              source.row(number, hidden: hidden), target.base + number * hidden, hidden)
-            error += Double(weights?[row] ?? 1) * Double(difference)
+            let difference = kernels.squares(
+              source.row(number, hidden: hidden), minus: target.base + number * hidden, hidden)
+            error += Double(weights?[row] ?? 1) * difference
             row += 1
           }
         }

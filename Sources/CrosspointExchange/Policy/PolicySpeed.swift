@@ -11,7 +11,7 @@ struct PolicySpeed: Codable, Equatable, Sendable {
       case .fp32: 0.0
       case .fixed(let index): codecSecondsPerByte[index]
       case .entropy(let bits):
-        PolicyMenu.interpolate(min(bits, 4)) { codecSecondsPerByte[PolicyMenu.formats.count + $0] }
+        PolicyMenu.interpolate(bits) { codecSecondsPerByte[PolicyMenu.formats.count + $0] }
       }
     return bytes * linkSecondsPerByte + perByte * coding
   }

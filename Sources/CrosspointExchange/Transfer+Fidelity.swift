@@ -1,0 +1,83 @@
+import CrosspointCompression
+import CrosspointCore
+import CrosspointTokens
+import Foundation
+
+/// What arrives of the rows that a transfer sends, found out at their source: frames are decoded as the receiver will.
+extension Transfer {
+  /// Sums of squares, of what is lost and of what was to arrive.
+  struct Fidelity {
+    var lost = 0.0
+    var whole = 0.0
+
+    /// ‖x̂ − x‖ / ‖x‖; 0 where there was nothing to lose.
+    var relativeError: Double { lost == 0 ? 0 : whole == 0 ? 1 : (lost / whole).squareRoot() }
+
+    static func + (a: Self, b: Self) -> Self { Self(lost: a.lost + b.lost, whole: a.whole + b.whole) }
+  }
+
+  /// Decodes this rank's own frames and compares what comes out with what went in.
+  ///
+  /// - Parameter compare: compares what arrives at a rank with what it stands for; `nil` where that is the rows themselves.
+  func measureFidelity(
+    _ compare: (_ rank: Int, _ arrived: [RowTarget]) -> Fidelity?
+  ) throws(CrosspointError) {
+    for rank in 0..<fabric.rankCount where rank != fabric.rank && sources[rank].rowCount > 0 {
+      let decoded = try pool.lease(bytes: canSendInPlace(to: rank) ? 0 : sources[rank].rowCount * rowBytes)
+      defer { pool.release(decoded) }
+      try decodeOwnFrame(to: rank, into: decoded.base.assumingMemoryBound(to: Float.self))
+      measure.fidelity = measure.fidelity + (compare(rank, ownTargets) ?? compareRows(to: rank))
+    }
+  }
+
+  /// Fills ``ownTargets`` with what a rank will get; rows that are sent as they lie are there already.
+  private func decodeOwnFrame(
+    to rank: Int, into decoded: UnsafeMutablePointer<Float>
+  ) throws(CrosspointError) {
+    ownTargets.removeAll(keepingCapacity: true)
+    if canSendInPlace(to: rank) {
+      // Nobody writes here.
+      for source in sources[rank] {
+        ownTargets.append(RowTarget(base: UnsafeMutablePointer(mutating: source.base), rows: source.rows))
+      }
+      return
+    }
+    var next = decoded
+    for source in sources[rank] {
+      ownTargets.append(RowTarget(base: next, rows: source.rows))
+      next += source.rows * codec.hidden
+    }
+    // Blocks of a body lie one behind the other.
+    let body = UnsafeRawBufferPointer(start: outgoing[blocks(of: rank)].baseAddress, count: bodyBytes[rank])
+    let header = announcement(to: rank).header
+    try codec.decode(
+      header: UnsafeRawBufferPointer(rebasing: header[..<RowCodec.headerBytes(groups: sources[rank].count)]),
+      body: body, into: ownTargets)
+  }
+
+  private func compareRows(to rank: Int) -> Fidelity {
+    var sum = Fidelity()
+    for (source, target) in zip(sources[rank], ownTargets) {
+      for index in 0..<source.rows {
+        let row = source.row(index, hidden: codec.hidden)
+        sum.lost += kernels.squares(row, minus: target.base + index * codec.hidden, codec.hidden)
+        sum.whole += kernels.squares(row, codec.hidden)
+      }
+    }
+    return sum
+  }
+}
+
+extension Transfer.Fidelity {
+  /// What a rank has told.
+  init(note: UnsafeMutableBufferPointer<Float>) {
+    lost = exp2(Double(note[Transfer.NoteWord.lost.rawValue]))
+    whole = exp2(Double(note[Transfer.NoteWord.whole.rawValue]))
+  }
+
+  /// Tells the others; as logarithms, since a float does not hold the square of every float.
+  func write(to note: UnsafeMutableBufferPointer<Float>) {
+    note[Transfer.NoteWord.lost.rawValue] = Float(log2(lost))
+    note[Transfer.NoteWord.whole.rawValue] = Float(log2(whole))
+  }
+}
