@@ -11,6 +11,8 @@ import MPI
 
 /// The tag of a notice that a rank reports why the job ends. Exchanges use lower ones.
 let noticeTag = 32767
+/// How long a rank looks for notices that have come already: MPI hands over a few messages at a time.
+private let look = Duration.milliseconds(20)
 /// How long a rank that would report waits for the notice of a lower one that began at the same time.
 private let grace = Duration.milliseconds(250)
 /// How long a rank that leaves the report to another waits for its end.
@@ -44,7 +46,10 @@ extension MPIFabric {
     // Never given back: its messages outlive this call.
     let notices = Unmanaged.passRetained(RequestGroup(on: communicator, capacity: rankCount)).takeUnretainedValue()
     do {
-      if try notices.arrival(tag: noticeTag) != nil { return false }
+      let looked = ContinuousClock.now + (rankCount > 1 ? look : .zero)
+      while ContinuousClock.now < looked {
+        if try notices.arrival(tag: noticeTag) != nil { return false }
+      }
       let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
       for peer in 0..<rankCount where peer != rank { try notices.send(nothing, to: peer, tag: noticeTag) }
       let end = ContinuousClock.now + (rankCount > 1 ? grace : .zero)

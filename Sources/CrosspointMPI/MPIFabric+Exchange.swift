@@ -12,6 +12,8 @@ import MPI
 
 /// Polls without progress before the processor is offered to other ranks, which may share it.
 private let spinsBeforeYield = 50
+/// A rank that has not polled for so long did not run: it was stopped, or its processor was another's.
+private let absence = Duration.milliseconds(500)
 /// MPI guarantees tags up to 32767, which is the ``noticeTag``. One tag per exchange keeps a late message apart from this
 /// exchange's.
 private let tagCount = noticeTag
@@ -108,8 +110,10 @@ extension MPIFabric {
     var active = transfers.count
     var idle = 0
     var fault: CrosspointError?
+    var polled = ContinuousClock.now
     while awaited > 0 || active > 0 {
       idle += 1
+      if idle == 1 { polled = .now }
       do {
         while awaited > 0, let arrival = try group.arrival(tag: tag) {
           let waitedFor = sources[arrival.source].chunks - sources[arrival.source].started
@@ -134,7 +138,11 @@ extension MPIFabric {
         continue
       }
       if idle > spinsBeforeYield {
-        if ContinuousClock.now >= expiry { throw fault ?? expired(operation) }
+        let now = ContinuousClock.now
+        // Nor is its own absence: a rank that is woken has yet to see what came meanwhile.
+        if now - polled > absence { expiry += now - polled }
+        polled = now
+        if now >= expiry { throw fault ?? expired(operation) }
         sched_yield()
       }
     }
