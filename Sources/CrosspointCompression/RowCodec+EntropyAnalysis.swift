@@ -52,6 +52,8 @@ extension RowCodec {
     let remaining = 1 - Double(finite) * Double(common) * Double(common) / energy
     guard remaining.isFinite, common.isFinite, Double(finite) * -log2(max(remaining, 1e-12)) > 12 else { return false }
     let rows = first..<first + group.rows
+    let shorter = rows.count { space.norms[$0] < common / 2 }
+    guard Self.isCommon(shorterRows: shorter, of: finite) else { return false }
     let left = subtract(mean, from: rows, leaving: Self.leastResidual, space)
     // A column of one large value: the rounding of its mean would be all that is left of the rows.
     if kernels.largest_magnitude(mean, hidden) > Self.dominantMean * left {

@@ -21,21 +21,31 @@ extension RowCodec {
     guard group.rows > 1 else { return nil }
     let sum = scratchRow(1)
     sum.update(repeating: 0, count: hidden)
-    var energy = 0.0
     let sample = MeanSample(of: group.rows)
-    for index in sample.indices {
-      energy += Double(kernels.accumulate(sum, group.row(index, hidden: hidden), hidden))
+    let pays = withUnsafeTemporaryAllocation(of: Float.self, capacity: sample.count) { energies in
+      var energy = 0.0
+      for (place, index) in sample.indices.enumerated() {
+        energies[place] = kernels.accumulate(sum, group.row(index, hidden: hidden), hidden)
+        energy += Double(energies[place])
+      }
+      kernels.scale(sum, 1 / Float(sample.count), sum, hidden)
+      let common = kernels.dot(sum, sum, hidden)
+      let remaining = 1 - Double(sample.count) * Double(common) / energy
+      // Not a number for groups of zeros alone or with infinities: they go without.
+      return remaining.isFinite && Double(group.rows) * -log2(max(remaining, 1e-12)) > 32
+        && Self.isCommon(shorterRows: energies.count { $0 < common / 4 }, of: sample.count)
     }
-    kernels.scale(sum, 1 / Float(sample.count), sum, hidden)
-    let remaining = 1 - Double(sample.count) * Double(kernels.dot(sum, sum, hidden)) / energy
-    // Not a number for groups of zeros alone or with infinities: they go without.
-    guard remaining.isFinite, Double(group.rows) * -log2(max(remaining, 1e-12)) > 32 else { return nil }
+    guard pays else { return nil }
     rotation.rotate(sum, into: sum)
     kernels.bf16_encode(out, sum, hidden, 1)
     let mean = decodeMean(out)
     rotation.rotateBack(mean, count: 1, into: mean)
     return UnsafePointer(mean)
   }
+
+  /// Whether a mean is that of its rows, and not of a few that are far longer than the rest, which would get an error in
+  /// proportion to these: at most one row in eight may be shorter than half of it.
+  static func isCommon(shorterRows: Int, of rows: Int) -> Bool { 8 * shorterRows <= rows }
 
   func decodeMean(_ bytes: UnsafeRawPointer) -> UnsafeMutablePointer<Float> {
     kernels.bf16_decode(scratchRow(0), bytes, hidden, 1)
@@ -85,9 +95,11 @@ extension RowCodec {
     _ out: UnsafeMutableRawPointer, _ rotated: UnsafeMutablePointer<Float>, rms: Float, book: Codebook
   ) {
     let decoded = scratchRow(2)
-    kernels.lloyd_max_decode(decoded, out + 2, hidden, Int32(book.bits), rms, book.levels)
+    // Squares must stay within the range of a float: rows far from 1 are compared over their root mean square.
+    let isModerate = (1e-15...1e15).contains(rms)
+    if !isModerate { kernels.scale(rotated, 1 / rms, rotated, hidden) }
+    kernels.lloyd_max_decode(decoded, out + 2, hidden, Int32(book.bits), isModerate ? rms : 1, book.levels)
     let ratio = kernels.dot(rotated, rotated, hidden) / kernels.dot(rotated, decoded, hidden)
-    // Squares beyond the range of a float leave the scale as it is.
     guard ratio.isFinite, ratio > 0 else { return }
     out.put(BFloat16(nearest: rms * ratio).bits, at: 0)
   }
