@@ -1,3 +1,5 @@
+import CrosspointCore
+
 /// How a row becomes bytes on the wire.
 ///
 /// Its text is that of `--wire`: `fp32`, `bf16`, `fp16`, `fp8`, `int8`, `int4`, `rotated:1` … `rotated:8`,
@@ -43,46 +45,60 @@ public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
   /// 16 even steps between a row's smallest and largest element.
   public static let int4 = WireFormat(.int4, bits: 4)
   /// Centred, pseudo-rotated rows in `bits` (1 to 8) bits per element by the Lloyd-Max quantiser of the unit Gaussian.
-  public static func rotated(bits: Int) -> WireFormat {
-    precondition((1...8).contains(bits), "rotated:\(bits): 1 to 8 bits")
-    return WireFormat(.rotated, bits: bits)
+  /// - Throws: `invalidArgument` for other bits.
+  public static func rotated(bits: Int) throws(CrosspointError) -> WireFormat {
+    try named("rotated:\(bits)", "1 to 8 bits")
   }
 
   /// Channel-separable tokenwise: elements over √(largest magnitude of their channel in the group), then `bits` (8 or 4)
   /// bits of even steps between a row's smallest and largest. Source: ZipCache (arXiv 2405.14256), section 4.2.
-  public static func zipCache(bits: Int) -> WireFormat {
-    precondition(bits == 4 || bits == 8, "zipcache:\(bits): 4 or 8 bits")
-    return WireFormat(.zipCache, bits: bits)
+  /// - Throws: `invalidArgument` for other bits.
+  public static func zipCache(bits: Int) throws(CrosspointError) -> WireFormat {
+    try named("zipcache:\(bits)", "4 or 8 bits")
   }
 
   /// What ``entropy(bits:)`` takes.
   public static let entropyRates = 0.1...10.0
   /// Centred rows of one step size, each element coded by its entropy, with the step that makes a frame take at most
   /// `bits` (0.1 to 10, fractions too) per element.
-  public static func entropy(bits: Double) -> WireFormat {
-    precondition(entropyRates.contains(bits), "entropy:\(bits): 0.1 to 10 bits")
-    return WireFormat(.entropy, bits: Int(bits.rounded(.up)), rate: bits)
+  /// - Throws: `invalidArgument` for other bits.
+  public static func entropy(bits: Double) throws(CrosspointError) -> WireFormat {
+    try named("entropy:\(bits)", "0.1 to 10 bits")
+  }
+
+  /// The same for bits that are known to be among ``entropyRates``.
+  package init(entropyRate rate: Double) {
+    precondition(Self.entropyRates.contains(rate))
+    self.init(.entropy, bits: Int(rate.rounded(.up)), rate: rate)
   }
 
   /// Rows as ``rotated(bits:)``: in each group a `fraction` (1/2, 1/4, 1/8 or 1/16) of them, those of most importance, in
   /// `high` bits per element, the others in `low` (`1 ≤ low < high ≤ 8`). In dispatch importance is the router's weight,
   /// of a cluster that of all its members; elsewhere, and among equals, the energy of a row without its group's mean.
-  public static func mixed(low: Int, high: Int, fraction: Double = 0.25) -> WireFormat {
-    guard let mixture = Mixture(low: low, high: high, fraction: fraction) else {
-      preconditionFailure("mixed:\(low),\(high),\(fraction): 1 to 8 bits, fewer first; 0.5, 0.25, 0.125 or 0.0625")
+  /// - Throws: `invalidArgument` for other bits and fractions.
+  public static func mixed(low: Int, high: Int, fraction: Double = 0.25) throws(CrosspointError) -> WireFormat {
+    try named("mixed:\(low),\(high),\(fraction)", "1 to 8 bits, fewer first; 0.5, 0.25, 0.125 or 0.0625")
+  }
+
+  /// What a text names: it is the one place that knows what there is.
+  private static func named(_ text: String, _ allowed: String) throws(CrosspointError) -> WireFormat {
+    guard let format = WireFormat(text) else {
+      throw CrosspointError(.invalidArgument, operation: "WireFormat", argument: "bits", "\(text); \(allowed)")
     }
-    return WireFormat(mixture)
+    return format
   }
 
   /// Every format there is; of those by entropy one for each whole number of bits up to 4, of mixed ones some.
   public static let all: [WireFormat] =
-    fixed + (1...4).map { .entropy(bits: Double($0)) }
-    + [.mixed(low: 1, high: 8, fraction: 0.0625), .mixed(low: 2, high: 4), .mixed(low: 3, high: 6, fraction: 0.5)]
+    fixed
+    + ["entropy:1", "entropy:2", "entropy:3", "entropy:4", "mixed:1,8,0.0625", "mixed:2,4", "mixed:3,6,0.5"].map {
+      WireFormat($0)!
+    }
 
   /// Those whose rows all take the same number of bytes.
   static let fixed: [WireFormat] =
-    [.fp32, .bf16, .fp16, .fp8, .int8, .int4] + (1...8).map { .rotated(bits: $0) }
-    + [8, 4].map { .zipCache(bits: $0) }
+    [.fp32, .bf16, .fp16, .fp8, .int8, .int4] + (1...8).map { WireFormat(.rotated, bits: $0) }
+    + [8, 4].map { WireFormat(.zipCache, bits: $0) }
 
   /// Whether decoding gives back every bit.
   public var isLossless: Bool { self == .fp32 }
@@ -101,7 +117,7 @@ public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
   public init?(_ description: String) {
     if description.hasPrefix("entropy:") {
       guard let rate = Double(description.dropFirst(8)), Self.entropyRates.contains(rate) else { return nil }
-      self = .entropy(bits: rate)
+      self.init(entropyRate: rate)
       return
     }
     if description.hasPrefix("mixed:") {

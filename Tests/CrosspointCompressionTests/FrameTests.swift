@@ -11,7 +11,7 @@ import Testing
   static let groups = [3, 0, 2]
   static let variety: [(WireFormat, Packing, Rounding)] =
     WireFormat.all.map { ($0, .none, .nearest) } + [(.fp32, .zstd, .nearest), (.bf16, .zstd, .nearest)]
-    + [.rotated(bits: 1), .rotated(bits: 2), .rotated(bits: 4), .mixed(low: 2, high: 4)].map { ($0, .none, .eden) }
+    + ["rotated:1", "rotated:2", "rotated:4", "mixed:2,4"].map { (WireFormat($0)!, .none, .eden) }
 
   /// Rows with a common part, so that they compress and a mean pays.
   static func rows(_ groups: [Int], hidden: Int) -> [Float] {

@@ -6,8 +6,8 @@ import Testing
 /// Rows that are far longer than the others leave those as they are.
 @Suite struct NeighbourTests {
   static let formats: [WireFormat] =
-    [.bf16, .fp8, .int8, .int4, .mixed(low: 2, high: 4)] + [1, 4, 8].map { .rotated(bits: $0) }
-    + [1, 4, 8].map { .entropy(bits: $0) }
+    [.bf16, .fp8, .int8, .int4, try! .mixed(low: 2, high: 4)] + [1, 4, 8].map { try! .rotated(bits: $0) }
+    + [1, 4, 8].map { try! .entropy(bits: $0) }
 
   /// The error of all rows but the first of a group, with these first ones as they are and made longer.
   private func errors(

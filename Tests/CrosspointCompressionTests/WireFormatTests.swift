@@ -8,17 +8,17 @@ import Testing
 @Suite struct WireFormatTests {
   static let shapes = [1, 3, 8, 100, 128, 384, 1000]
 
-  @Test func textAndCodeNameEveryFormatUniquely() {
+  @Test func textAndCodeNameEveryFormatUniquely() throws {
     for format in WireFormat.all {
       #expect(WireFormat(format.description) == format)
       // What entropy-coded rows take is no part of their code.
       let coded = WireFormat(code: format.code)
       #expect(format.hasFixedRows ? coded == format : coded?.hasFixedRows == false)
     }
-    #expect(WireFormat("entropy:1.25") == .entropy(bits: 1.25) && WireFormat("entropy:1.25")?.bits == 2)
+    #expect(try WireFormat("entropy:1.25") == .entropy(bits: 1.25) && WireFormat("entropy:1.25")?.bits == 2)
     #expect(WireFormat.all.map(\.description).contains("rotated:4"))
-    #expect(
-      WireFormat("mixed:2,4") == .mixed(low: 2, high: 4) && WireFormat("mixed:2,4,0.25") == WireFormat("mixed:2,4"))
+    #expect(try WireFormat("mixed:2,4") == .mixed(low: 2, high: 4))
+    #expect(WireFormat("mixed:2,4,0.25") == WireFormat("mixed:2,4"))
     #expect(WireFormat("mixed:1,8,0.0625")?.rate == 1.4375 && WireFormat("mixed:1,8,0.0625")?.bits == 2)
     for text in [
       "", "fp64", "rotated", "rotated:0", "rotated:9", "rotated:", "bf16 ", "entropy:", "entropy:0", "entropy:10.5",
@@ -186,5 +186,22 @@ import Testing
       if round == 0 { warm = pool.allocations }
     }
     #expect(pool.allocations == warm)
+  }
+
+  @Test func bitsThatNoFormatHasAreRefusedByName() throws {
+    func refused(_ make: () throws -> WireFormat, _ text: String) {
+      let error = #expect(throws: CrosspointError.self) { _ = try make() }
+      #expect(error?.code == .invalidArgument && error?.argument == "bits", "\(text)")
+      #expect(error?.message.hasPrefix(text) == true, "\(String(describing: error))")
+    }
+    for bits in [Int.min, -1, 0, 9, Int.max] { refused({ try .rotated(bits: bits) }, "rotated:\(bits);") }
+    for bits in [0, 1, 5, 16] { refused({ try .zipCache(bits: bits) }, "zipcache:\(bits);") }
+    for bits in [0, 0.09, 10.01, -.infinity, .infinity, .nan] {
+      refused({ try .entropy(bits: bits) }, "entropy:\(bits);")
+    }
+    for (low, high, fraction) in [(2, 2, 0.25), (4, 2, 0.25), (0, 3, 0.25), (1, 9, 0.25), (1, 2, 0.3), (1, 2, .nan)] {
+      refused({ try .mixed(low: low, high: high, fraction: fraction) }, "mixed:\(low),\(high),\(fraction);")
+    }
+    for bits in 1...8 { #expect(try "\(WireFormat.rotated(bits: bits))" == "rotated:\(bits)") }
   }
 }

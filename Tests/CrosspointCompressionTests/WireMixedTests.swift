@@ -112,7 +112,7 @@ import Testing
 
   @Test(arguments: fractions) func bytesFollowFromTheNumberOfRows(fraction: Double) throws {
     let hidden = 24
-    let format = WireFormat.mixed(low: 1, high: 7, fraction: fraction)
+    let format = try WireFormat.mixed(low: 1, high: 7, fraction: fraction)
     func bytes(_ rows: Int) -> Int {
       let high = Self.share(fraction, of: rows)
       return (rows + 7) / 8 + high * (2 + 7 * 3) + (rows - high) * (2 + 3)

@@ -109,7 +109,7 @@ import Testing
     let noise = normalFloats(200 * hidden, seed: 21)
     let mean = normalFloats(hidden, seed: 22).map { $0 * 3 }
     let shifted = noise.indices.map { noise[$0] + mean[$0 % hidden] }
-    let format = WireFormat.rotated(bits: 2)
+    let format = try WireFormat.rotated(bits: 2)
     func bodyBytes(_ x: [Float], _ groups: [Int]) throws -> Int {
       try encodeFrame(x, hidden: hidden, groups: groups, as: format).count - FrameHeader.bytes(groups: groups.count)
     }

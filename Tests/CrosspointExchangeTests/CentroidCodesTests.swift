@@ -137,7 +137,7 @@ import Testing
       let exchange = try ExpertExchange(
         fabric: fabric, layout: ExpertLayout(experts: 2, hidden: Self.hidden),
         options: {
-          var options = options(ClusterOptions(functions: 3, width: 16), .rotated(bits: 4), .perExpert)
+          var options = options(ClusterOptions(functions: 3, width: 16), try .rotated(bits: 4), .perExpert)
           options.capacityBytes = fabric.rank == 0 ? 300_000 : .max
           return options
         }())

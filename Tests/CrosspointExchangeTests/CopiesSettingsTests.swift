@@ -85,7 +85,7 @@ import Testing
       }[0]
     }
     func error(_ rounding: Rounding) throws -> Double {
-      var wire = ExchangeOptions.Wire(.rotated(bits: 2))
+      var wire = ExchangeOptions.Wire(try .rotated(bits: 2))
       (wire.dispatch, wire.combine) = (.fp32, .fp32)
       let exact = try gradients(.init(copies: .perRank))
       return relativeError(try gradients(.init(copies: .perRank, wire: wire, gradientRounding: rounding)), exact)
@@ -97,7 +97,7 @@ import Testing
   /// A row's importance is the weight of all its experts on the rank.
   @Test func rowsOfMoreWeightTravelInMoreBits() throws {
     let (hidden, rows) = (64, 32)
-    var wire = ExchangeOptions.Wire(.mixed(low: 2, high: 8))
+    var wire = ExchangeOptions.Wire(try .mixed(low: 2, high: 8))
     wire.combine = .fp32
     let options = ExchangeOptions(copies: .perRank, wire: wire)
     let outputs = try SimulatedCluster(ranks: 2).run { fabric in

@@ -167,7 +167,7 @@ import Testing
     for errors in worst { for error in errors { #expect(error < 1e-4) } }
   }
 
-  @Test(arguments: [WireFormat.bf16, .rotated(bits: 6), .entropy(bits: 6)])
+  @Test(arguments: [WireFormat.bf16, try .rotated(bits: 6), try .entropy(bits: 6)])
   func sharesTravelAsBFloat16BesideRoundedRows(wire: WireFormat) throws {
     let exact = try Self.step(ranks: 4, hidden: 32, experts: 8, topK: 4, options: .init(copies: .perRank))
     let coded = try Self.step(

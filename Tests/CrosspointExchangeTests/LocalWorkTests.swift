@@ -47,7 +47,7 @@ import Testing
   @Test(arguments: ExchangeOptions.Copies.allCases, [nil, link])
   func workChangesNoBit(copies: ExchangeOptions.Copies, link: LinkModel?) throws {
     let options = ExchangeOptions(
-      compression: .crossPolytope(), copies: copies, wire: .init(.rotated(bits: 4)), gradientRounding: .stochastic)
+      compression: .crossPolytope(), copies: copies, wire: .init(try .rotated(bits: 4)), gradientRounding: .stochastic)
     let plain = try SimulatedCluster(ranks: 3).run { try Self.step($0, options) { _ in 0 }.result }
     let busy = try SimulatedCluster(ranks: 3, link: link).run { try Self.step($0, options) { _ in 50 }.result }
     for (plain, busy) in zip(plain, busy) { #expect(plain.isBitwiseEqual(to: busy)) }

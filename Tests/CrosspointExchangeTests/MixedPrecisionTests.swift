@@ -10,7 +10,7 @@ import Testing
 
 @Suite struct MixedPrecisionTests {
   static let hidden = 64
-  static let wire = ExchangeOptions.Wire(.mixed(low: 1, high: 8))
+  static let wire = ExchangeOptions.Wire(try! .mixed(low: 1, high: 8))
 
   /// What arrives at rank 1 of rank 0's tokens, all routed to its only expert there with these weights (two choices a
   /// token: the other one stays at home).

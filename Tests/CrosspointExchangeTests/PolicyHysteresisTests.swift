@@ -31,27 +31,27 @@ private struct Watcher {
 
   @Test func somethingBetterMustLast() {
     var watcher = Watcher(.relativeError(0.1))
-    #expect(watcher.look(Self.hard) == .rotated(bits: 4))
+    #expect(watcher.look(Self.hard) == WireFormat("rotated:4"))
     // Two good looks are no reason, three are.
     for look in [Self.easy, Self.easy, Self.hard, Self.easy, Self.easy] {
-      #expect(watcher.look(look) == .rotated(bits: 4))
+      #expect(watcher.look(look) == WireFormat("rotated:4"))
     }
-    #expect(watcher.look(Self.easy) == .rotated(bits: 3))
+    #expect(watcher.look(Self.easy) == WireFormat("rotated:3"))
     #expect(watcher.direction.changes == 1)
   }
 
   @Test func aBrokenBudgetChangesAtOnce() {
     var watcher = Watcher(.relativeError(0.1))
-    #expect(watcher.look(Self.easy) == .rotated(bits: 3))
-    #expect(watcher.look(Self.hard) == .rotated(bits: 4))
+    #expect(watcher.look(Self.easy) == WireFormat("rotated:3"))
+    #expect(watcher.look(Self.hard) == WireFormat("rotated:4"))
   }
 
   /// What all rows showed counts, not what a sample had promised; and the next choice allows for it.
   @Test func anErrorThatTheSampleMissedChangesTheChoiceAtOnce() {
     var watcher = Watcher(.relativeError(0.1))
-    #expect(watcher.look(Self.hard) == .rotated(bits: 4))
+    #expect(watcher.look(Self.hard) == WireFormat("rotated:4"))
     watcher.direction.prove(error: 0.2)
-    #expect(watcher.look(Self.hard) == .rotated(bits: 6))
+    #expect(watcher.look(Self.hard) == WireFormat("rotated:6"))
     #expect(watcher.direction.choice?.measuredError == nil)
   }
 
@@ -60,9 +60,9 @@ private struct Watcher {
     _ = watcher.look(Self.hard)
     for patience in [3, 6, 24, 96] {
       // Down after so many easy looks, and at once up again: two reversals, but one the first time.
-      for _ in 1..<patience { #expect(watcher.look(Self.easy) == .rotated(bits: 4)) }
-      #expect(watcher.look(Self.easy) == .rotated(bits: 3))
-      #expect(watcher.look(Self.hard) == .rotated(bits: 4))
+      for _ in 1..<patience { #expect(watcher.look(Self.easy) == WireFormat("rotated:4")) }
+      #expect(watcher.look(Self.easy) == WireFormat("rotated:3"))
+      #expect(watcher.look(Self.hard) == WireFormat("rotated:4"))
     }
   }
 
@@ -120,7 +120,7 @@ private struct Watcher {
     var direction = PolicyDirection()
     var (bytes, plain) = (0.0, 0.0)
     direction.look(Self.hard, judge)
-    #expect(direction.choice?.wire == .rotated(bits: 4))
+    #expect(direction.choice?.wire == WireFormat("rotated:4"))
     for _ in 0..<400 {
       let mine = 2 * 64 * Self.hard.pairs
       let sent = 1.1 * judge.outlook(Self.hard, of: direction.choice!).bytes * mine

@@ -239,7 +239,7 @@ enum PolicyData: String, CaseIterable, Sendable {
 
   @Test func theTextTellsWhatWasPredictedAndMeasured() throws {
     let choice = PolicyChoice(
-      clusterRate: 0.125, wire: .rotated(bits: 3), reason: .budget, predictedError: 0.25, measuredError: 0.24,
+      clusterRate: 0.125, wire: try .rotated(bits: 3), reason: .budget, predictedError: 0.25, measuredError: 0.24,
       predictedBytes: 0.1, measuredBytes: 0.09)
     #expect(
       "\(choice)" == "clusters:0.125 rotated:3: best within the budget; error 0.25 predicted, 0.24 measured; "

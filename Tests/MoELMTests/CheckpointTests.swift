@@ -38,7 +38,7 @@ import Testing
   @Test func roundingGoesOnBitForBit() throws {
     let folder = try TemporaryFolder()
     var options = tinyOptions()
-    options.exchange = ExchangeOptions(wire: .init(.rotated(bits: 2)), gradientRounding: .stochastic)
+    options.exchange = ExchangeOptions(wire: .init(try .rotated(bits: 2)), gradientRounding: .stochastic)
     let straight = try train(options, ranks: 2, until: 6)
     _ = try train(options, ranks: 2, until: 3, to: folder.file("c"))
     #expect(try train(options, ranks: 2, from: folder.file("c"), until: 6) == straight)

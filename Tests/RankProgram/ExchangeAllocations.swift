@@ -19,12 +19,12 @@ func exchangeAllocations(_ ranks: Ranks) throws {
   try ranks.expect(plain, is: 0, "allocator calls in five warm steps over MPI, rows in place")
   let rounded = try allocations(
     of: ranks.fabric(),
-    options: ExchangeOptions(wire: .init(.rotated(bits: 2)), gradientRounding: .stochastic))
+    options: ExchangeOptions(wire: .init(try .rotated(bits: 2)), gradientRounding: .stochastic))
   try ranks.expect(rounded, is: 0, "allocator calls in five warm steps over MPI, rounding at random")
   let mixed = try allocations(
     of: ranks.fabric(),
     options: ExchangeOptions(
-      compression: .crossPolytope(.init(functions: 2, width: 16)), wire: .init(.mixed(low: 2, high: 4))))
+      compression: .crossPolytope(.init(functions: 2, width: 16)), wire: .init(try .mixed(low: 2, high: 4))))
   try ranks.expect(mixed, is: 0, "allocator calls in five warm steps over MPI, rows of two precisions")
   for compression in [ExchangeOptions.Compression.off, .crossPolytope(.init(functions: 2, width: 16))] {
     for wire in [WireFormat.fp32, .bf16] {

@@ -68,16 +68,16 @@ private let equalityOptions: [ExchangeOptions] = [
   ExchangeOptions(wire: .init(.bf16), packing: .zstd),
   ExchangeOptions(compression: .crossPolytope(), compensation: .identity, wire: .init(.bf16)),
   ExchangeOptions(compression: .crossPolytope(.init(functions: 2, width: 8)), compensation: .lowRank(2)),
-  ExchangeOptions(compression: .lshMoE, compensation: .none, wire: .init(.rotated(bits: 4))),
-  ExchangeOptions(wire: .init(.rotated(bits: 2)), gradientRounding: .stochastic),
-  ExchangeOptions(wire: .init(.zipCache(bits: 4)), gradientRounding: .stochastic),
-  ExchangeOptions(wire: .init(.rotated(bits: 1)), gradientRounding: .eden),
+  ExchangeOptions(compression: .lshMoE, compensation: .none, wire: .init(try! .rotated(bits: 4))),
+  ExchangeOptions(wire: .init(try! .rotated(bits: 2)), gradientRounding: .stochastic),
+  ExchangeOptions(wire: .init(try! .zipCache(bits: 4)), gradientRounding: .stochastic),
+  ExchangeOptions(wire: .init(try! .rotated(bits: 1)), gradientRounding: .eden),
   ExchangeOptions(
-    compression: .crossPolytope(), wire: .init(.mixed(low: 2, high: 4)), gradientRounding: .eden),
-  ExchangeOptions(wire: .init(.mixed(low: 3, high: 8, fraction: 0.125)), packing: .zstd),
+    compression: .crossPolytope(), wire: .init(try! .mixed(low: 2, high: 4)), gradientRounding: .eden),
+  ExchangeOptions(wire: .init(try! .mixed(low: 3, high: 8, fraction: 0.125)), packing: .zstd),
   ExchangeOptions(copies: .perRank),
   ExchangeOptions(compression: .crossPolytope(), copies: .perRank, wire: .init(.bf16)),
-  ExchangeOptions(copies: .perRank, wire: .init(.rotated(bits: 2)), gradientRounding: .stochastic),
+  ExchangeOptions(copies: .perRank, wire: .init(try! .rotated(bits: 2)), gradientRounding: .stochastic),
 ]
 
 private func equalityStep(

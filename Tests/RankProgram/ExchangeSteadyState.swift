@@ -14,11 +14,11 @@ func exchangeSteadyState(_ ranks: Ranks) throws {
   let clusters = ExchangeOptions.Compression.crossPolytope(.init(functions: 2, width: 16))
   let cases = [
     ("fp32", ExchangeOptions()),
-    ("rotated", ExchangeOptions(wire: .init(.rotated(bits: 4)))),
-    ("entropy", ExchangeOptions(wire: .init(.entropy(bits: 2)))),
+    ("rotated", ExchangeOptions(wire: .init(try .rotated(bits: 4)))),
+    ("entropy", ExchangeOptions(wire: .init(try .entropy(bits: 2)))),
     ("one copy per rank", ExchangeOptions(copies: .perRank, wire: .init(.bf16))),
     ("clusters", ExchangeOptions(compression: clusters, wire: .init(.bf16))),
-    ("clusters per rank", ExchangeOptions(compression: clusters, copies: .perRank, wire: .init(.rotated(bits: 4)))),
+    ("clusters per rank", ExchangeOptions(compression: clusters, copies: .perRank, wire: .init(try .rotated(bits: 4)))),
   ]
   for (name, options) in cases {
     let steps = ranks.count == 1 && name == "fp32" ? 2_000 : 500

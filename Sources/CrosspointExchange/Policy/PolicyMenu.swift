@@ -3,12 +3,12 @@ import CrosspointCompression
 /// What a policy may choose from, by what its looks measure. A new format of fixed size is one more entry.
 enum PolicyMenu {
   /// Formats of fixed size that are tried on a sample. fp32 needs no trial.
-  static let formats: [WireFormat] = [1, 2, 3, 4, 6, 8].map { .rotated(bits: $0) } + [.bf16]
+  static let formats: [WireFormat] = [1, 2, 3, 4, 6, 8].map { WireFormat("rotated:\($0)")! } + [.bf16]
   /// Bits per element at which entropy coding, which has any rate, is tried: the least and the most that may be chosen, and
   /// some between, see ``interpolate(_:_:)``.
   static let knots = [0.1, 0.25, 0.5, 1, 2, 4, 8]
   /// Everything that is tried: the formats of fixed size, then the knots.
-  static let trials = formats + knots.map { .entropy(bits: $0) }
+  static let trials = formats + knots.map { WireFormat(entropyRate: $0) }
   /// The rates that may be chosen: to a hundredth of a bit.
   static let entropyRates = knots.first!...knots.last!
   /// Clusters per token that are tried on a sample.
@@ -43,7 +43,7 @@ enum PolicyMenu {
       switch self {
       case .fp32: .fp32
       case .fixed(let index): formats[index]
-      case .entropy(let bits): .entropy(bits: bits)
+      case .entropy(let bits): WireFormat(entropyRate: bits)
       }
     }
   }
