@@ -11,7 +11,8 @@ extension RowCodec {
   /// Encodes groups of rows (one group per local expert of the receiver) as one frame.
   ///
   /// - Parameters:
-  ///   - groups: Rows of `hidden` floats each; groups without rows, and no groups at all, are ordinary.
+  ///   - groups: Rows of `hidden` floats each; groups without rows, and no groups at all, are ordinary. Values are not
+  ///     looked at: finite ones beyond the format's ``WireFormat/bound`` may come back as something else.
   ///   - rounding: How values between two of the format's are rounded, with the frame's random numbers.
   ///   - frame: At least ``maximumFrameBytes(_:rows:groups:)`` bytes at any alignment.
   /// - Returns: The size of the frame in bytes.
@@ -28,11 +29,10 @@ extension RowCodec {
 
   /// Encodes groups of rows with the header apart from the body; returns the size of the body.
   ///
-  /// - Parameter requiringFinite: Throws `nonFinite` at a row that holds NaN or infinity, each looked at just before it is
-  ///   encoded.
+  /// - Parameter admitting: Throws `nonFinite` at a row that holds anything else, each looked at just before it is encoded.
   package func encode(
     _ groups: [RowSource], as format: WireFormat, packing: Packing, rounding: RowRounding = .nearest,
-    requiringFinite: Bool = false, header: UnsafeMutableRawBufferPointer,
+    admitting values: AdmittedValues = .any, header: UnsafeMutableRawBufferPointer,
     body: UnsafeMutableRawBufferPointer
   ) throws(CrosspointError) -> Int {
     let rows = try rowCount(groups)
@@ -56,13 +56,13 @@ extension RowCodec {
     if format.hasFixedRows {
       for (index, group) in groups.enumerated() {
         let centred = try encode(
-          group, as: format, rounding: &rounding, requiringFinite: requiringFinite, body: start, end: &end,
+          group, as: format, rounding: &rounding, admitting: values, body: start, end: &end,
           checksum: &checksum)
         FrameHeader.setGroup(index, rows: group.rows, centred: centred, in: base)
       }
     } else {
       end = try encodeEntropy(
-        groups, rows: rows, rate: format.rate, requiringFinite: requiringFinite, header: base, body: start)
+        groups, rows: rows, format: format, admitting: values, header: base, body: start)
     }
     var sum = checksum.finish(end)
     let packedBytes = try pack(start, end, format: format, packing: packing)
@@ -77,7 +77,7 @@ extension RowCodec {
   /// Writes the header of the fp32 frame whose body are these rows, one behind the other, without copying them; returns
   /// the size of that body.
   package func seal(
-    _ groups: [RowSource], requiringFinite: Bool, header: UnsafeMutableRawBufferPointer
+    _ groups: [RowSource], admitting values: AdmittedValues, header: UnsafeMutableRawBufferPointer
   ) throws(CrosspointError) -> Int {
     precondition(header.count >= FrameHeader.bytes(groups: groups.count))
     let rows = try rowCount(groups)
@@ -86,7 +86,7 @@ extension RowCodec {
     for (index, group) in groups.enumerated() {
       for index in 0..<group.rows {
         let row = group.row(index, hidden: hidden)
-        if requiringFinite { try requireFinite(row) }
+        try check(row, values, .fp32)
         checksum.absorb(row, 4 * hidden)
       }
       FrameHeader.setGroup(index, rows: group.rows, centred: false, in: base)
@@ -112,18 +112,9 @@ extension RowCodec {
     return rows
   }
 
-  /// Throws `nonFinite` if a row holds NaN or infinity.
-  @inline(__always)
-  package func requireFinite(_ row: UnsafePointer<Float>) throws(CrosspointError) {
-    let column = kernels.first_nonfinite(row, hidden)
-    guard column < hidden else { return }
-    throw CrosspointError(
-      .nonFinite, operation: "encode", argument: "groups", "column \(column) of a row is \(row[column])")
-  }
-
   /// Appends a group to the body; says whether it is centred.
   private func encode(
-    _ group: RowSource, as format: WireFormat, rounding: inout RowRounding, requiringFinite: Bool,
+    _ group: RowSource, as format: WireFormat, rounding: inout RowRounding, admitting values: AdmittedValues,
     body: UnsafeMutableRawPointer, end: inout Int, checksum: inout FrameChecksum
   ) throws(CrosspointError) -> Bool {
     let rowBytes = format.rowBytes(hidden: hidden)
@@ -134,7 +125,7 @@ extension RowCodec {
       _ index: Int, bytes: Int, _ encodeRow: (UnsafeMutableRawPointer, UnsafePointer<Float>) -> Void
     ) throws(CrosspointError) {
       let row = group.row(index, hidden: hidden)
-      if requiringFinite { try requireFinite(row) }
+      try check(row, values, format)
       encodeRow(body + end, row)
       end += bytes
       checksum.advance(to: end)

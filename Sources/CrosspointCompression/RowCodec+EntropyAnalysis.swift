@@ -28,7 +28,8 @@ extension RowCodec {
   /// n rows of which centring leaves the part ρ of the energy save ½ log₂(1/ρ) bits per element each; the mean costs
   /// about 6.
   func centre(
-    _ group: RowSource, group index: Int, from first: Int, requiringFinite: Bool, _ space: EntropyWorkspace
+    _ group: RowSource, group index: Int, from first: Int, admitting values: AdmittedValues, _ format: WireFormat,
+    _ space: EntropyWorkspace
   ) throws(CrosspointError) -> Bool {
     let mean = space.means + index * hidden
     mean.update(repeating: 0, count: hidden)
@@ -38,7 +39,7 @@ extension RowCodec {
       let source = group.row(row, hidden: hidden)
       let copy = space.residuals + (first + row) * hidden
       memcpy(copy, source, 4 * hidden)
-      if requiringFinite { try requireFinite(copy) }
+      try check(copy, values, format)
       let norm = rootMeanSquare(copy, energy: kernels.dot(copy, copy, hidden))
       space.norms[first + row] = norm
       guard norm.isFinite else { continue }

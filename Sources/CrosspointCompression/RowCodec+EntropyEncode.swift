@@ -17,9 +17,10 @@ extension RowCodec {
   /// The step of elements over that of means, about.
   private static let meanSharpness: Float = 4
 
-  /// Encodes all groups as one body of at most `rate` bits per element (small frames: see `mostFixed`); returns its size.
+  /// Encodes all groups as one body of at most the format's rate in bits per element (small frames: see `mostFixed`); returns its size.
   func encodeEntropy(
-    _ groups: [RowSource], rows: Int, rate: Double, requiringFinite: Bool, header: UnsafeMutableRawPointer,
+    _ groups: [RowSource], rows: Int, format: WireFormat, admitting values: AdmittedValues,
+    header: UnsafeMutableRawPointer,
     body: UnsafeMutableRawPointer
   ) throws(CrosspointError) -> Int {
     guard rows > 0 else {
@@ -30,10 +31,11 @@ extension RowCodec {
     defer { pool.release(space.buffer) }
     var first = 0
     for (index, group) in groups.enumerated() {
-      let centred = try centre(group, group: index, from: first, requiringFinite: requiringFinite, space)
+      let centred = try centre(group, group: index, from: first, admitting: values, format, space)
       FrameHeader.setGroup(index, rows: group.rows, centred: centred, in: header)
       first += group.rows
     }
+    let rate = format.rate
     let typical = typicalNorm(rows, groups: groups.count, space)
     // A mean need not be much sharper than the rows around it.
     let meanStep = Self.legal(typical.norm * Float(exp2(1.5 - rate)) / Self.meanSharpness)

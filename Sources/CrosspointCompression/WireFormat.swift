@@ -36,7 +36,7 @@ public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
   public static let fp32 = WireFormat(.fp32, bits: 32)
   /// bfloat16, round to nearest even.
   public static let bf16 = WireFormat(.bf16, bits: 16)
-  /// IEEE half, round to nearest even; beyond 65504 becomes infinite.
+  /// IEEE half, round to nearest even; magnitudes up to 65504.
   public static let fp16 = WireFormat(.fp16, bits: 16)
   /// E4M3 with one scale for every 128 elements.
   public static let fp8 = WireFormat(.fp8, bits: 8)
@@ -99,6 +99,16 @@ public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
   static let fixed: [WireFormat] =
     [.fp32, .bf16, .fp16, .fp8, .int8, .int4] + (1...8).map { WireFormat(.rotated, bits: $0) }
     + [8, 4].map { WireFormat(.zipCache, bits: $0) }
+
+  /// The largest magnitude that it carries: rows within come back finite, with the error that docs/wire-format.md states.
+  /// Of lossy formats but fp16 it is 2¹¹⁴, so that no sum over a row or a group can overflow.
+  public var bound: Float {
+    switch kind {
+    case .fp32: .greatestFiniteMagnitude
+    case .fp16: 65504
+    default: 0x1p114
+    }
+  }
 
   /// Whether decoding gives back every bit.
   public var isLossless: Bool { self == .fp32 }

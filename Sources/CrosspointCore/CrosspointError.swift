@@ -11,7 +11,7 @@ public struct CrosspointError: Error, Sendable, Hashable {
 
     /// A shape, count, rate or option is out of range.
     public static let invalidArgument = Code(rawValue: 1)
-    /// A token, weight or gradient is NaN or infinite and the policy is to refuse it.
+    /// A token, weight or gradient is NaN or infinite and the policy is to refuse it, or beyond the bound of its wire format.
     public static let nonFinite = Code(rawValue: 2)
     /// The ranks were given different options, layouts or step orders.
     public static let ranksDisagree = Code(rawValue: 3)

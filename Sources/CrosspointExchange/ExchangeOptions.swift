@@ -52,7 +52,8 @@ public struct ExchangeOptions: Hashable, Sendable {
     }
   }
 
-  /// What to do about NaN and infinity in tokens, expert outputs and gradients.
+  /// What to do about NaN and infinity in tokens, expert outputs and gradients. Finite values beyond the bound of their
+  /// wire format (``WireFormat/bound``) are refused in either case.
   public enum NonFinitePolicy: String, Hashable, Sendable, CaseIterable {
     /// Refuse them on every rank, naming rank and row.
     case error

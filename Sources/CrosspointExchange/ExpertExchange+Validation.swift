@@ -1,3 +1,4 @@
+import CrosspointCompression
 import CrosspointCore
 import CrosspointRouting
 import CrosspointTokens
@@ -72,18 +73,11 @@ struct CheckedBatch {
   let rows: Int
   let hidden: Int
 
-  /// Names the first value that is not finite.
-  func problem(_ kind: TransferKind, rank: Int) -> CrosspointError? {
-    let count = rows * hidden
-    let index = kernels.first_nonfinite(base, count)
-    guard index < count else { return nil }
+  /// Names the first value that is not finite or, if it is a row's that travels, beyond the bound of its format.
+  func problem(_ kind: TransferKind, _ format: WireFormat = .fp32, rank: Int) -> CrosspointError? {
+    guard let index = AdmittedValues.finite.firstRefused(base, rows * hidden, format) else { return nil }
     return CrosspointError(
       .nonFinite, operation: "\(kind.operation)", rank: rank, argument: argument,
-      "row \(index / hidden), column \(index % hidden) is \(base[index])")
-  }
-
-  /// What was found while sending, by its place in the batch.
-  func named(_ error: CrosspointError, _ kind: TransferKind, rank: Int) -> CrosspointError {
-    error.code == .nonFinite ? problem(kind, rank: rank) ?? error : error
+      "row \(index / hidden), column \(index % hidden) is \(AdmittedValues.complaint(base[index], format))")
   }
 }

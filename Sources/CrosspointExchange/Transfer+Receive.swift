@@ -59,7 +59,7 @@ extension Transfer {
     for (source, target) in zip(sources, targets[fabric.rank]) {
       for index in 0..<source.rows {
         let row = source.row(index, hidden: codec.hidden)
-        if checked != nil { try codec.requireFinite(row) }
+        try codec.check(row, admitted, .fp32)
         memcpy(target.base + index * codec.hidden, row, rowBytes)
       }
     }

@@ -8,7 +8,7 @@ extension Transfer {
   /// buffer, except those that can be sent from where their rows lie.
   ///
   /// - Parameter checked: the batch that the rows come from, if they must be finite; each row is looked at just before it
-  ///   is read.
+  ///   is read. Without, NaN and infinity travel; what is beyond the format's bound never does.
   func encode(as format: WireFormat, rounding: RowRounding, checked: CheckedBatch?) throws(CrosspointError) {
     var watch = Stopwatch()
     defer { measure.encode += watch.lap() }
@@ -38,7 +38,7 @@ extension Transfer {
   /// Rows that are sent from where they lie, a block per group.
   private func seal(to rank: Int) throws(CrosspointError) {
     bodyBytes[rank] = try codec.seal(
-      sources[rank], requiringFinite: checked != nil, header: announcement(to: rank).header)
+      sources[rank], admitting: admitted, header: announcement(to: rank).header)
     let blocks = blocks(of: rank)
     for (group, source) in sources[rank].enumerated() {
       outgoing[blocks + group] = UnsafeRawBufferPointer(start: source.base, count: source.rows * rowBytes)
@@ -51,7 +51,7 @@ extension Transfer {
   ) throws(CrosspointError) -> Int {
     let sources = sources[rank]
     let size = try codec.encode(
-      sources, as: format, packing: packing, rounding: rounding, requiringFinite: checked != nil,
+      sources, as: format, packing: packing, rounding: rounding, admitting: admitted,
       header: announcement(to: rank).header, body: room)
     bodyBytes[rank] = size
     let blocks = blocks(of: rank)

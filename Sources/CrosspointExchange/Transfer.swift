@@ -245,8 +245,15 @@ final class Transfer {
     format == .fp32 && bodyBytes == rows * rowBytes && bodyBytes >= groups * Self.blockBytes
   }
 
+  /// Which values rows may hold. What is too large for the format would arrive as something else: it is refused whatever
+  /// else may travel.
+  var admitted: AdmittedValues { checked == nil ? .bounded : .finite }
+
   /// What was found while reading rows, by its place in the caller's batch.
   func named(_ error: CrosspointError) -> CrosspointError {
-    checked?.named(error, kind, rank: fabric.rank) ?? error
+    guard error.code == .nonFinite else { return error }
+    return checked?.problem(kind, format, rank: fabric.rank)
+      ?? CrosspointError(
+        .nonFinite, operation: "\(kind.operation)", rank: fabric.rank, argument: "rows", error.message)
   }
 }

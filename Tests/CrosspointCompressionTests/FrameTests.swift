@@ -57,16 +57,16 @@ import Testing
       let starts = [5 * hidden, 0, 0]
       let sources = zip(starts, counts).map { RowSource(base: base + $0, rows: $1) }
       let targets = zip(starts, counts).map { RowTarget(base: base + $0, rows: $1) }
-      #expect(try codec.seal(sources, requiringFinite: true, header: header) == 8 * 4 * hidden)
+      #expect(try codec.seal(sources, admitting: .finite, header: header) == 8 * 4 * hidden)
       try codec.verify(header: UnsafeRawBufferPointer(header), in: targets)
       base[8 * hidden - 1] += 1
       #expect(throws: CrosspointError.self) { try codec.verify(header: UnsafeRawBufferPointer(header), in: targets) }
       base[8 * hidden - 1] = .infinity
-      #expect(throws: CrosspointError.self) { try codec.seal(sources, requiringFinite: true, header: header) }
+      #expect(throws: CrosspointError.self) { try codec.seal(sources, admitting: .finite, header: header) }
       base[8 * hidden - 1] = 0
 
       let inOrder = zip([0, 0, 3 * hidden], counts).map { RowSource(base: base + $0, rows: $1) }
-      _ = try codec.seal(inOrder, requiringFinite: false, header: header)
+      _ = try codec.seal(inOrder, admitting: .any, header: header)
     }
     let again = try encodeFrame(x, hidden: hidden, groups: counts, as: .fp32, packing: .none, codec: codec)
     #expect(Array(header) == Array(again[..<size]))

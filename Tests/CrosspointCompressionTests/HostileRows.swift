@@ -21,6 +21,9 @@ struct HostileRows: CustomStringConvertible, Sendable {
     values = normal.indices.map { change(normal[$0], $0 / hidden, $0 % hidden) }
   }
 
+  /// Whether all elements are of one size.
+  var isPlain: Bool { ["ordinary", "around 5", "tiny"].contains { description.hasPrefix($0) } }
+
   /// Every case of a width.
   static func cases(hidden: Int) -> [HostileRows] {
     var all = [

@@ -1,3 +1,4 @@
+import CrosspointCompression
 import CrosspointCore
 import CrosspointFabric
 import CrosspointRouting
@@ -45,6 +46,31 @@ func errors(
       #expect(error.code == .nonFinite)
       #expect(error.rank == 1)
       #expect(error.message.contains("row 3, column 6"))
+      #expect(error == thrown[0])
+    }
+  }
+
+  /// A value that its format would turn into something else is refused by name, and whether NaN may travel is no matter.
+  @Test(
+    arguments: [("bf16", Float(1e37)), ("rotated:4", 1e37), ("entropy:4", 1e37), ("fp16", 1e5)],
+    [ExchangeOptions.NonFinitePolicy.error, .propagate])
+  func tokensBeyondTheBoundOfTheirFormatAreNamed(
+    sent: (format: String, value: Float), nonFinite: ExchangeOptions.NonFinitePolicy
+  ) throws {
+    let format = try #require(WireFormat(sent.format))
+    let thrown = errors { fabric in
+      let exchange = try ExpertExchange(
+        fabric: fabric, layout: Self.layout, options: .init(wire: .init(format), nonFinite: nonFinite))
+      let tokens = try randomBatch(rows: 5, hidden: 8, seed: 3)
+      if fabric.rank == 1 { for row in 0..<5 { tokens.elements[row * 8 + 6] = sent.value } }
+      try Self.step(exchange, tokens: tokens)
+    }
+    #expect(thrown.count == 3)
+    for error in thrown {
+      #expect(error.code == .nonFinite && error.operation == "dispatch" && error.rank == 1)
+      #expect(error.message.contains("column 6"))
+      #expect(error.message.contains("\(sent.value); \(sent.format) carries magnitudes up to \(format.bound)"))
+      if nonFinite == .error { #expect(error.message.contains("row 0")) }
       #expect(error == thrown[0])
     }
   }

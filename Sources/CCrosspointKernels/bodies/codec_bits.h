@@ -218,12 +218,20 @@ static void uniform_decode(float *out, const void *in, size_t n, int32_t bits, f
 
 // The largest magnitude; NaN if there is one (as integers NaN lies above infinity).
 static float largest_magnitude(const float *x, size_t n) {
-  vi most = {};
+  vi mosts[4] = {};
   size_t i = 0;
+#define LARGER(a, b) (vi)choose((vu)((a) > (b)), (vu)(a), (vu)(b))
+  for (; i + 4 * LANES <= n; i += 4 * LANES)
+    for (int k = 0; k < 4; k++) {
+      vi magnitude = (vi)load(x + i + k * LANES) & 0x7FFFFFFF;
+      mosts[k] = LARGER(magnitude, mosts[k]);
+    }
   for (; i < n; i += LANES) {
     vi magnitude = (vi)(i + LANES <= n ? load(x + i) : load_tail(x + i, n - i)) & 0x7FFFFFFF;
-    most = (vi)choose((vu)(magnitude > most), (vu)magnitude, (vu)most);
+    mosts[0] = LARGER(magnitude, mosts[0]);
   }
+  vi one = LARGER(mosts[0], mosts[1]), other = LARGER(mosts[2], mosts[3]), most = LARGER(one, other);
+#undef LARGER
   int32_t bits = 0;
   for (int lane = 0; lane < LANES; lane++) bits = most[lane] > bits ? most[lane] : bits;
   float result;

@@ -45,7 +45,7 @@ public struct PolicyChoice: Hashable, Sendable, Codable {
     guard clusterRate.map(PolicyMenu.rates.contains) ?? true else { return "it clusters \(clusterRate!) of the rows" }
     let isOffered =
       wire == .fp32 || PolicyMenu.formats.contains(wire)
-      || (wire.code == WireFormat.entropy(bits: 1).code && PolicyMenu.entropyRates.contains(wire.rate))
+      || (wire.code == WireFormat(entropyRate: 1).code && PolicyMenu.entropyRates.contains(wire.rate))
     return isOffered ? nil : "it sends \(wire)"
   }
 

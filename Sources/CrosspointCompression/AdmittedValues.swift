@@ -1,0 +1,40 @@
+import CrosspointCore
+import CrosspointTokens
+
+/// Which values an encoder takes.
+package enum AdmittedValues: Sendable {
+  /// All, without a look at them.
+  case any
+  /// NaN, infinity, and what is within the format's ``WireFormat/bound``.
+  case bounded
+  /// Finite values within the bound.
+  case finite
+
+  /// The place of the first value of a format's rows that is not admitted.
+  package func firstRefused(_ values: UnsafePointer<Float>, _ count: Int, _ format: WireFormat) -> Int? {
+    let bound = format.bound
+    if self == .any || kernels.largest_magnitude(values, count) <= bound { return nil }
+    return (0..<count).first { index in
+      let magnitude = values[index].magnitude
+      return !(magnitude <= bound) && (self == .finite || magnitude.isFinite)
+    }
+  }
+
+  /// What is wrong with a value that is not admitted.
+  package static func complaint(_ value: Float, _ format: WireFormat) -> String {
+    value.isFinite ? "\(value); \(format) carries magnitudes up to \(format.bound)" : "\(value)"
+  }
+}
+
+extension RowCodec {
+  /// Throws `nonFinite` if a row holds a value that is not admitted.
+  @inline(__always)
+  package func check(
+    _ row: UnsafePointer<Float>, _ values: AdmittedValues, _ format: WireFormat
+  ) throws(CrosspointError) {
+    guard let column = values.firstRefused(row, hidden, format) else { return }
+    throw CrosspointError(
+      .nonFinite, operation: "encode", argument: "groups",
+      "column \(column) of a row is \(AdmittedValues.complaint(row[column], format))")
+  }
+}
