@@ -1,7 +1,7 @@
 // swift-tools-version: 6.1
 import PackageDescription
 
-// The rooms of the house, lowest first. Arrows point down only; docs/architecture.md says what each may know.
+// Lowest first. Imports point down only; docs/architecture.md says what each target may know.
 // No unsafeFlags anywhere: other packages can depend on this one.
 
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
