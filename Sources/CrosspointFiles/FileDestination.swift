@@ -18,18 +18,17 @@ package enum FileDestination: Equatable {
     var name = path
     // As many links as Linux follows.
     for _ in 0..<40 {
-      let url = (name as NSString)
-      let folder = url.deletingLastPathComponent
-      guard !url.lastPathComponent.isEmpty, let parent = Self.resolved(folder.isEmpty ? "." : folder) else {
+      let parts = PathParts(name)
+      guard !parts.name.isEmpty, let parent = Self.resolved(parts.folder) else {
         throw failure("cannot be written", name.isEmpty ? ENOENT : errno)
       }
-      if parent == descriptors, let descriptor = Int32(url.lastPathComponent) {
+      if parent == descriptors, let descriptor = Int32(parts.name) {
         self = .descriptor(descriptor)
         return
       }
-      let full = (parent as NSString).appendingPathComponent(url.lastPathComponent)
+      let full = PathParts.join(parent, parts.name)
       if let link = Self.link(full) {
-        name = link.hasPrefix("/") ? link : (parent as NSString).appendingPathComponent(link)
+        name = link.hasPrefix("/") ? link : PathParts.join(parent, link)
         continue
       }
       guard let status = FileStatus(full) else {

@@ -33,7 +33,7 @@ private func replaceFile(
   _ path: String, _ pieces: [UnsafeRawBufferPointer], named: String, argument: String
 ) throws(CrosspointError) {
   let temporary = path + ".tmp"
-  let folder = (path as NSString).deletingLastPathComponent
+  let folder = PathParts(path).folder
   let unnamed = openUnnamed(folder)
   let output = try FileOutput(
     unnamed ?? open(temporary, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0o666), path: named, argument: argument)
