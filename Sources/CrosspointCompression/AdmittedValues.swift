@@ -13,7 +13,14 @@ package enum AdmittedValues: Sendable {
   /// The place of the first value of a format's rows that is not admitted.
   package func firstRefused(_ values: UnsafePointer<Float>, _ count: Int, _ format: WireFormat) -> Int? {
     let bound = format.bound
-    if self == .any || kernels.largest_magnitude(values, count) <= bound { return nil }
+    if self == .any { return nil }
+    if bound == .greatestFiniteMagnitude {
+      // Only what is not finite is beyond it.
+      guard self == .finite else { return nil }
+      let index = kernels.first_nonfinite(values, count)
+      return index < count ? index : nil
+    }
+    if kernels.largest_magnitude(values, count) <= bound { return nil }
     return (0..<count).first { index in
       let magnitude = values[index].magnitude
       return !(magnitude <= bound) && (self == .finite || magnitude.isFinite)
