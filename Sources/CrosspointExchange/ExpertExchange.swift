@@ -62,7 +62,7 @@ public final class ExpertExchange {
     try fabric.requireEqual(
       [("experts", "\(layout.experts)"), ("hidden", "\(layout.hidden)")] + options.pairs,
       operation: "ExpertExchange.init")
-    pool = BufferPool(capacity: options.capacityBytes)
+    pool = BufferPool(capacity: options.capacityBytes, memory: fabric.sharedMemory)
     // Options are the same everywhere, caps need not be: what fails here may fail on one rank alone.
     let agreement = Agreement(fabric: fabric)
     var attempt = Attempt()

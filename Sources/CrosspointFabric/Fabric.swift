@@ -15,6 +15,8 @@ public protocol Fabric: AnyObject {
   var rankCount: Int { get }
   /// How long a rank waits for another before it throws ``CrosspointError/Code/deadlineExceeded`` naming the silent rank.
   var deadline: Duration { get set }
+  /// Memory that this rank shares with others of its node; `nil` where it shares none.
+  var sharedMemory: (any SharedMemory)? { get }
 
   /// Sends `send[p]` to every rank p and fills `receive[p]` with what rank p sends here. Collective.
   ///
@@ -41,6 +43,8 @@ public protocol Fabric: AnyObject {
 }
 
 extension Fabric {
+  public var sharedMemory: (any SharedMemory)? { nil }
+
   /// ``exchange(send:receive:operation:arrived:meanwhile:)`` without work to do meanwhile.
   public func exchange(
     send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,

@@ -17,6 +17,8 @@ import Synchronization
 /// wait for it is named to them as ``CrosspointError/Code/rankLost``, at once.
 public struct SimulatedCluster: Sendable {
   public let ranks: Int
+  /// So many ranks in a row form a node and share memory; 1: all that ranks tell each other travels in messages.
+  public var ranksPerNode: Int
   /// Counted from the start of each exchange; where the ranks' ``Fabric/deadline`` starts.
   public var deadline: Duration
   /// The network's delays; `nil`: none.
@@ -24,9 +26,13 @@ public struct SimulatedCluster: Sendable {
   /// What goes wrong.
   public var faults: [Fault]
 
-  public init(ranks: Int, deadline: Duration = .seconds(30), link: LinkModel? = nil, faults: [Fault] = []) {
+  public init(
+    ranks: Int, ranksPerNode: Int = 1, deadline: Duration = .seconds(30), link: LinkModel? = nil, faults: [Fault] = []
+  ) {
     precondition(ranks > 0, "a cluster of \(ranks) ranks")
+    precondition(ranksPerNode > 0, "nodes of \(ranksPerNode) ranks")
     self.ranks = ranks
+    self.ranksPerNode = ranksPerNode
     self.deadline = deadline
     self.link = link
     self.faults = faults
@@ -54,6 +60,7 @@ public struct SimulatedCluster: Sendable {
     _ body: @escaping @Sendable (any Fabric) throws -> T
   ) -> (results: [Result<T, any Error>], firstFailed: Int?) {
     let switchboard = Switchboard(ranks: ranks, link: link)
+    let memory = SimulatedMemory.Blocks(ranks: ranks)
     let results = Mutex([Result<T, any Error>?](repeating: nil, count: ranks))
     @Sendable func finish(_ rank: Int, _ result: Result<T, any Error>) {
       var failure: (any Error)?
@@ -62,7 +69,7 @@ public struct SimulatedCluster: Sendable {
       switchboard.finish(rank, failure: failure)
     }
     inThreads(count: ranks) { rank in
-      let fabric = SimulatedFabric(rank: rank, cluster: self, switchboard: switchboard)
+      let fabric = SimulatedFabric(rank: rank, cluster: self, switchboard: switchboard, memory: memory)
       finish(rank, Result { try body(fabric) })
     } missing: { rank, status in
       let error = CrosspointError(

@@ -5,16 +5,20 @@ final class SimulatedFabric: Fabric {
   let rank: Int
   let rankCount: Int
   var deadline: Duration
+  let sharedMemory: (any SharedMemory)?
 
   private let switchboard: Switchboard
   private let faults: [Fault]
   /// Exchanges begun, for the faults.
   private var begun = 0
 
-  init(rank: Int, cluster: SimulatedCluster, switchboard: Switchboard) {
+  init(rank: Int, cluster: SimulatedCluster, switchboard: Switchboard, memory: SimulatedMemory.Blocks) {
     self.rank = rank
     rankCount = cluster.ranks
     deadline = cluster.deadline
+    sharedMemory =
+      cluster.ranksPerNode == 1
+      ? nil : SimulatedMemory(rank: rank, ranksPerNode: cluster.ranksPerNode, blocks: memory)
     faults = cluster.faults
     self.switchboard = switchboard
   }

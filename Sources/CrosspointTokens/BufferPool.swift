@@ -1,12 +1,6 @@
 import CrosspointCore
 import Synchronization
 
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
-
 /// Reusable 64-byte aligned memory: what makes a training step allocate nothing once it is warm.
 ///
 /// Buffers go back to the pool when their ``TokenBatch`` (or other owner) ends and are handed out again, smallest fit first.
@@ -39,10 +33,13 @@ public final class BufferPool: Sendable {
 
   /// The most bytes this pool may hold.
   public let capacity: Int
+  private let memory: any MemorySource
   private let state: Mutex<State>
 
-  public init(capacity: Int = .max) {
+  /// - Parameter memory: where its buffers lie; `nil`: in memory of this process alone.
+  public init(capacity: Int = .max, memory: (any MemorySource)? = nil) {
     self.capacity = capacity
+    self.memory = memory ?? PrivateMemory.shared
     state = Mutex(State())
   }
 
@@ -65,7 +62,7 @@ public final class BufferPool: Sendable {
       guard let tooSmall = Self.first(state.idle, where: { $0 < size && $0 >= size / spread }, by: >) else {
         return try grow(&state, bytes: bytes, wanted: size)
       }
-      Self.drop(tooSmall, of: &state)
+      drop(tooSmall, of: &state)
       return try grow(&state, bytes: bytes, wanted: Self.classSize(size + size / 8))
     }
   }
@@ -79,7 +76,7 @@ public final class BufferPool: Sendable {
   /// Frees every idle buffer.
   public func trim() {
     state.withLock { state in
-      while let last = state.idle.indices.last { Self.drop(last, of: &state) }
+      while let last = state.idle.indices.last { drop(last, of: &state) }
     }
   }
 
@@ -87,7 +84,7 @@ public final class BufferPool: Sendable {
   private func grow(_ state: inout State, bytes: Int, wanted: Int) throws(CrosspointError) -> Buffer {
     let least = Self.aligned(bytes)
     while least > capacity - state.heldBytes, let largest = Self.first(state.idle, where: { _ in true }, by: >) {
-      Self.drop(largest, of: &state)
+      drop(largest, of: &state)
     }
     let left = capacity - state.heldBytes
     guard least <= left else {
@@ -96,8 +93,7 @@ public final class BufferPool: Sendable {
         "\(least) bytes wanted, \(state.heldBytes) in use, cap \(capacity): raise the cap or send fewer tokens")
     }
     let size = max(least, min(wanted, left & ~63))
-    var base: UnsafeMutableRawPointer?
-    guard posix_memalign(&base, 64, size) == 0, let base else {
+    guard let base = memory.allocate(bytes: size) else {
       throw CrosspointError(
         .outOfMemory, operation: "lease", argument: "bytes", "the system has no \(size) bytes left")
     }
@@ -119,10 +115,10 @@ public final class BufferPool: Sendable {
     return best
   }
 
-  private static func drop(_ index: Int, of state: inout State) {
+  private func drop(_ index: Int, of state: inout State) {
     let buffer = state.idle.swapRemove(at: index)
     state.heldBytes -= buffer.capacity
-    free(buffer.base)
+    memory.deallocate(buffer.base, bytes: buffer.capacity)
   }
 
   /// The least class that holds so many bytes: a multiple of an eighth of the power of two below, and of 64.

@@ -1,0 +1,25 @@
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+/// Where a pool of buffers takes its memory from.
+public protocol MemorySource: AnyObject, Sendable {
+  /// Memory at a multiple of 64 bytes; `nil` where so much is not to be had.
+  func allocate(bytes: Int) -> UnsafeMutableRawPointer?
+  /// Gives back what ``allocate(bytes:)`` gave for as many bytes.
+  func deallocate(_ base: UnsafeMutableRawPointer, bytes: Int)
+}
+
+/// The allocator of this process.
+package final class PrivateMemory: MemorySource {
+  package static let shared = PrivateMemory()
+
+  package func allocate(bytes: Int) -> UnsafeMutableRawPointer? {
+    var base: UnsafeMutableRawPointer?
+    return posix_memalign(&base, 64, bytes) == 0 ? base : nil
+  }
+
+  package func deallocate(_ base: UnsafeMutableRawPointer, bytes: Int) { free(base) }
+}
