@@ -61,10 +61,12 @@ let package = Package(
     .target(
       name: "CrosspointOptions",
       dependencies: ["Crosspoint", "MPI", arguments]),
+    .target(name: "CrosspointBaseline", dependencies: ["Crosspoint", "MPI"]),
     .executableTarget(
       name: "xpoint",
       dependencies: [
-        "Crosspoint", "CrosspointCore", "CrosspointTokens", "CrosspointOptions", "CrosspointFiles", "MPI",
+        "Crosspoint", "CrosspointBaseline", "CrosspointCore", "CrosspointTokens", "CrosspointOptions",
+        "CrosspointFiles", "MPI",
         "CCrosspointKernels", "CZstd", arguments,
       ]),
     .target(name: "MoELM", dependencies: ["Crosspoint", "CrosspointCore", "CrosspointFiles", "COpenBLAS"]),
@@ -111,6 +113,8 @@ let package = Package(
         "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointCompression",
         "CrosspointExchange", "CrosspointTestSupport",
       ]),
+    .testTarget(
+      name: "CrosspointBaselineTests", dependencies: ["Crosspoint", "CrosspointBaseline", "CrosspointTestSupport"]),
     .testTarget(
       name: "XPointTests",
       dependencies: [

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Crosspoint
+import CrosspointOptions
 
 /// What `train` and `eval` share: the text, the ranks, the batch.
 ///
@@ -26,15 +27,18 @@ struct JobArguments: ParsableArguments {
   @Option(help: "Run this many ranks as threads of this process, without MPI.")
   var ranksSimulated: Int?
 
+  @OptionGroup var links: LinkArguments
+
   func validate() throws {
     if let ranksSimulated, !(1...1024).contains(ranksSimulated) {
       throw ValidationError("--ranks-simulated \(ranksSimulated): give 1 to 1024")
     }
+    try links.require("--ranks-simulated", ranksSimulated)
     if !(deadline > 0 && deadline <= 1e6) { throw ValidationError("--deadline \(deadline): give seconds above zero") }
   }
 
   /// The ranks of this process, if it simulates them.
   var cluster: SimulatedCluster? {
-    ranksSimulated.map { SimulatedCluster(ranks: $0, deadline: .seconds(deadline)) }
+    ranksSimulated.map { links.cluster(ranks: $0, deadline: .seconds(deadline)) }
   }
 }

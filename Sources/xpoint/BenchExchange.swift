@@ -1,5 +1,6 @@
 import ArgumentParser
 import Crosspoint
+import CrosspointBaseline
 import CrosspointCore
 import CrosspointFiles
 import CrosspointOptions
@@ -45,13 +46,7 @@ struct BenchExchange: RankCommand {
   var warmup = 8
   @Option(help: "Simulate this many ranks in one process instead of using MPI.")
   var simulated: Int?
-  @Option(
-    help: ArgumentHelp(
-      "Bytes that a simulated rank sends and receives per second, in millions; as fast as memory if left out.",
-      valueName: "MB/s"))
-  var linkSpeed: Double?
-  @Option(help: ArgumentHelp("How long they are under way, with --link-speed.", valueName: "µs"))
-  var linkLatency = 0
+  @OptionGroup var links: LinkArguments
   @Option(help: ArgumentHelp("Where the records go.", valueName: "file"))
   var json: String?
   @OptionGroup var exchange: ExchangeArguments
@@ -60,30 +55,17 @@ struct BenchExchange: RankCommand {
     try Ranges.require(
       ("--tokens", tokens, Ranges.rows), ("--hidden", hidden, Extent.hidden), ("--experts", experts, Extent.experts),
       ("--iterations", iterations, Ranges.runs), ("--warmup", warmup, Ranges.runs),
-      ("--simulated", simulated ?? 1, Ranges.simulated), ("--link-latency", linkLatency, 0...60_000_000))
+      ("--simulated", simulated ?? 1, Ranges.simulated))
     try Ranges.require(("--top-k", topK, 1...experts))
     // Tokens and results of both implementations, and their rows at either end.
     try Ranges.requireMemory(
       "--tokens, --hidden, --top-k and --simulated", tokens, hidden, times: (4 + 4 * topK) * (simulated ?? 1))
-    if let linkSpeed {
-      guard linkSpeed > 0, linkSpeed.isFinite else {
-        throw ValidationError("--link-speed is \(linkSpeed); a finite number above 0 is needed")
-      }
-      guard simulated != nil else { throw ValidationError("--link-speed is for ranks that --simulated makes") }
-    }
-    guard linkLatency == 0 || linkSpeed != nil else {
-      throw ValidationError("--link-latency is \(linkLatency); above 0 it needs --link-speed")
-    }
+    try links.require("--simulated", simulated)
   }
 
   var deadline: Duration { .seconds(600) }
 
-  var cluster: SimulatedCluster? {
-    simulated.map { ranks in
-      let link = linkSpeed.map { LinkModel(latency: .microseconds(linkLatency), bytesPerSecond: $0 * 1e6) }
-      return SimulatedCluster(ranks: ranks, deadline: deadline, link: link)
-    }
-  }
+  var cluster: SimulatedCluster? { simulated.map { links.cluster(ranks: $0, deadline: deadline) } }
 
   func job() throws(CrosspointError) -> @Sendable (any Fabric) throws -> Void {
     var settings = ExchangeTrial.Settings(
@@ -93,7 +75,7 @@ struct BenchExchange: RankCommand {
       let rows = try Npy.readSomeRows(input, argument: "--input")
       (settings.hidden, settings.input) = (rows.hidden, rows.array)
     }
-    let links = linkSpeed.map { " on links of \($0) MB/s and \(linkLatency) µs" } ?? ""
+    let onLinks = links.linkSpeed.map { " on links of \($0) MB/s and \(links.linkLatency) µs" } ?? ""
     return { [settings, json] fabric in
       try settings.agree(on: fabric)
       let mpi = (fabric as? MPIFabric).map { MPITransport(communicator: $0.communicator) }
@@ -102,7 +84,7 @@ struct BenchExchange: RankCommand {
       ).run()
       let transport =
         mpi == nil
-        ? "\(fabric.rankCount) simulated ranks\(links); plain moves its bytes over the same fabric"
+        ? "\(fabric.rankCount) simulated ranks\(onLinks); plain moves its bytes over the same fabric"
         : "\(fabric.rankCount) MPI ranks"
       try fabric.onRoot(operation: "report") { () throws(CrosspointError) in
         print(report.text(transport: transport))

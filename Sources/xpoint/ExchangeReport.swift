@@ -1,4 +1,5 @@
 import Crosspoint
+import CrosspointBaseline
 
 /// What all ranks measured, put together: the slowest rank decides each time, the busiest each size.
 struct ExchangeReport: Sendable {

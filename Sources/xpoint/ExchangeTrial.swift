@@ -1,4 +1,5 @@
 import Crosspoint
+import CrosspointBaseline
 import CrosspointOptions
 
 /// One benchmark run on one rank: the two implementations take turns on the same data.

@@ -4,19 +4,28 @@ import Foundation
 /// The baseline: what a careful program does without Crosspoint.
 ///
 /// Dispatch: count, exchange counts (MPI_Alltoall), pack rows by expert, MPI_Alltoallv, regroup by local expert.
-/// Combine: regroup by source, MPI_Alltoallv, weighted sum at the source. Rows are copied with memcpy, whole runs at a time
-/// where they lie together; regrouping is left out where a rank has a single expert; sums use Crosspoint's own kernels;
-/// all buffers are kept from call to call.
-final class PlainExchange {
+/// Combine: regroup by source, MPI_Alltoallv, weighted sum at the source. Backward the same with the arrows turned. Rows
+/// are copied with memcpy, whole runs at a time where they lie together; regrouping is left out where a rank has a single
+/// expert; sums use Crosspoint's own kernels; all buffers are kept from call to call.
+///
+/// Calls come in the order `dispatch → combine → combineBackward → dispatchBackward`, the last two only when training. It
+/// checks nothing: neither values, nor that ranks agree.
+package final class PlainExchange {
   /// Seconds by phase, summed over calls.
-  struct Seconds {
-    var pack = 0.0
-    var move = 0.0
-    var unpack = 0.0
-    var sum = 0.0
+  package struct Seconds {
+    package var pack = 0.0
+    package var move = 0.0
+    package var unpack = 0.0
+    package var sum = 0.0
+
+    package init() {}
   }
 
-  var seconds = Seconds()
+  package var seconds = Seconds()
+  /// `[local experts]`: rows of the last dispatch for each of this rank's experts.
+  package private(set) var rowsPerExpert: [Int] = []
+  /// `[T × K]`: ∂L/∂topkWeights of the last ``combineBackward(_:)``; 0 where a choice was not sent.
+  package private(set) var topkWeightGradients: [Float] = []
   private let transport: any PlainTransport
   private let layout: ExpertLayout
   private let rankCount: Int
@@ -28,11 +37,13 @@ final class PlainExchange {
   /// Row of each slot in the packed order; −1: not sent.
   private var rowOfSlot: [Int] = []
   /// Rows to each rank, and from each rank for each of this rank's experts.
-  private(set) var sentRows: [Int] = []
+  package private(set) var sentRows: [Int] = []
   private var receivedByExpert: [[Int]] = []
-  private(set) var receivedRows: [Int] = []
+  package private(set) var receivedRows: [Int] = []
+  /// The experts' outputs as they came home, in the packed order, for ∂L/∂topkWeights.
+  private var outputs: TokenBatch?
 
-  init(transport: any PlainTransport, layout: ExpertLayout, rank: Int, rankCount: Int) {
+  package init(transport: any PlainTransport, layout: ExpertLayout, rank: Int, rankCount: Int) {
     self.transport = transport
     self.layout = layout
     self.rankCount = rankCount
@@ -41,7 +52,7 @@ final class PlainExchange {
   }
 
   /// Rows for this rank's experts, grouped by expert.
-  func dispatch(_ tokens: borrowing TokenBatch, _ routing: Routing) throws -> TokenBatch {
+  package func dispatch(_ tokens: borrowing TokenBatch, _ routing: Routing) throws -> TokenBatch {
     self.routing = routing
     var watch = Stopwatch()
     try exchangeCounts(routing)
@@ -61,6 +72,51 @@ final class PlainExchange {
       memcpy(packed.base + row * hidden, tokens.base + slot / routing.topK * hidden, 4 * hidden)
     }
     seconds.pack += watch.lap()
+    return try sendToExperts(packed)
+  }
+
+  /// The experts' outputs, weighted and summed for each token.
+  package func combine(_ output: borrowing TokenBatch) throws -> TokenBatch {
+    let home = try bringHome(output)
+    var watch = Stopwatch()
+    let weights = routing!.topkWeights
+    let result = try sum(home) { weights[$0] }
+    outputs = consume home
+    seconds.sum += watch.lap()
+    return result
+  }
+
+  /// ∂L/∂output of each row, grouped by expert, from ∂L/∂y of each token.
+  package func combineBackward(_ outputGradient: borrowing TokenBatch) throws -> TokenBatch {
+    let routing = routing!
+    let outputs = outputs.take()!
+    var watch = Stopwatch()
+    let packed = try batch(sentRows.reduce(0, +))
+    topkWeightGradients.removeAll(keepingCapacity: true)
+    for (slot, row) in rowOfSlot.enumerated() {
+      guard row >= 0 else {
+        topkWeightGradients.append(0)
+        continue
+      }
+      let gradient = outputGradient.base + slot / routing.topK * hidden
+      kernels.scale(packed.base + row * hidden, routing.topkWeights[slot], gradient, hidden)
+      topkWeightGradients.append(kernels.dot(gradient, outputs.base + row * hidden, hidden))
+    }
+    seconds.sum += watch.lap()
+    return try sendToExperts(packed)
+  }
+
+  /// ∂L/∂tokens from ∂L/∂rows.
+  package func dispatchBackward(_ rowGradient: borrowing TokenBatch) throws -> TokenBatch {
+    let home = try bringHome(rowGradient)
+    var watch = Stopwatch()
+    defer { seconds.sum += watch.lap() }
+    return try sum(home) { _ in 1 }
+  }
+
+  /// Rows that are packed by expert go to the ranks of their experts.
+  private func sendToExperts(_ packed: borrowing TokenBatch) throws -> TokenBatch {
+    var watch = Stopwatch()
     let received = try batch(receivedRows.reduce(0, +))
     try transport.alltoallv(
       packed.base, sentRows.map { $0 * hidden }, into: received.base, receivedRows.map { $0 * hidden })
@@ -74,42 +130,41 @@ final class PlainExchange {
     return grouped
   }
 
-  /// The experts' outputs, weighted and summed for each token.
-  func combine(_ output: borrowing TokenBatch) throws -> TokenBatch {
+  /// Rows that are grouped by expert go back to where they came from, and lie there in the packed order.
+  private func bringHome(_ rows: borrowing TokenBatch) throws -> TokenBatch {
     var watch = Stopwatch()
     let home = try batch(sentRows.reduce(0, +))
     if localExperts.count > 1 {
-      let packed = try batch(output.rows)
-      forEachRun { bySource, byExpert, rows in
-        memcpy(packed.base + bySource * hidden, output.base + byExpert * hidden, 4 * rows * hidden)
+      let packed = try batch(rows.rows)
+      forEachRun { bySource, byExpert, count in
+        memcpy(packed.base + bySource * hidden, rows.base + byExpert * hidden, 4 * count * hidden)
       }
       seconds.pack += watch.lap()
       try returnRows(packed.base, into: home.base)
     } else {
-      try returnRows(output.base, into: home.base)
+      try returnRows(rows.base, into: home.base)
     }
     seconds.move += watch.lap()
-    let result = try weightedSum(home)
-    seconds.sum += watch.lap()
-    return result
+    return home
   }
 
   private func returnRows(_ rows: UnsafePointer<Float>, into home: UnsafeMutablePointer<Float>) throws {
     try transport.alltoallv(rows, receivedRows.map { $0 * hidden }, into: home, sentRows.map { $0 * hidden })
   }
 
-  private func weightedSum(_ home: borrowing TokenBatch) throws -> TokenBatch {
+  /// The sum of each token's rows, weighted.
+  private func sum(_ home: borrowing TokenBatch, weight: (_ slot: Int) -> Float) throws -> TokenBatch {
     let routing = routing!
     let result = try batch(routing.tokens)
     for token in 0..<routing.tokens {
       let sum = result.base + token * hidden
       var isFirst = true
       for slot in token * routing.topK..<(token + 1) * routing.topK where rowOfSlot[slot] >= 0 {
-        let (weight, output) = (routing.topkWeights[slot], home.base + rowOfSlot[slot] * hidden)
+        let (weight, row) = (weight(slot), home.base + rowOfSlot[slot] * hidden)
         if isFirst {
-          kernels.scale(sum, weight, output, hidden)
+          kernels.scale(sum, weight, row, hidden)
         } else {
-          kernels.axpy(sum, weight, output, hidden)
+          kernels.axpy(sum, weight, row, hidden)
         }
         isFirst = false
       }
@@ -135,6 +190,9 @@ final class PlainExchange {
       localExperts.indices.map { Int(theirs[source * share + $0 - localExperts.startIndex]) }
     }
     receivedRows = receivedByExpert.map { $0.reduce(0, +) }
+    rowsPerExpert = localExperts.indices.map { local in
+      receivedByExpert.reduce(0) { $0 + $1[local - localExperts.startIndex] }
+    }
   }
 
   /// Calls `move` for each run of rows that one source sends to one local expert: where it lies when rows are ordered by

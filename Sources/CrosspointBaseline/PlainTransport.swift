@@ -2,7 +2,7 @@ import Crosspoint
 import MPI
 
 /// How the plain baseline moves bytes.
-protocol PlainTransport {
+package protocol PlainTransport {
   /// Sends one equal part to every rank.
   func alltoall(_ send: [Int32]) throws -> [Int32]
   /// Sends `sendCounts[p]` floats to rank p, blocks one behind the other; receives likewise.
@@ -12,12 +12,14 @@ protocol PlainTransport {
 }
 
 /// MPI_Alltoall and MPI_Alltoallv, as any program would call them.
-struct MPITransport: PlainTransport {
-  let communicator: Communicator
+package struct MPITransport: PlainTransport {
+  private let communicator: Communicator
 
-  func alltoall(_ send: [Int32]) throws -> [Int32] { try communicator.alltoall(send) }
+  package init(communicator: Communicator) { self.communicator = communicator }
 
-  func alltoallv(
+  package func alltoall(_ send: [Int32]) throws -> [Int32] { try communicator.alltoall(send) }
+
+  package func alltoallv(
     _ send: UnsafePointer<Float>, _ sendCounts: [Int], into receive: UnsafeMutablePointer<Float>, _ receiveCounts: [Int]
   ) throws {
     let (sendBlocks, receiveBlocks) = (try Blocks(counts: sendCounts), try Blocks(counts: receiveCounts))
@@ -28,10 +30,12 @@ struct MPITransport: PlainTransport {
 }
 
 /// The same over a fabric, for runs without MPI.
-struct FabricTransport: PlainTransport {
-  let fabric: any Fabric
+package struct FabricTransport: PlainTransport {
+  private let fabric: any Fabric
 
-  func alltoall(_ send: [Int32]) throws -> [Int32] {
+  package init(fabric: any Fabric) { self.fabric = fabric }
+
+  package func alltoall(_ send: [Int32]) throws -> [Int32] {
     var receive = send
     let part = send.count / fabric.rankCount * MemoryLayout<Int32>.stride
     try send.withUnsafeBytes { send in
@@ -42,7 +46,7 @@ struct FabricTransport: PlainTransport {
     return receive
   }
 
-  func alltoallv(
+  package func alltoallv(
     _ send: UnsafePointer<Float>, _ sendCounts: [Int], into receive: UnsafeMutablePointer<Float>, _ receiveCounts: [Int]
   ) throws {
     let (sendBytes, receiveBytes) = (sendCounts.map { 4 * $0 }, receiveCounts.map { 4 * $0 })
@@ -63,6 +67,6 @@ struct FabricTransport: PlainTransport {
       sendStart += sendCount
       receiveStart += receiveCount
     }
-    try fabric.exchange(send: outgoing, receive: incoming, operation: "bench")
+    try fabric.exchange(send: outgoing, receive: incoming, operation: "alltoallv")
   }
 }

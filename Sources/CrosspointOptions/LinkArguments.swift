@@ -1,0 +1,41 @@
+import ArgumentParser
+import Crosspoint
+
+/// The links between ranks that a tool simulates.
+public struct LinkArguments: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Bytes that a simulated rank sends and receives per second, in millions; as fast as memory if left out.",
+      valueName: "MB/s"))
+  public var linkSpeed: Double?
+  @Option(help: ArgumentHelp("How long they are under way, with --link-speed.", valueName: "µs"))
+  public var linkLatency = 0
+
+  public init() {}
+
+  public func validate() throws {
+    if let linkSpeed, !(linkSpeed > 0 && linkSpeed.isFinite) {
+      throw ValidationError("--link-speed is \(linkSpeed); a finite number above 0 is needed")
+    }
+    guard (0...60_000_000).contains(linkLatency) else {
+      throw ValidationError("--link-latency is \(linkLatency): 0 to 60000000")
+    }
+    guard linkLatency == 0 || linkSpeed != nil else {
+      throw ValidationError("--link-latency is \(linkLatency); above 0 it needs --link-speed")
+    }
+  }
+
+  /// Refuses links where no ranks are simulated.
+  /// - Parameter option: the one that simulates ranks.
+  public func require(_ option: String, _ ranks: Int?) throws {
+    guard linkSpeed == nil || ranks != nil else {
+      throw ValidationError("--link-speed is for ranks that \(option) makes")
+    }
+  }
+
+  /// Ranks that are joined by such links.
+  public func cluster(ranks: Int, deadline: Duration) -> SimulatedCluster {
+    let link = linkSpeed.map { LinkModel(latency: .microseconds(linkLatency), bytesPerSecond: $0 * 1e6) }
+    return SimulatedCluster(ranks: ranks, deadline: deadline, link: link)
+  }
+}
