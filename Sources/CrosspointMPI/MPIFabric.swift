@@ -37,15 +37,18 @@ public final class MPIFabric: Fabric {
   ///
   /// - Parameter deadline: how long a rank waits for the others in one exchange; take more than the slowest rank needs
   ///   between two exchanges.
-  /// - Throws: ``CrosspointError/Code/transport``.
+  /// - Throws: ``CrosspointError/Code/transport``; ``CrosspointError/Code/invalidArgument`` under another MPI's launcher.
   public static func world(deadline: Duration = .seconds(60)) throws(CrosspointError) -> MPIFabric {
+    let starts = !MPIEnvironment.isInitialized
+    let communicator: Communicator
     do {
-      let starts = !MPIEnvironment.isInitialized
       if starts { try MPIEnvironment.initialize() }
-      return MPIFabric(owning: try Communicator.world(), deadline: deadline, chunkLimit: 1 << 30, endsMPI: starts)
+      communicator = try Communicator.world()
     } catch {
       throw CrosspointError(error, operation: "world")
     }
+    try Launcher.check(communicator)
+    return MPIFabric(owning: communicator, deadline: deadline, chunkLimit: 1 << 30, endsMPI: starts)
   }
 
   /// The ranks of a communicator, which is duplicated: messages on the given one never meet the fabric's. Collective.
