@@ -3,6 +3,7 @@ import Foundation
 /// A program that runs in a process of its own, with all that it starts.
 ///
 /// Every process of a launch has a mark in its environment, so that those of one rank are found, and none is left behind.
+/// It works in a folder of its own, which goes with the launch: what a program writes to a relative path is gone too.
 public final class Launch {
   private static let mark = "CROSSPOINT_LAUNCH"
 
@@ -19,6 +20,9 @@ public final class Launch {
     self.limit = limit
     folder = FileManager.default.temporaryDirectory.appendingPathComponent("crosspoint-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: false)
+    let work = folder.appendingPathComponent("work")
+    try FileManager.default.createDirectory(at: work, withIntermediateDirectories: false)
+    process.currentDirectoryURL = work
     process.executableURL = program
     process.arguments = arguments
     process.standardInput = FileHandle.nullDevice

@@ -35,7 +35,7 @@ struct ExtremeOptionTests {
       #expect(options.count > 4)
       for option in options where !option.isFlag {
         for value in Self.values {
-          let script = "cd '\(run.folder.path)' && ulimit -v 8000000 && exec \"$0\" \"$@\""
+          let script = "ulimit -v 8000000 && exec \"$0\" \"$@\""
           let outcome = try Launch.run(
             URL(fileURLWithPath: "/bin/sh"),
             ["-c", script, Tool.xpoint.executable().path] + arguments + ["--\(option.name)=\(value)"], limit: 60)

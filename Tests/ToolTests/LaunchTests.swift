@@ -1,3 +1,4 @@
+import Foundation
 import LaunchSupport
 import Testing
 
@@ -22,6 +23,18 @@ struct LaunchTests {
       #expect(!(0..<2).map { job.process(ofRank: $0) }.contains(nil))
       #expect(throws: LaunchFailure.self) { try job.wait() }
       #expect((0..<2).map { job.process(ofRank: $0) } == [nil, nil])
+    }
+  }
+
+  @Test func whatALaunchWritesToARelativePathGoesWithIt() throws {
+    let shell = URL(fileURLWithPath: "/bin/sh")
+    let alone = try Launch.run(shell, ["-c", "pwd; echo >left"], limit: 10)
+    let ranks = try Launch.run(
+      Programs.mpirun(), Programs.oversubscribe + ["-n", "2", shell.path, "-c", "pwd; echo >left"], limit: 20)
+    let folders = (alone.outputLines + ranks.outputLines).map(String.init)
+    #expect(folders.count == 3 && alone.exitCode == 0 && ranks.exitCode == 0, "\(alone) \(ranks)")
+    for folder in folders {
+      #expect(folder.hasPrefix("/") && !FileManager.default.fileExists(atPath: folder), "\(folder)")
     }
   }
 }
