@@ -33,6 +33,7 @@ static inline int cmpi_err_root(void) { return MPI_ERR_ROOT; }
 static inline int cmpi_err_op(void) { return MPI_ERR_OP; }
 static inline int cmpi_err_arg(void) { return MPI_ERR_ARG; }
 static inline int cmpi_err_truncate(void) { return MPI_ERR_TRUNCATE; }
+static inline int cmpi_err_no_mem(void) { return MPI_ERR_NO_MEM; }
 static inline int cmpi_err_other(void) { return MPI_ERR_OTHER; }
 static inline int cmpi_err_in_status(void) { return MPI_ERR_IN_STATUS; }
 

@@ -2,6 +2,11 @@ import CrosspointCore
 import CrosspointFabric
 import MPI
 
+/// Processes that have just been started may take so long before all of them have come.
+private let leastStart = Duration.seconds(5)
+/// How much longer each rank waits than the one below, so that one reports.
+private let grace = Duration.milliseconds(250)
+
 /// The fabric over MPI: ranks are the processes that mpirun started.
 ///
 ///     let fabric = try MPIFabric.world()
@@ -35,15 +40,25 @@ public final class MPIFabric: Fabric {
 
   /// All ranks of the job. Collective. Starts MPI unless the program has.
   ///
+  /// MPI's own start waits for every rank. It cannot be called back: where it takes longer than the deadline (and 5 seconds,
+  /// for processes that have just been started), one line says so and the process ends.
+  ///
   /// - Parameter deadline: how long a rank waits for the others in one exchange; take more than the slowest rank needs
   ///   between two exchanges.
-  /// - Throws: ``CrosspointError/Code/transport``; ``CrosspointError/Code/invalidArgument`` under another MPI's launcher.
+  /// - Throws: ``CrosspointError/Code/transport``; ``CrosspointError/Code/outOfMemory`` where a limit on the address space
+  ///   leaves MPI too little; ``CrosspointError/Code/invalidArgument`` under another MPI's launcher.
   public static func world(deadline: Duration = .seconds(60)) throws(CrosspointError) -> MPIFabric {
     let starts = !MPIEnvironment.isInitialized
     let communicator: Communicator
     do {
-      if starts { try MPIEnvironment.initialize() }
-      communicator = try Communicator.world()
+      if starts {
+        _ = try bounded("MPI_Init_thread", "world", deadline) { () throws(MPIError) in
+          try MPIEnvironment.initialize()
+        }
+      }
+      communicator = try bounded("MPI_Comm_dup", "world", deadline) { () throws(MPIError) in
+        try Communicator.world()
+      }
     } catch {
       throw CrosspointError(error, operation: "world")
     }
@@ -64,8 +79,10 @@ public final class MPIFabric: Fabric {
         "\(chunkLimit) is outside 1 ... \(Int32.max) bytes")
     }
     do {
-      self.init(
-        owning: try communicator.duplicate(), deadline: deadline, chunkLimit: chunkLimit, endsMPI: false)
+      let own = try Self.bounded("MPI_Comm_dup", "init", deadline) { () throws(MPIError) in
+        try communicator.duplicate()
+      }
+      self.init(owning: own, deadline: deadline, chunkLimit: chunkLimit, endsMPI: false)
     } catch {
       throw CrosspointError(error, operation: "init")
     }
@@ -95,16 +112,34 @@ public final class MPIFabric: Fabric {
   ///
   /// - Throws: `deadlineExceeded` naming a rank that does not come; what made this fabric unusable.
   public func finalize() throws(CrosspointError) {
-    // MPI's own end waits without a deadline.
     try barrier(operation: "finalize")
     guard endsMPI else { return }
-    do { try MPIEnvironment.finalize() } catch { throw CrosspointError(error, operation: "finalize") }
+    do {
+      try Self.bounded("MPI_Finalize", "finalize", deadline) { () throws(MPIError) in try MPIEnvironment.finalize() }
+    } catch {
+      throw CrosspointError(error, operation: "finalize")
+    }
+  }
+
+  /// Runs a call of MPI that waits for every rank without a deadline of its own. When ours passes, the lowest rank that is
+  /// still there says so, and its end ends all: the others wait a little longer.
+  private static func bounded<Result>(
+    _ call: String, _ operation: String, _ deadline: Duration, _ body: () throws(MPIError) -> Result
+  ) throws(MPIError) -> Result {
+    let (limit, rank) = (max(deadline, leastStart), MPIEnvironment.launchedRank ?? 0)
+    let error = CrosspointError(
+      .deadlineExceeded, operation: operation, argument: call,
+      "rank \(rank) has waited \(limit) in MPI for the others: see whether all of them run, and whether their limit on the "
+        + "address space (ulimit -v) leaves MPI enough")
+    let program = CommandLine.arguments.first?.split(separator: "/").last ?? "crosspoint"
+    return try MPIEnvironment.bounded(by: limit + grace * min(rank, 4), report: "\(program): \(error)", body)
   }
 }
 
 extension CrosspointError {
-  /// An error of MPI, as ``CrosspointError/Code/transport``.
+  /// An error of MPI, as ``CrosspointError/Code/transport``, or ``CrosspointError/Code/outOfMemory``.
   init(_ error: MPIError, operation: String) {
-    self.init(.transport, operation: operation, rank: error.rank, argument: error.call, error.text)
+    let code = error.errorClass == .memory ? Code.outOfMemory : .transport
+    self.init(code, operation: operation, rank: error.rank, argument: error.call, error.text)
   }
 }

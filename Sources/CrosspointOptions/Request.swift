@@ -17,6 +17,11 @@ enum Request {
     }
   }
 
+  /// How long a rank waits for the others.
+  var deadline: Duration {
+    if case .command(let command as any RankCommand) = self { command.deadline } else { .seconds(60) }
+  }
+
   /// What all ranks must ask for alike.
   var name: String {
     switch self {

@@ -16,8 +16,9 @@ extension ParsableCommand {
   public static func runTool() -> Never {
     let tool = Tool(command: self)
     do {
-      let world = MPIEnvironment.isLaunched ? try MPIFabric.world() : nil
-      tool.run(Request(of: self), world)
+      let request = Request(of: self)
+      let world = MPIEnvironment.launchedRank == nil ? nil : try MPIFabric.world(deadline: request.deadline)
+      tool.run(request, world)
     } catch {
       tool.say(error)
       leave(EXIT_FAILURE)
@@ -77,9 +78,8 @@ private struct Tool {
       }
       end(world)
     }
-    let fabric = try world ?? .world()
+    let fabric = try world ?? .world(deadline: command.deadline)
     do {
-      fabric.deadline = command.deadline
       let job = try fabric.together(operation: "arguments") { () throws(CrosspointError) in try command.job() }
       try job(fabric)
       end(fabric)

@@ -41,11 +41,17 @@ public enum MPIEnvironment {
   ///
   /// A program started without mpirun becomes rank 0 of a world of one.
   /// - Returns: the level that MPI provides, which may be lower than the one asked for.
-  /// - Throws: ``MPIError/Class/other`` if MPI runs already or has ended.
+  /// - Throws: ``MPIError/Class/other`` if MPI runs already or has ended; ``MPIError/Class/memory`` if a limit on the address
+  ///   space leaves it too little.
   @discardableResult
   public static func initialize(threadLevel: ThreadLevel = .serialized) throws(MPIError) -> ThreadLevel {
     guard !isInitialized else {
       throw MPIError(.other, call: "MPI_Init_thread", "MPI is initialised already, once per process is the rule")
+    }
+    guard hasRoom(for: startBytes) else {
+      throw MPIError(
+        .memory, call: "MPI_Init_thread", rank: launchedRank,
+        "MPI needs \(startBytes >> 20) MiB of address space to start: raise its limit (ulimit -v)")
     }
     var provided: Int32 = 0
     try check("MPI_Init_thread", cmpi_init_thread(threadLevel.raw, &provided))
@@ -58,11 +64,11 @@ public enum MPIEnvironment {
     try check("MPI_Finalize", cmpi_finalize())
   }
 
-  /// Whether a launcher (mpirun, srun) started this process as a rank of a job, by the variables that it sets. Callable at any
-  /// time.
-  public static var isLaunched: Bool {
+  /// Which rank of a job a launcher (mpirun, srun) started this process as, by the variables that it sets; `nil`: none did.
+  /// Callable at any time.
+  public static var launchedRank: Int? {
     let names: [String] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"]
-    return names.contains { getenv($0) != nil }
+    return names.lazy.compactMap { getenv($0) }.first.flatMap { Int(String(cString: $0)) }
   }
 
   /// Whether MPI was started, by whomever; stays true after ``finalize()``.

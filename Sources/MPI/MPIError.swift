@@ -27,6 +27,8 @@ public struct MPIError: Error, Sendable, Hashable {
     public static let argument = Class(rawValue: cmpi_err_arg())
     /// A message was longer than the buffer meant for it.
     public static let truncate = Class(rawValue: cmpi_err_truncate())
+    /// There is not enough memory.
+    public static let memory = Class(rawValue: cmpi_err_no_mem())
     /// Anything else.
     public static let other = Class(rawValue: cmpi_err_other())
   }

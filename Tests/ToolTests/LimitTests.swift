@@ -23,24 +23,38 @@ struct LimitTests {
     #expect(outcome.seconds < 7, "the deadline of 5 s plus 2 s: \(outcome)")
   }
 
-  /// OpenBLAS, where it gets no memory, tries for ever; it is asked for its memory before.
+  /// MPI and OpenBLAS, where they get no memory, crash or try for ever; whether there is enough is asked before.
   @Test(arguments: [2, 4]) func oneRankWithoutMemoryAtTheStartIsNamed(ranks: Int) throws {
     try TinyRun.use { run in
-      let tool = try Tool.moeLM.executable().path
-      // With less, Open MPI itself may wait for ever while it starts: it maps some 300 MB on four ranks.
-      for limit in [350_000, 400_000] {
+      let plain = [try Tool.moeLM.executable().path] + run.train()
+      for limit in [250_000, 300_000, 350_000, 400_000] {
         for odd in [0, ranks - 1] {
-          let plain = [tool] + run.train()
           let outcome = try start(
             (0..<ranks).map { rank in ["-n", "1"] + (rank == odd ? try limited(limit) + run.train() : plain) }
           ).wait()
           expectOneLine(outcome, rank: odd)
-          #expect(outcome.errors.contains("rank \(odd): model: outOfMemory: memory: no room for"), "\(outcome)")
+          let lines = ["world: outOfMemory: MPI_Init_thread: MPI needs", "model: outOfMemory: memory: no room for"]
+          #expect(lines.contains { outcome.errors.contains("rank \(odd): \($0)") }, "\(outcome)")
         }
       }
       let simulated = try Launch.run(
         URL(fileURLWithPath: "/usr/bin/env"), limited(250_000) + run.train() + ["--ranks-simulated", "2"], limit: 30)
       expectOneLine(simulated, rank: nil)
+    }
+  }
+
+  /// The launcher takes two seconds of its own: one to start all ranks, one before it kills them.
+  @Test(arguments: [2, 4], [false, true]) func aRankThatDoesNotStartIsMissedByTheDeadline(
+    ranks: Int, isFirst: Bool
+  ) throws {
+    try TinyRun.use { run in
+      let others = ["-n", "\(ranks - 1)", try Tool.moeLM.executable().path] + run.train()
+      let absent = ["-n", "1", "sleep", "60"]
+      let outcome = try start(isFirst ? [absent, others] : [others, absent]).wait()
+      let lines = outcome.errorLines(of: "moe-lm")
+      #expect(outcome.exitCode == 1 && outcome.left.isEmpty && outcome.seconds < 9, "\(outcome)")
+      #expect(lines.count == 1, "\(outcome)")
+      #expect(lines.first?.hasPrefix("moe-lm: world: deadlineExceeded: MPI_Init_thread: rank ") == true, "\(outcome)")
     }
   }
 
