@@ -29,6 +29,7 @@ let package = Package(
     .systemLibrary(name: "CMPI", pkgConfig: "ompi-c", providers: [.apt(["libopenmpi-dev", "openmpi-bin"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
+    .systemLibrary(name: "CSharedMemory"),
 
     // C kernels, one body per operation compiled for several instruction sets.
     .target(name: "CCrosspointKernels"),
@@ -37,7 +38,7 @@ let package = Package(
     .target(name: "CrosspointCore"),
     .target(name: "MPI", dependencies: ["CMPI"]),
     .target(name: "CrosspointFabric", dependencies: ["CrosspointCore"]),
-    .target(name: "CrosspointMPI", dependencies: ["CrosspointCore", "CrosspointFabric", "MPI"]),
+    .target(name: "CrosspointMPI", dependencies: ["CrosspointCore", "CrosspointFabric", "MPI", "CSharedMemory"]),
     .target(name: "CrosspointTokens", dependencies: ["CrosspointCore", "CCrosspointKernels"]),
     .target(name: "CrosspointRouting", dependencies: ["CrosspointCore", "CrosspointTokens"]),
     .target(name: "CrosspointStages", dependencies: ["CrosspointCore", "CrosspointTokens", "CrosspointRouting"]),

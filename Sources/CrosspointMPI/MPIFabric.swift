@@ -25,7 +25,11 @@ public final class MPIFabric: Fabric {
   public let communicator: Communicator
   /// Blocks are sent in messages of at most this many bytes.
   public let chunkLimit: Int
+  public var sharedMemory: (any SharedMemory)? { node.memory }
+  /// The ranks of this node that this one shares no memory with, and why.
+  public var unshared: [Int: String] { node.obstacles.mapValues(\.description) }
 
+  let node: NodeMemory.Joined
   // The exchange under way; kept between exchanges so that none allocates.
   let group: RequestGroup
   /// One for each message of `group`.
@@ -43,11 +47,15 @@ public final class MPIFabric: Fabric {
   /// MPI's own start waits for every rank. It cannot be called back: where it takes longer than the deadline (and 5 seconds,
   /// for processes that have just been started), one line says so and the process ends.
   ///
-  /// - Parameter deadline: how long a rank waits for the others in one exchange; take more than the slowest rank needs
-  ///   between two exchanges.
+  /// - Parameters:
+  ///   - deadline: how long a rank waits for the others in one exchange; take more than the slowest rank needs between two
+  ///     exchanges.
+  ///   - sharesMemory: whether ranks of a node share memory, where they can; else all travels in messages of MPI.
   /// - Throws: ``CrosspointError/Code/transport``; ``CrosspointError/Code/outOfMemory`` where a limit on the address space
   ///   leaves MPI too little; ``CrosspointError/Code/invalidArgument`` under another MPI's launcher.
-  public static func world(deadline: Duration = .seconds(60)) throws(CrosspointError) -> MPIFabric {
+  public static func world(
+    deadline: Duration = .seconds(60), sharesMemory: Bool = true
+  ) throws(CrosspointError) -> MPIFabric {
     let starts = !MPIEnvironment.isInitialized
     let communicator: Communicator
     do {
@@ -63,7 +71,13 @@ public final class MPIFabric: Fabric {
       throw CrosspointError(error, operation: "world")
     }
     try Launcher.check(communicator)
-    return MPIFabric(owning: communicator, deadline: deadline, chunkLimit: 1 << 30, endsMPI: starts)
+    do {
+      return try MPIFabric(
+        owning: communicator, deadline: deadline, chunkLimit: 1 << 30, endsMPI: starts, sharesMemory: sharesMemory,
+        ranksPerNode: nil)
+    } catch {
+      throw CrosspointError(error, operation: "world")
+    }
   }
 
   /// The ranks of a communicator, which is duplicated: messages on the given one never meet the fabric's. Collective.
@@ -71,7 +85,16 @@ public final class MPIFabric: Fabric {
   /// - Parameter chunkLimit: bytes per message, at most 2³¹ − 1; the same on all ranks. Low values are for tests.
   /// - Throws: ``CrosspointError/Code/invalidArgument`` for a limit out of range, ``CrosspointError/Code/transport``.
   public convenience init(
-    _ communicator: Communicator, deadline: Duration = .seconds(60), chunkLimit: Int = 1 << 30
+    _ communicator: Communicator, deadline: Duration = .seconds(60), chunkLimit: Int = 1 << 30,
+    sharesMemory: Bool = true
+  ) throws(CrosspointError) {
+    try self.init(
+      communicator, deadline: deadline, chunkLimit: chunkLimit, sharesMemory: sharesMemory, ranksPerNode: nil)
+  }
+
+  /// - Parameter ranksPerNode: so many ranks in a row form a node: several nodes on one machine, for tests.
+  package convenience init(
+    _ communicator: Communicator, deadline: Duration, chunkLimit: Int, sharesMemory: Bool, ranksPerNode: Int?
   ) throws(CrosspointError) {
     guard (1...Int(Int32.max)).contains(chunkLimit) else {
       throw CrosspointError(
@@ -82,19 +105,27 @@ public final class MPIFabric: Fabric {
       let own = try Self.bounded("MPI_Comm_dup", "init", deadline) { () throws(MPIError) in
         try communicator.duplicate()
       }
-      self.init(owning: own, deadline: deadline, chunkLimit: chunkLimit, endsMPI: false)
+      try self.init(
+        owning: own, deadline: deadline, chunkLimit: chunkLimit, endsMPI: false, sharesMemory: sharesMemory,
+        ranksPerNode: ranksPerNode)
     } catch {
       throw CrosspointError(error, operation: "init")
     }
   }
 
-  private init(owning communicator: Communicator, deadline: Duration, chunkLimit: Int, endsMPI: Bool) {
+  private init(
+    owning communicator: Communicator, deadline: Duration, chunkLimit: Int, endsMPI: Bool, sharesMemory: Bool,
+    ranksPerNode: Int?
+  ) throws(MPIError) {
     self.communicator = communicator
     self.deadline = deadline
     self.chunkLimit = chunkLimit
     self.endsMPI = endsMPI
     rank = communicator.rank
     rankCount = communicator.size
+    node = try Self.bounded("MPI_Comm_split_type", "world", deadline) { () throws(MPIError) in
+      try NodeMemory.join(communicator, sharesMemory: sharesMemory, ranksPerNode: ranksPerNode)
+    }
     group = RequestGroup(on: communicator, capacity: 4 * rankCount)
     sources = .allocate(capacity: rankCount)
     sources.initialize(repeating: Source())

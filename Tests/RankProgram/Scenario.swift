@@ -52,8 +52,24 @@ struct Ranks {
   /// The rank that misbehaves in scenarios about failures.
   var last: Int { count - 1 }
 
+  /// How blocks travel through the fabrics made here.
+  var path = Path.shared
+
+  enum Path: String, CaseIterable {
+    /// All ranks are of one node and share memory.
+    case shared
+    /// Ranks share nothing.
+    case messages
+    /// Nodes of two ranks: both at once.
+    case nodes
+
+    var ranksPerNode: Int? { self == .nodes ? 2 : nil }
+  }
+
   func fabric(deadline: Duration = .seconds(30), chunkLimit: Int = 1 << 30) throws -> MPIFabric {
-    try MPIFabric(world, deadline: deadline, chunkLimit: chunkLimit)
+    try MPIFabric(
+      world, deadline: deadline, chunkLimit: chunkLimit, sharesMemory: path != .messages,
+      ranksPerNode: path.ranksPerNode)
   }
 
   func expect(_ holds: Bool, _ claim: @autoclosure () -> String) throws {
@@ -70,6 +86,18 @@ struct Ranks {
   ) throws -> Failure {
     do { try body() } catch let error as Failure { return error }
     throw Unmet(description: "\(what()) throws nothing")
+  }
+}
+
+/// What runs a scenario on one path after the other.
+func onEveryPath(_ body: @escaping @Sendable (Ranks) throws -> Void) -> @Sendable (Ranks) throws -> Void {
+  { ranks in
+    for path in Ranks.Path.allCases where path == .shared || ranks.count > (path.ranksPerNode ?? 1) {
+      var there = ranks
+      there.path = path
+      do { try body(there) } catch let unmet as Unmet { throw Unmet(description: "path \(path): \(unmet)") }
+      try ranks.world.barrier()
+    }
   }
 }
 

@@ -1,0 +1,68 @@
+import MPI
+
+extension NodeMemory {
+  /// What the ranks of a node agreed on.
+  struct Joined {
+    /// `nil` where this rank shares memory with no other.
+    var memory: NodeMemory?
+    /// By rank: the ranks of this node that this one shares no memory with, and why.
+    var obstacles: [Int: MemoryObstacle] = [:]
+  }
+
+  /// Opens the memory of every rank of the node, both ways or not at all. Collective.
+  ///
+  /// - Parameters:
+  ///   - sharesMemory: false: this rank offers none and takes none.
+  ///   - ranksPerNode: so many ranks in a row form a node; `nil`: those that MPI says have memory in common.
+  static func join(
+    _ communicator: Communicator, sharesMemory: Bool, ranksPerNode: Int?
+  ) throws(MPIError) -> Joined {
+    let rank = communicator.rank
+    var node = try communicator.splitShared(key: rank)
+    if let ranksPerNode, let part = try node.split(color: rank / ranksPerNode, key: rank) { node = part }
+    guard node.size > 1 else { return Joined() }
+
+    let controlBytes = round(SegmentTable.bytes, to: 4096)
+    var heap: SharedHeap?
+    var obstacle = MemoryObstacle.none
+    do throws(MemoryObstacle) {
+      guard sharesMemory else { throw .unwanted }
+      heap = try SharedHeap(controlBytes: controlBytes)
+    } catch {
+      obstacle = error
+    }
+    let name = heap?.name ?? .init(process: 0, descriptor: 0, cookie: 0)
+    let offers = try node.allgather([
+      UInt64(rank), UInt64(bitPattern: Int64(obstacle.code)), name.process, name.descriptor, name.cookie,
+    ])
+
+    // What kept this rank from opening the memory of each, and each from opening this one's.
+    var peers: [PeerMemory?] = Array(repeating: nil, count: node.size)
+    var mine: [Int32] = Array(repeating: 0, count: node.size)
+    for index in 0..<node.size where index != node.rank {
+      let offer = offers[5 * index..<5 * index + 5].map { $0 }
+      do throws(MemoryObstacle) {
+        let offered = MemoryObstacle(code: Int32(truncatingIfNeeded: offer[1]))
+        guard offered == .none, obstacle == .none else { throw obstacle == .none ? offered : obstacle }
+        peers[index] = try PeerMemory(
+          opening: .init(process: offer[2], descriptor: offer[3], cookie: offer[4]), controlBytes: controlBytes)
+      } catch {
+        mine[index] = error.code
+      }
+    }
+    let theirs = try node.alltoall(mine)
+
+    var joined = Joined()
+    var reached: [Int: PeerMemory] = [:]
+    for index in 0..<node.size where index != node.rank {
+      let other = Int(offers[5 * index])
+      if mine[index] == 0, theirs[index] == 0 {
+        reached[other] = peers[index]
+      } else {
+        joined.obstacles[other] = MemoryObstacle(code: mine[index] == 0 ? theirs[index] : mine[index])
+      }
+    }
+    if let heap, !reached.isEmpty { joined.memory = NodeMemory(rank: rank, heap: heap, peers: reached) }
+    return joined
+  }
+}
