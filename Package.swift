@@ -27,7 +27,6 @@ let package = Package(
   targets: [
     // System libraries: module maps and static-inline shims, nothing else.
     .systemLibrary(name: "CMPI", pkgConfig: "ompi-c", providers: [.apt(["libopenmpi-dev", "openmpi-bin"])]),
-    .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
     .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
     .systemLibrary(name: "CSharedMemory"),
 
@@ -44,7 +43,7 @@ let package = Package(
     .target(name: "CrosspointStages", dependencies: ["CrosspointCore", "CrosspointTokens", "CrosspointRouting"]),
     .target(
       name: "CrosspointCompression",
-      dependencies: ["CrosspointCore", "CrosspointTokens", "CCrosspointKernels", "CZstd"]),
+      dependencies: ["CrosspointCore", "CrosspointTokens", "CCrosspointKernels"]),
     .target(
       name: "CrosspointExchange",
       dependencies: [
@@ -67,8 +66,7 @@ let package = Package(
       name: "xpoint",
       dependencies: [
         "Crosspoint", "CrosspointBaseline", "CrosspointCore", "CrosspointTokens", "CrosspointOptions",
-        "CrosspointFiles", "MPI",
-        "CCrosspointKernels", "CZstd", arguments,
+        "CrosspointFiles", "MPI", "CCrosspointKernels", arguments,
       ]),
     .target(name: "MoELM", dependencies: ["Crosspoint", "CrosspointCore", "CrosspointFiles", "COpenBLAS"]),
     .executableTarget(name: "moe-lm", dependencies: ["Crosspoint", "CrosspointOptions", "MoELM", arguments]),

@@ -3,7 +3,7 @@
 #   docker build -f launch/kubernetes.Dockerfile -t registry.example.com/crosspoint:0.1.0 .
 FROM swift:6.3-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends \
-      libopenmpi-dev openmpi-bin libzstd-dev libopenblas-dev pkg-config
+      libopenmpi-dev openmpi-bin libopenblas-dev pkg-config
 COPY . /src
 WORKDIR /src
 RUN swift build -c release --static-swift-stdlib --product moe-lm
@@ -11,7 +11,7 @@ RUN swift build -c release --static-swift-stdlib --product moe-lm
 # The same distribution, so that the C library, Open MPI and OpenBLAS are those it was linked with.
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \
-      openmpi-bin libzstd1 libopenblas0 openssh-server openssh-client \
+      openmpi-bin libopenblas0 openssh-server openssh-client \
     && rm -rf /var/lib/apt/lists/* \
     && mkdir -p /run/sshd \
     && useradd --create-home --uid 1000 mpiuser

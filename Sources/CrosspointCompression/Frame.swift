@@ -6,7 +6,6 @@ struct FrameHeader {
   static let magic: UInt32 = 0x4650_5843  // "CXPF" in the order of the bytes
   static let version: UInt8 = 3
   static let fixedBytes = 48
-  static let packedFlag: UInt8 = 1
   /// Rows have random signs; the body starts with their key.
   static let signedFlag: UInt8 = 2
   /// The top bit of a group's row count: the group is centred and starts with its mean row.
@@ -14,13 +13,11 @@ struct FrameHeader {
   static let maximumRows = Int(Int32.max)
 
   var format: WireFormat
-  var packed: Bool
   var signed = false
   var hidden: UInt32
   var groups: UInt32
   var rows: UInt64
   var bodyBytes: UInt64
-  var rawBytes: UInt64
   var bodyChecksum: UInt64
 
   /// Bytes before the body: fixed part, row counts, checksum of both.
@@ -30,13 +27,13 @@ struct FrameHeader {
   func write(to frame: UnsafeMutableRawPointer, checksum: (UnsafeRawPointer, Int) -> UInt64) {
     frame.put(Self.magic, at: 0)
     frame.put(Self.version, at: 4)
-    frame.put((packed ? Self.packedFlag : 0) | (signed ? Self.signedFlag : 0), at: 5)
+    frame.put(signed ? Self.signedFlag : 0, at: 5)
     frame.put(format.code, at: 6)
     frame.put(hidden, at: 8)
     frame.put(groups, at: 12)
     frame.put(rows, at: 16)
     frame.put(bodyBytes, at: 24)
-    frame.put(rawBytes, at: 32)
+    frame.put(bodyBytes, at: 32)
     frame.put(bodyChecksum, at: 40)
     let end = Self.bytes(groups: Int(groups)) - 8
     frame.put(checksum(frame, end), at: end)
@@ -65,10 +62,7 @@ extension FrameHeader {
     guard stored == computed else { throw .corrupt("header checksum", "\(hex(stored)); computed \(hex(computed))") }
 
     let flags: UInt8 = base.get(at: 5)
-    guard flags & ~(Self.packedFlag | Self.signedFlag) == 0 else {
-      throw .corrupt("flags", "0x\(hex(flags)); known: 0x1 and 0x2")
-    }
-    packed = flags & Self.packedFlag != 0
+    guard flags & ~Self.signedFlag == 0 else { throw .corrupt("flags", "0x\(hex(flags)); known: 0x2") }
     signed = flags & Self.signedFlag != 0
     let code: UInt16 = base.get(at: 6)
     guard let format = WireFormat(code: code) else { throw .corrupt("format", "0x\(hex(code)) names no format") }
@@ -76,7 +70,8 @@ extension FrameHeader {
     hidden = base.get(at: 8)
     rows = base.get(at: 16)
     bodyBytes = base.get(at: 24)
-    rawBytes = base.get(at: 32)
+    let again: UInt64 = base.get(at: 32)
+    guard again == bodyBytes else { throw .corrupt("body bytes", "\(bodyBytes), then \(again)") }
     bodyChecksum = base.get(at: 40)
   }
 

@@ -29,11 +29,9 @@ extension RowCodec {
   /// Checks a frame of fp32 rows whose body has come straight to where its rows belong.
   package func verify(header bytes: UnsafeRawBufferPointer, in groups: [RowTarget]) throws(CrosspointError) {
     let header = try FrameHeader(reading: bytes, checksum: checksum)
-    guard header.format.kind == .fp32, !header.packed else {
-      throw .corrupt("format", "\(header.format)\(header.packed ? ", packed" : ""); expected plain fp32")
-    }
+    guard header.format.kind == .fp32 else { throw .corrupt("format", "\(header.format); expected fp32") }
     let rows = groups.reduce(0) { $0 + $1.rows }
-    _ = try check(header, bytes.baseAddress!, bodyBytes: 4 * hidden * rows, against: groups)
+    try check(header, bytes.baseAddress!, bodyBytes: 4 * hidden * rows, against: groups)
     var checksum = scatteredChecksum()
     groups.forEachRun(hidden: hidden) { run in checksum.absorb(run.baseAddress!, run.count) }
     try Self.compare(header.bodyChecksum, checksum.finish())
@@ -44,7 +42,7 @@ extension RowCodec {
     into groups: [RowTarget]
   ) throws(CrosspointError) {
     let base = headerBytes.baseAddress!
-    let rawBytes = try check(header, base, bodyBytes: body.count, against: groups)
+    try check(header, base, bodyBytes: body.count, against: groups)
     let body = UnsafeRawBufferPointer(rebasing: body)
     // Without rows there may be no memory.
     let start = body.baseAddress ?? base
@@ -52,12 +50,6 @@ extension RowCodec {
     if !header.format.hasFixedRows {
       try Self.compare(header.bodyChecksum, checksum.finish(body.count))
       try decodeEntropy(body, of: base, into: groups)
-    } else if header.packed {
-      try Self.compare(header.bodyChecksum, checksum.finish(body.count))
-      let buffer = try pool.lease(bytes: 2 * rawBytes)
-      defer { pool.release(buffer) }
-      try unpack(body, into: buffer.base, rawBytes, format: header.format)
-      try decodeBody(UnsafeRawPointer(buffer.base), of: base, as: header, into: groups) { _ in }
     } else {
       try decodeBody(start, of: base, as: header, into: groups) { checksum.advance(to: $0) }
       try Self.compare(header.bodyChecksum, checksum.finish(body.count))
@@ -72,14 +64,14 @@ extension RowCodec {
     }
   }
 
-  /// Compares every number of a header with what is expected; returns the size of the unpacked body.
+  /// Compares every number of a header with what is expected.
   private func check(
     _ header: FrameHeader, _ base: UnsafeRawPointer, bodyBytes found: Int, against groups: [RowTarget]
-  ) throws(CrosspointError) -> Int {
+  ) throws(CrosspointError) {
     guard header.hidden == hidden else { throw .corrupt("hidden", "\(header.hidden); expected \(hidden)") }
     guard header.groups == groups.count else { throw .corrupt("groups", "\(header.groups); expected \(groups.count)") }
     var rows = 0
-    var raw = 0
+    var bytes = 0
     for (index, target) in groups.enumerated() {
       let group = FrameHeader.group(index, of: base)
       guard group.rows == target.rows else {
@@ -89,34 +81,29 @@ extension RowCodec {
         throw .corrupt("flags", "group \(index) of \(group.rows) rows as \(header.format) cannot be centred")
       }
       rows += group.rows
-      raw += header.format.groupBytes(rows: group.rows, hidden: hidden)
+      bytes += header.format.groupBytes(rows: group.rows, hidden: hidden)
       let hasChannels = header.format.kind == .zipCache && group.rows > 0
-      if group.centred || hasChannels { raw += header.format.meanBytes(hidden: hidden) }
+      if group.centred || hasChannels { bytes += header.format.meanBytes(hidden: hidden) }
     }
     if header.signed {
       guard header.format.rotates, rows > 0 else {
         throw .corrupt("flags", "\(rows) rows as \(header.format) cannot have signs of their own")
       }
-      raw += WireFormat.signKeyBytes
+      bytes += WireFormat.signKeyBytes
     }
     guard header.rows == rows else { throw .corrupt("rows", "\(header.rows) in all; the groups hold \(rows)") }
     if !header.format.hasFixedRows {
       let most = maximumBodyBytes(header.format, rows: rows, groups: groups.count)
-      guard !header.packed, header.rawBytes <= most else {
-        throw .corrupt("raw body bytes", "\(header.rawBytes); \(rows) rows as \(header.format) take at most \(most)")
+      guard header.bodyBytes <= most else {
+        throw .corrupt("body bytes", "\(header.bodyBytes); \(rows) rows as \(header.format) take at most \(most)")
       }
-      raw = Int(header.rawBytes)
+      bytes = Int(header.bodyBytes)
     }
-    guard header.rawBytes == raw else {
-      throw .corrupt("raw body bytes", "\(header.rawBytes); \(rows) rows as \(header.format) take \(raw)")
+    guard header.bodyBytes == bytes else {
+      throw .corrupt("body bytes", "\(header.bodyBytes); \(rows) rows as \(header.format) take \(bytes)")
     }
-    guard header.bodyBytes <= found else {
-      throw .truncated("\(found) bytes of body; the header announces \(header.bodyBytes)")
-    }
-    guard header.bodyBytes == found, header.packed || found == raw else {
-      throw .corrupt("body bytes", "\(header.bodyBytes) announced, \(found) found; the rows take \(raw)")
-    }
-    return raw
+    guard bytes <= found else { throw .truncated("\(found) bytes of body; the header announces \(bytes)") }
+    guard bytes == found else { throw .corrupt("body bytes", "\(bytes) announced, \(found) found") }
   }
 
   private func decodeBody(

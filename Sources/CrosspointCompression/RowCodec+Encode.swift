@@ -18,20 +18,20 @@ extension RowCodec {
   /// - Returns: The size of the frame in bytes.
   /// - Throws: `invalidArgument` when the frame is too small or a group too large, `outOfMemory`.
   public func encode(
-    _ groups: [RowSource], as format: WireFormat, packing: Packing, rounding: RowRounding = .nearest,
+    _ groups: [RowSource], as format: WireFormat, rounding: RowRounding = .nearest,
     into frame: UnsafeMutableRawBufferPointer
   ) throws(CrosspointError) -> Int {
     let start = FrameHeader.bytes(groups: groups.count)
     let header = UnsafeMutableRawBufferPointer(rebasing: frame[..<min(start, frame.count)])
     let body = UnsafeMutableRawBufferPointer(rebasing: frame[header.count...])
-    return start + (try encode(groups, as: format, packing: packing, rounding: rounding, header: header, body: body))
+    return start + (try encode(groups, as: format, rounding: rounding, header: header, body: body))
   }
 
   /// Encodes groups of rows with the header apart from the body; returns the size of the body.
   ///
   /// - Parameter admitting: Throws `nonFinite` at a row that holds anything else, each looked at just before it is encoded.
   package func encode(
-    _ groups: [RowSource], as format: WireFormat, packing: Packing, rounding: RowRounding = .nearest,
+    _ groups: [RowSource], as format: WireFormat, rounding: RowRounding = .nearest,
     admitting values: AdmittedValues = .any, header: UnsafeMutableRawBufferPointer,
     body: UnsafeMutableRawBufferPointer
   ) throws(CrosspointError) -> Int {
@@ -64,14 +64,11 @@ extension RowCodec {
       end = try encodeEntropy(
         groups, rows: rows, format: format, admitting: values, header: base, body: start)
     }
-    var sum = checksum.finish(end)
-    let packedBytes = try pack(start, end, format: format, packing: packing)
-    if let packedBytes { sum = self.checksum(start, packedBytes) }
     FrameHeader(
-      format: format, packed: packedBytes != nil, signed: signed, hidden: UInt32(hidden), groups: UInt32(groups.count),
-      rows: UInt64(rows), bodyBytes: UInt64(packedBytes ?? end), rawBytes: UInt64(end), bodyChecksum: sum
+      format: format, signed: signed, hidden: UInt32(hidden), groups: UInt32(groups.count), rows: UInt64(rows),
+      bodyBytes: UInt64(end), bodyChecksum: checksum.finish(end)
     ).write(to: base, checksum: self.checksum)
-    return packedBytes ?? end
+    return end
   }
 
   /// Writes the header of the fp32 frame whose body are these rows, one behind the other, without copying them; returns
@@ -93,8 +90,8 @@ extension RowCodec {
     }
     let bytes = 4 * hidden * rows
     FrameHeader(
-      format: .fp32, packed: false, hidden: UInt32(hidden), groups: UInt32(groups.count), rows: UInt64(rows),
-      bodyBytes: UInt64(bytes), rawBytes: UInt64(bytes), bodyChecksum: checksum.finish()
+      format: .fp32, hidden: UInt32(hidden), groups: UInt32(groups.count), rows: UInt64(rows),
+      bodyBytes: UInt64(bytes), bodyChecksum: checksum.finish()
     ).write(to: base, checksum: self.checksum)
     return bytes
   }

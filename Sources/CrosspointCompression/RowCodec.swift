@@ -10,20 +10,16 @@ import CrosspointTokens
 ///
 /// ```swift
 /// let codec = try RowCodec(hidden: 768, seed: 1, pool: pool)
-/// let bytes = try codec.encode([RowSource(base: x, rows: 10)], as: .bf16, packing: .none, into: frame)
+/// let bytes = try codec.encode([RowSource(base: x, rows: 10)], as: .bf16, into: frame)
 /// try codec.decode(UnsafeRawBufferPointer(rebasing: frame[..<bytes]), into: [RowTarget(base: y, rows: 10)])
 /// ```
 public final class RowCodec {
   /// Floats per row.
   public let hidden: Int
-  /// The link that `Packing.auto` weighs the time of zstd against, in bytes per second and rank.
-  /// The start value is that of 1 Gbit/s; zstd seldom pays on links faster than that.
-  public var linkBytesPerSecond = 125e6
 
   let kernels: xp_kernels
   let pool: BufferPool
   let rotation: PseudoRotation
-  let squeezer: ByteSqueezer
   private let scratch: BufferPool.Buffer
 
   /// - Parameters:
@@ -37,7 +33,6 @@ public final class RowCodec {
     self.pool = pool
     kernels = CrosspointTokens.kernels
     rotation = try PseudoRotation(hidden: hidden, rounds: 1, seed: seed)
-    squeezer = try ByteSqueezer()
     scratch = try pool.lease(bytes: 512 + 3 * 4 * hidden)
   }
 

@@ -54,13 +54,4 @@ extension WireFormat {
 
   /// Bytes of a group's mean row, or of its channels' scales.
   package func meanBytes(hidden: Int) -> Int { rotates || kind == .zipCache ? 2 * hidden : 0 }
-
-  /// Width of the elements whose bytes are worth sorting into planes.
-  var planes: Int {
-    switch kind {
-    case .fp32: 4
-    case .bf16, .fp16: 2
-    default: 1
-    }
-  }
 }

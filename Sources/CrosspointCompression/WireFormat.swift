@@ -177,13 +177,3 @@ extension WireFormat: Codable {
     try container.encode(description)
   }
 }
-
-/// Whether the body of a frame is squeezed by zstd.
-public enum Packing: String, Hashable, Sendable, CaseIterable {
-  /// Never.
-  case none
-  /// Wherever it saves a byte.
-  case zstd
-  /// Where a measured sample says that it pays on a link of ``RowCodec/linkBytesPerSecond``.
-  case auto
-}

@@ -68,7 +68,6 @@ public struct ExchangeOptions: Hashable, Sendable {
   /// How the two gradient transfers round: without bias where the format is `rotated`, unless set. A batch adds up what is
   /// biased. Dispatch and combine round to nearest.
   public var gradientRounding: Rounding
-  public var packing: Packing
   public var nonFinite: NonFinitePolicy
   /// Who chooses compression and wire. A policy takes from `compression` how tokens are hashed, and the rate is its own.
   public var policy: Policy
@@ -79,7 +78,7 @@ public struct ExchangeOptions: Hashable, Sendable {
 
   public init(
     compression: Compression = .off, copies: Copies = .perExpert, compensation: ResidualCompensation = .identity,
-    wire: Wire = .init(.fp32), gradientRounding: Rounding = .eden, packing: Packing = .none,
+    wire: Wire = .init(.fp32), gradientRounding: Rounding = .eden,
     nonFinite: NonFinitePolicy = .error, policy: Policy = .off,
     capacityBytes: Int = .max, seed: UInt64 = 0
   ) {
@@ -88,7 +87,6 @@ public struct ExchangeOptions: Hashable, Sendable {
     self.compensation = compensation
     self.wire = wire
     self.gradientRounding = gradientRounding
-    self.packing = packing
     self.nonFinite = nonFinite
     self.policy = policy
     self.capacityBytes = capacityBytes
@@ -130,7 +128,7 @@ public struct ExchangeOptions: Hashable, Sendable {
       ("compression", "\(compression)"), ("copies", copies.rawValue), ("compensation", "\(compensation)"),
       ("wire-dispatch", "\(wire.dispatch)"), ("wire-combine", "\(wire.combine)"),
       ("wire-combine-backward", "\(wire.combineBackward)"), ("wire-dispatch-backward", "\(wire.dispatchBackward)"),
-      ("rounding-gradient", gradientRounding.rawValue), ("packing", "\(packing)"),
+      ("rounding-gradient", gradientRounding.rawValue),
       ("non-finite", nonFinite.rawValue), ("policy", "\(policy)"), ("seed", "\(seed)"),
     ]
   }

@@ -118,8 +118,8 @@ public final class ExpertExchange {
       fabric: fabric, layout: destinations,
       metadataBytesPerRow: options.copies == .perRank
         ? ExpertMarks.bytesPerRow(experts: layout.mostExperts(rankCount: fabric.rankCount)) : 0,
-      codec: codec, packing: options.packing,
-      noteCapacity: options.policy == .off ? 0 : ExchangePolicy.noteWords, agreement: agreement, pool: pool)
+      codec: codec, noteCapacity: options.policy == .off ? 0 : ExchangePolicy.noteWords, agreement: agreement,
+      pool: pool)
     let policy = options.policy == .off ? nil : try ExchangePolicy(options.policy, transfer: transfer)
     let compensator = try Compensator(
       kind: options.activeCompensation, experts: layout.experts, hidden: layout.hidden, seed: options.seed)

@@ -51,7 +51,7 @@ extension Transfer {
   ) throws(CrosspointError) -> Int {
     let sources = sources[rank]
     let size = try codec.encode(
-      sources, as: format, packing: packing, rounding: rounding, admitting: admitted,
+      sources, as: format, rounding: rounding, admitting: admitted,
       header: announcement(to: rank).header, body: room)
     bodyBytes[rank] = size
     let blocks = blocks(of: rank)
@@ -74,7 +74,7 @@ extension Transfer {
   /// Whether the groups to a rank form a body as they lie.
   func canSendInPlace(to rank: Int) -> Bool {
     let rows = sources[rank].rowCount
-    return packing == .none && sources[rank].allSatisfy { $0.indices == nil }
+    return sources[rank].allSatisfy { $0.indices == nil }
       && travelsByGroup(rows: rows, groups: sources[rank].count, bodyBytes: rows * rowBytes)
   }
 

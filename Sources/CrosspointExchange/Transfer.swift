@@ -47,7 +47,6 @@ final class Transfer {
 
   let fabric: any Fabric
   let codec: RowCodec
-  let packing: Packing
   let pool: BufferPool
   let rowBytes: Int
   /// The most groups of any frame.
@@ -92,12 +91,11 @@ final class Transfer {
   var ownTargets: [RowTarget] = []
 
   init(
-    fabric: any Fabric, layout: ExpertLayout, metadataBytesPerRow: Int, codec: RowCodec, packing: Packing,
+    fabric: any Fabric, layout: ExpertLayout, metadataBytesPerRow: Int, codec: RowCodec,
     noteCapacity: Int, agreement: Agreement, pool: BufferPool
   ) throws(CrosspointError) {
     self.fabric = fabric
     self.codec = codec
-    self.packing = packing
     self.pool = pool
     self.agreement = agreement
     self.metadataBytesPerRow = metadataBytesPerRow

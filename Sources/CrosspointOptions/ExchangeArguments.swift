@@ -56,9 +56,6 @@ public struct ExchangeArguments: ParsableArguments {
       valueName: "nearest|stochastic|eden"))
   public var roundingGradient = Rounding.eden
 
-  @Option(help: ArgumentHelp("Entropy coding of frames.", valueName: "none|zstd|auto"))
-  public var packing = Packing.none
-
   @Option(
     help: ArgumentHelp(
       "Choose clusters and formats: at most this fraction of bf16, in (0, 2], at the least error.", valueName: "F"))
@@ -107,6 +104,6 @@ public struct ExchangeArguments: ParsableArguments {
     policy.measuresSpeed = budgetSpeed
     return ExchangeOptions(
       compression: compression, copies: copies, compensation: compensation, wire: formats,
-      gradientRounding: roundingGradient, packing: packing, policy: policy, seed: seed)
+      gradientRounding: roundingGradient, policy: policy, seed: seed)
   }
 }

@@ -13,14 +13,12 @@ struct BenchCodec: ParsableCommand {
 
       Examples:
         xpoint bench codec
-        xpoint bench codec --input X.npy --packing zstd --json codec.json
+        xpoint bench codec --input X.npy --json codec.json
         for k in scalar avx2 avx512; do xpoint bench codec --kernels $k; done
       """)
 
   @Option(help: ArgumentHelp("Formats to try; all if left out.", valueName: "format"))
   var wire: [WireFormat] = []
-  @Option(help: ArgumentHelp("Entropy coding of frames.", valueName: "none|zstd|auto"))
-  var packing = Packing.none
   @OptionGroup var common: LocalBenchArguments
 
   func run() throws {
@@ -42,7 +40,7 @@ struct BenchCodec: ParsableCommand {
       defer { frame.deallocate() }
       var size = 0
       let encode = try common.time(copying: rows, to: copy) {
-        size = try codec.encode(source, as: format, packing: packing, into: frame)
+        size = try codec.encode(source, as: format, into: frame)
       }
       let decode = try common.time(copying: rows, to: copy) {
         try codec.decode(UnsafeRawBufferPointer(rebasing: frame[..<size]), into: target)
@@ -64,9 +62,7 @@ struct BenchCodec: ParsableCommand {
             slowestRank: 0))
       }
     }
-    print(
-      "# kernels: \(kernelName); \(rows.rows) rows of \(rows.hidden); packing \(packing); \(common.iterations) timed runs"
-    )
+    print("# kernels: \(kernelName); \(rows.rows) rows of \(rows.hidden); \(common.iterations) timed runs")
     print(table.text)
     if let json = common.json { try writeJSON(records, to: json, argument: "--json") }
   }

@@ -1,12 +1,11 @@
 import CCrosspointKernels
-import CZstd
 import Crosspoint
 import Foundation
 import MPI
 
 extension Doctor {
   static func checks() -> [Check] {
-    [platform, cores, kernelVariant, mpiLibrary, launcher, rootPermission, zstd, sharedMemory, simulatedExchange]
+    [platform, cores, kernelVariant, mpiLibrary, launcher, rootPermission, sharedMemory, simulatedExchange]
   }
 
   private static var environment: [String: String] { ProcessInfo.processInfo.environment }
@@ -97,8 +96,6 @@ extension Doctor {
     }
     return .ok("root", "running as root, permitted by \(names[0])")
   }
-
-  private static var zstd: Check { .ok("zstd", String(cString: ZSTD_versionString())) }
 
   private static var sharedMemory: Check {
     var information = statvfs()

@@ -93,7 +93,7 @@ struct Roundtrip: ParsableCommand {
       rows: rows, rowsSent: statistics.rowsSent, bytesSent: statistics[.dispatch].wireBytes,
       bytesBF16: 2 * hidden * statistics.rowsRouted, residualEnergy: statistics.residualEnergy,
       choice: statistics.choices[0].map { "policy=\(options.policy) \($0)" }
-        ?? "compression=\(options.compression) wire=\(options.wire.dispatch) packing=\(options.packing)")
+        ?? "compression=\(options.compression) wire=\(options.wire.dispatch)")
     return Outcome(figures: figures, received: result.take()!)
   }
 

@@ -121,7 +121,7 @@ import Testing
         let start = RowCodec.headerBytes(groups: 1)
         try x.withUnsafeBufferPointer { x in
           _ = try codec.encode(
-            [RowSource(base: x.baseAddress!, rows: 3)], as: format, packing: .none, admitting: .bounded,
+            [RowSource(base: x.baseAddress!, rows: 3)], as: format, admitting: .bounded,
             header: UnsafeMutableRawBufferPointer(rebasing: frame[..<start]),
             body: UnsafeMutableRawBufferPointer(rebasing: frame[start...]))
         }

@@ -116,18 +116,6 @@ import Testing
     }
   }
 
-  @Test func planes() {
-    for n in Self.lengths {
-      let x = randomPatterns(n, seed: UInt64(n)) + [0]
-      for (width, plane) in [(1, 0), (2, 0), (2, 1), (4, 0), (4, 3)] {
-        expectEqual(n, "split") { $0.plane_split($1, x, n, width, plane) }
-        expectEqual(n * width, "merge") { kernels, out in
-          for plane in 0..<width { kernels.plane_merge(out, x, n, width, plane) }
-        }
-      }
-    }
-  }
-
   @Test func checksums() {
     for n in Array(0...300) + [511, 512, 513, 1024, 5000] {
       let bytes = randomPatterns(n / 4 + 2, seed: UInt64(n))

@@ -9,9 +9,9 @@ import Testing
 @Suite struct FrameTests {
   static let hidden = 12
   static let groups = [3, 0, 2]
-  static let variety: [(WireFormat, Packing, Rounding)] =
-    WireFormat.all.map { ($0, .none, .nearest) } + [(.fp32, .zstd, .nearest), (.bf16, .zstd, .nearest)]
-    + ["rotated:1", "rotated:2", "rotated:4", "mixed:2,4"].map { (WireFormat($0)!, .none, .eden) }
+  static let variety: [(WireFormat, Rounding)] =
+    WireFormat.all.map { ($0, .nearest) }
+    + ["rotated:1", "rotated:2", "rotated:4", "mixed:2,4"].map { (WireFormat($0)!, .eden) }
 
   /// Rows with a common part, so that they compress and a mean pays.
   static func rows(_ groups: [Int], hidden: Int) -> [Float] {
@@ -19,12 +19,12 @@ import Testing
   }
 
   static func codecAndFrame(
-    _ format: WireFormat, _ packing: Packing, _ rounding: Rounding = .nearest
+    _ format: WireFormat, _ rounding: Rounding = .nearest
   ) throws -> (RowCodec, [UInt8]) {
     let codec = try RowCodec(hidden: hidden, seed: 7, pool: BufferPool())
     let x = rows(groups, hidden: hidden)
     let frame = try encodeFrame(
-      x, hidden: hidden, groups: groups, as: format, packing: packing, rounding: RowRounding(rounding, key: 11),
+      x, hidden: hidden, groups: groups, as: format, rounding: RowRounding(rounding, key: 11),
       codec: codec)
     return (codec, frame)
   }
@@ -47,7 +47,7 @@ import Testing
     let counts = [3, 0, 5]
     let codec = try RowCodec(hidden: hidden, seed: 7, pool: BufferPool())
     var x = Self.rows(counts, hidden: hidden)
-    let frame = try encodeFrame(x, hidden: hidden, groups: counts, as: .fp32, packing: .none, codec: codec)
+    let frame = try encodeFrame(x, hidden: hidden, groups: counts, as: .fp32, codec: codec)
     let size = RowCodec.headerBytes(groups: counts.count)
     let header = UnsafeMutableRawBufferPointer.allocate(byteCount: size, alignment: 8)
     defer { header.deallocate() }
@@ -68,13 +68,13 @@ import Testing
       let inOrder = zip([0, 0, 3 * hidden], counts).map { RowSource(base: base + $0, rows: $1) }
       _ = try codec.seal(inOrder, admitting: .any, header: header)
     }
-    let again = try encodeFrame(x, hidden: hidden, groups: counts, as: .fp32, packing: .none, codec: codec)
+    let again = try encodeFrame(x, hidden: hidden, groups: counts, as: .fp32, codec: codec)
     #expect(Array(header) == Array(again[..<size]))
     #expect(Array(again[..<size]) != Array(frame[..<size]))
   }
 
   @Test func aFrameInAnotherFormatIsRefusedInPlace() throws {
-    let (codec, frame) = try Self.codecAndFrame(.bf16, .none)
+    let (codec, frame) = try Self.codecAndFrame(.bf16)
     var y = [Float](repeating: 0, count: Self.groups.reduce(0, +) * Self.hidden)
     #expect(throws: CrosspointError.self) {
       try frame.withUnsafeBytes { frame in
@@ -92,8 +92,8 @@ import Testing
   }
 
   @Test func truncationAtEveryLengthIsFound() throws {
-    for (format, packing, rounding) in Self.variety {
-      let (codec, frame) = try Self.codecAndFrame(format, packing, rounding)
+    for (format, rounding) in Self.variety {
+      let (codec, frame) = try Self.codecAndFrame(format, rounding)
       for length in 0..<frame.count {
         #expect(Self.damage(Array(frame.prefix(length)), codec) == .truncatedFrame, "\(format) cut at \(length)")
       }
@@ -102,8 +102,8 @@ import Testing
   }
 
   @Test func everyFlippedBitIsFound() throws {
-    for (format, packing, rounding) in Self.variety {
-      var (codec, frame) = try Self.codecAndFrame(format, packing, rounding)
+    for (format, rounding) in Self.variety {
+      var (codec, frame) = try Self.codecAndFrame(format, rounding)
       for bit in 0..<8 * frame.count {
         frame[bit / 8] ^= 1 << (bit % 8)
         #expect(Self.damage(frame, codec) != nil, "\(format), bit \(bit)")
@@ -113,8 +113,8 @@ import Testing
   }
 
   @Test func otherGroupsThanExpectedAreRefused() throws {
-    for (format, packing, rounding) in Self.variety {
-      let (codec, frame) = try Self.codecAndFrame(format, packing, rounding)
+    for (format, rounding) in Self.variety {
+      let (codec, frame) = try Self.codecAndFrame(format, rounding)
       for groups in [[], [5], [3, 2], [3, 2, 0], [3, 0, 3], [3, 0, 1], [3, 0, 2, 0]] {
         #expect(Self.damage(frame, codec, groups: groups) == .corruptFrame, "\(format) \(groups)")
       }
@@ -125,8 +125,8 @@ import Testing
 
   /// Every field set to absurd numbers and sealed again, as a peer would that lies rather than errs.
   @Test func absurdNumbersUnderAValidChecksumAreRefusedWithoutAllocating() throws {
-    for (format, packing, rounding) in Self.variety {
-      let (codec, frame) = try Self.codecAndFrame(format, packing, rounding)
+    for (format, rounding) in Self.variety {
+      let (codec, frame) = try Self.codecAndFrame(format, rounding)
       let allocations = codec.pool.allocations
       for (offset, width) in [(0, 4), (4, 1), (5, 1), (6, 2), (8, 4), (12, 4), (16, 8), (24, 8), (32, 8), (40, 8)]
         + Self.groups.indices.map({ (48 + 4 * $0, 4) })
@@ -149,12 +149,12 @@ import Testing
     frame.withUnsafeMutableBytes { $0.baseAddress!.put(codec.checksum($0.baseAddress!, end), at: end) }
   }
 
-  /// Bodies of noise whose checksums are right: decoders of codes take anything, those of zstd, of entropy
+  /// Bodies of noise whose checksums are right: decoders of codes take anything, those of entropy
   /// codes and of bitmaps say no.
   @Test func noiseUnderValidChecksumsNeverCrashes() throws {
     var generator = SplitMix64(seed: 31)
-    for (format, packing, rounding) in Self.variety {
-      let (codec, frame) = try Self.codecAndFrame(format, packing, rounding)
+    for (format, rounding) in Self.variety {
+      let (codec, frame) = try Self.codecAndFrame(format, rounding)
       let start = FrameHeader.bytes(groups: Self.groups.count)
       for round in 0..<100 {
         var changed = frame
@@ -169,7 +169,7 @@ import Testing
         let result = Result { try decodeFrame(changed, hidden: Self.hidden, groups: Self.groups, codec: codec) }
         if case .failure(let error) = result {
           #expect((error as? CrosspointError)?.code == .corruptFrame)
-          #expect(packing == .zstd || !format.hasFixedRows || format.weighsRows)
+          #expect(!format.hasFixedRows || format.weighsRows)
         }
       }
     }
@@ -188,13 +188,11 @@ import Testing
 
   @Test func framesWithoutRowsOrGroupsAreOrdinary() throws {
     for format in WireFormat.all {
-      for packing in Packing.allCases {
-        for groups in [[], [0], [0, 0, 0]] {
-          let frame = try encodeFrame([], hidden: 5, groups: groups, as: format, packing: packing)
-          #expect(frame.count == FrameHeader.bytes(groups: groups.count))
-          let rows = try decodeFrame(frame, hidden: 5, groups: groups)
-          #expect(rows.isEmpty)
-        }
+      for groups in [[], [0], [0, 0, 0]] {
+        let frame = try encodeFrame([], hidden: 5, groups: groups, as: format)
+        #expect(frame.count == FrameHeader.bytes(groups: groups.count))
+        let rows = try decodeFrame(frame, hidden: 5, groups: groups)
+        #expect(rows.isEmpty)
       }
     }
   }
@@ -206,7 +204,7 @@ import Testing
     #expect(throws: CrosspointError.self) {
       try x.withUnsafeBufferPointer { x in
         try frame.withUnsafeMutableBytes {
-          try codec.encode([RowSource(base: x.baseAddress!, rows: 1)], as: .fp32, packing: .none, into: $0)
+          try codec.encode([RowSource(base: x.baseAddress!, rows: 1)], as: .fp32, into: $0)
         }
       }
     }
@@ -215,8 +213,8 @@ import Testing
 
   @Test func framesRepeatBitForBit() throws {
     for format in WireFormat.all {
-      let (_, first) = try Self.codecAndFrame(format, .zstd)
-      let (_, second) = try Self.codecAndFrame(format, .zstd)
+      let (_, first) = try Self.codecAndFrame(format)
+      let (_, second) = try Self.codecAndFrame(format)
       #expect(first == second)
     }
   }

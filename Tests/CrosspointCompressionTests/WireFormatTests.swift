@@ -38,10 +38,8 @@ import Testing
 
   @Test(arguments: shapes) func fp32IsBitwise(hidden: Int) throws {
     let x = randomPatterns(7 * hidden, seed: 1)
-    for packing in Packing.allCases {
-      let y = try roundTrip(x, hidden: hidden, groups: [2, 0, 4, 1], as: .fp32, packing: packing)
-      #expect(firstBitDifference(x, y) == nil)
-    }
+    let y = try roundTrip(x, hidden: hidden, groups: [2, 0, 4, 1], as: .fp32)
+    #expect(firstBitDifference(x, y) == nil)
   }
 
   @Test func bf16RoundsToNearestEven() throws {
@@ -162,7 +160,7 @@ import Testing
         try x.withUnsafeBufferPointer { x in
           try order.withUnsafeBufferPointer { order in
             try codec.encode(
-              [RowSource(base: x.baseAddress!, indices: order.baseAddress!, rows: 5)], as: format, packing: .none,
+              [RowSource(base: x.baseAddress!, indices: order.baseAddress!, rows: 5)], as: format,
               into: frame)
           }
         }
@@ -178,10 +176,8 @@ import Testing
     var warm = 0
     for round in 0..<4 {
       for format in WireFormat.all {
-        for packing in Packing.allCases {
-          let frame = try encodeFrame(x, hidden: 96, groups: [150, 50], as: format, packing: packing, codec: codec)
-          _ = try decodeFrame(frame, hidden: 96, groups: [150, 50], codec: codec)
-        }
+        let frame = try encodeFrame(x, hidden: 96, groups: [150, 50], as: format, codec: codec)
+        _ = try decodeFrame(frame, hidden: 96, groups: [150, 50], codec: codec)
       }
       if round == 0 { warm = pool.allocations }
     }

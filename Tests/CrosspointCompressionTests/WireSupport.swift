@@ -6,7 +6,7 @@ import CrosspointTokens
 
 /// A frame of rows `x` split into groups, as an array of exactly its bytes; a row as important as its number says.
 func encodeFrame(
-  _ x: [Float], hidden: Int, groups: [Int], as format: WireFormat, packing: Packing = .none,
+  _ x: [Float], hidden: Int, groups: [Int], as format: WireFormat,
   rounding: RowRounding = .nearest, importances: [Float]? = nil,
   codec: RowCodec? = nil
 ) throws -> [UInt8] {
@@ -27,7 +27,7 @@ func encodeFrame(
     }
     return try [UInt8](unsafeUninitializedCapacity: size) { frame, count in
       count = try codec.encode(
-        sources, as: format, packing: packing, rounding: rounding, into: UnsafeMutableRawBufferPointer(frame))
+        sources, as: format, rounding: rounding, into: UnsafeMutableRawBufferPointer(frame))
     }
   }
 }
@@ -54,10 +54,10 @@ func decodeFrame(_ frame: [UInt8], hidden: Int, groups: [Int], codec: RowCodec? 
 
 /// Rows through a frame and back.
 func roundTrip(
-  _ x: [Float], hidden: Int, groups: [Int]? = nil, as format: WireFormat, packing: Packing = .none
+  _ x: [Float], hidden: Int, groups: [Int]? = nil, as format: WireFormat
 ) throws -> [Float] {
   let groups = groups ?? [x.count / hidden]
-  let frame = try encodeFrame(x, hidden: hidden, groups: groups, as: format, packing: packing)
+  let frame = try encodeFrame(x, hidden: hidden, groups: groups, as: format)
   return try decodeFrame(frame, hidden: hidden, groups: groups)
 }
 

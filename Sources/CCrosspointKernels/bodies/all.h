@@ -10,5 +10,4 @@
 #include "codec_dither.h"
 #include "codec_channels.h"
 #include "codec_entropy.h"
-#include "codec_planes.h"
 #include "table.h"

@@ -42,6 +42,4 @@ const xp_kernels VARIANT_TABLE = {
     .entropy_encode = entropy_encode,
     .entropy_decode = entropy_decode,
     .entropy_decode_integers = entropy_decode_integers,
-    .plane_split = plane_split,
-    .plane_merge = plane_merge,
 };

@@ -112,10 +112,6 @@ typedef struct xp_kernels {
                              uint8_t context, const uint32_t *symbols);
   void (*entropy_decode)(float *out, size_t n, xp_entropy_decoder *d, const uint8_t *contexts, float step);
   void (*entropy_decode_integers)(int32_t *out, size_t n, xp_entropy_decoder *d, uint8_t context);
-
-  // Byte planes of n elements of width bytes (codec_planes.h).
-  void (*plane_split)(void *out, const void *in, size_t n, size_t width, size_t plane);
-  void (*plane_merge)(void *out, const void *in, size_t n, size_t width, size_t plane);
 } xp_kernels;
 
 // The variant's table, or NULL where this build or this processor lacks it.

@@ -242,7 +242,7 @@ final class PolicySampler {
     defer { pool.release(decoded) }
     let header = UnsafeMutableRawBufferPointer(start: frame.base, count: headerBytes)
     let size = try codec.encode(
-      sources, as: format, packing: .none, rounding: rounding, header: header,
+      sources, as: format, rounding: rounding, header: header,
       body: UnsafeMutableRawBufferPointer(start: frame.base + headerBytes, count: most))
     targets.removeAll(keepingCapacity: true)
     var next = decoded.base.assumingMemoryBound(to: Float.self)

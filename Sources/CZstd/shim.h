@@ -1,2 +1,0 @@
-// Zstandard, as the operating system ships it.
-#include <zstd.h>
