@@ -99,7 +99,7 @@ let package = Package(
       name: "CrosspointStagesTests",
       dependencies: [
         "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointStages",
-        "CrosspointExchange", "CrosspointTestSupport",
+        "CrosspointExchange", "CrosspointTestSupport", "Snippets",
       ]),
     .testTarget(
       name: "CrosspointCompressionTests",
@@ -128,6 +128,13 @@ let package = Package(
       dependencies: ["CrosspointCore", "CrosspointFabric", "CrosspointExchange", "MoELM"], path: "Tests/CheckpointFuzz"),
     .testTarget(name: "MPITests", dependencies: ["LaunchSupport"]),
     .testTarget(name: "ToolTests", dependencies: ["LaunchSupport"]),
+    // What the documents show, compiled and run: ToolTests compares and launches it.
+    .executableTarget(
+      name: "Snippets",
+      dependencies: [
+        "Crosspoint", "CrosspointExchange", "CrosspointFabric", "CrosspointRouting", "CrosspointTokens", "MPI",
+      ],
+      path: "Tests/Snippets", exclude: ["Manifest"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -7,6 +7,8 @@ import CrosspointTestSupport
 import CrosspointTokens
 import Testing
 
+@testable import Snippets
+
 /// One MoE layer of one rank with everything in front of its exchange, and the loss of all ranks.
 private final class Layer {
   static let hidden = 6

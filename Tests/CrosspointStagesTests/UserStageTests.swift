@@ -3,8 +3,9 @@ import CrosspointRouting
 import CrosspointStages
 import CrosspointTestSupport
 import CrosspointTokens
-import Foundation
 import Testing
+
+@testable import Snippets
 
 @Suite("A stage of the user's own")
 struct UserStageTests {
@@ -26,17 +27,5 @@ struct UserStageTests {
     let dOutputs = try pipeline.expandBackward(dy)
     #expect(dOutputs.array == [3, 4, 7, 8])
     #expect(try pipeline.reduceBackward(dOutputs, tokens: tokens).array == [0, 0, 3, 4, 0, 0, 7, 8])
-  }
-}
-
-@Suite("docs/stages.md")
-struct StageDocumentationTests {
-  @Test func showsTheStageThatIsCompiledHere() throws {
-    let tests = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-    let source = try String(contentsOf: tests.appendingPathComponent("QuietRows.swift"), encoding: .utf8)
-    let page = tests.deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent("docs/stages.md")
-    let text = try String(contentsOf: page, encoding: .utf8)
-    #expect(text.contains("```swift\n\(source)```\n"))
-    #expect(source.split(separator: "\n", omittingEmptySubsequences: false).count - 1 < 40)
   }
 }

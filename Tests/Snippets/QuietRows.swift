@@ -1,6 +1,5 @@
-import CrosspointCore
-import CrosspointStages
-import CrosspointTokens
+// snippet: stage
+import Crosspoint
 
 /// Leaves out tokens whose largest component is below a floor.
 final class QuietRows: TokenStage {
@@ -35,3 +34,4 @@ final class QuietRows: TokenStage {
     try selection.scatter(dRows)
   }
 }
+// end

@@ -1,0 +1,48 @@
+import Crosspoint
+
+/// docs/using.md, beside the program of Layer.swift and main.swift.
+func using() throws {
+  try lookAtRows()
+  try breakOnPurpose()
+  try expect(rowsAtEachRank() == [4, 4], "two ranks of two experts each get every second choice")
+}
+
+private func lookAtRows() throws {
+  try SimulatedCluster(ranks: 2).run { fabric in
+    let exchange = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 2, hidden: 4))
+    let tokens = try TokenBatch([Float](repeating: 1, count: 4 * 4), hidden: 4)
+    let routing = try Routing(
+      topkIndices: [0, 1, 0, 1], topkWeights: [1, 1, 1, 1], topK: 1, experts: 2)
+    let handle = try exchange.dispatch(tokens, routing)
+
+    // snippet: rows
+    func energy(_ batch: borrowing TokenBatch) -> Float {
+      batch.elements.reduce(0) { $0 + $1 * $1 }
+    }
+
+    let count = handle.rows.rows  // a number
+    let first = handle.rows.row(0)  // the floats of one row, in place
+    let total = energy(handle.rows)  // lent to a function for the call
+    let copy = try TokenBatch(handle.rows.array, hidden: handle.rows.hidden)  // a batch of your own
+    // end
+
+    try expect(count == 4 && first.count == 4 && total == 16 && copy.rows == 4, "four rows of ones")
+  }
+}
+
+private func breakOnPurpose() throws {
+  // snippet: faults
+  var cluster = SimulatedCluster(ranks: 4, deadline: .milliseconds(300))
+  cluster.link = LinkModel(latency: .microseconds(50), bytesPerSecond: 125e6)
+  cluster.faults = [.silent(2, fromExchange: 7)]
+  let results = cluster.results { fabric in try train(fabric) }
+  // end
+
+  try expect(results.count == 4, "a result for each rank")
+  for (rank, result) in results.enumerated() {
+    guard case .failure(let error as CrosspointError) = result else {
+      throw SnippetFailure(description: "rank \(rank) did not fail")
+    }
+    try expect(error.rank == 2 || rank == 2, "rank \(rank) names rank 2: \(error)")
+  }
+}
