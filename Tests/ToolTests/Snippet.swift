@@ -6,10 +6,14 @@ enum Snippet {
     .deletingLastPathComponent()
 
   /// README.md and docs/*.md, by path.
-  static let pages: [String] = {
-    let docs = (try? FileManager.default.contentsOfDirectory(atPath: root.path + "/docs")) ?? []
-    return ["README.md"] + docs.filter { $0.hasSuffix(".md") }.sorted().map { "docs/\($0)" }
-  }()
+  static let pages = ["README.md"] + files(in: "docs")
+  /// Records of what was tried; their code is that of their day.
+  static let notebook = files(in: "docs/notebook")
+
+  private static func files(in folder: String) -> [String] {
+    let names = (try? FileManager.default.contentsOfDirectory(atPath: "\(root.path)/\(folder)")) ?? []
+    return names.filter { $0.hasSuffix(".md") }.sorted().map { "\(folder)/\($0)" }
+  }
 
   static func text(_ page: String) throws -> String {
     try String(contentsOf: root.appendingPathComponent(page), encoding: .utf8)
@@ -60,6 +64,12 @@ enum Snippet {
     }
     finish("")
     return blocks
+  }
+
+  /// A page without its fenced code.
+  static func prose(of page: String) -> String {
+    let parts = page.components(separatedBy: "```")
+    return stride(from: 0, to: parts.count, by: 2).map { parts[$0] }.joined()
   }
 
   private static func outdented(_ lines: [Substring]) -> String {
