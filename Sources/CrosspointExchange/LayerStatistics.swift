@@ -13,10 +13,6 @@ public struct LayerStatistics: Sendable, Equatable {
     public var uncompressedBytes = 0
     /// Bytes of rows that stayed on this rank; never counted as traffic.
     public var localBytes = 0
-    /// Rows that left this rank in the higher and in the lower precision of ``WireFormat/mixed(low:high:fraction:)``;
-    /// zero with other formats.
-    public var highRows = 0
-    public var lowRows = 0
   }
 
   /// Seconds by phase.
@@ -85,8 +81,6 @@ public struct LayerStatistics: Sendable, Equatable {
     traffic[kind.rawValue].wireBytes += measure.wireBytes
     traffic[kind.rawValue].uncompressedBytes += uncompressedBytes
     traffic[kind.rawValue].localBytes += measure.localBytes
-    traffic[kind.rawValue].highRows += measure.highRows
-    traffic[kind.rawValue].lowRows += measure.lowRows
     seconds.encode += measure.encode
     seconds.skew += measure.skew
     seconds.wait += measure.wait
@@ -114,8 +108,6 @@ public struct LayerStatistics: Sendable, Equatable {
       sum.traffic[kind].wireBytes += other.traffic[kind].wireBytes
       sum.traffic[kind].uncompressedBytes += other.traffic[kind].uncompressedBytes
       sum.traffic[kind].localBytes += other.traffic[kind].localBytes
-      sum.traffic[kind].highRows += other.traffic[kind].highRows
-      sum.traffic[kind].lowRows += other.traffic[kind].lowRows
     }
     sum.residualSquared += other.residualSquared
     sum.tokenSquared += other.tokenSquared

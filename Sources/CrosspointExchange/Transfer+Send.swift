@@ -63,11 +63,6 @@ extension Transfer {
         start += source.rows * rowBytes
       }
     }
-    for source in sources {
-      guard let high = format.highRows(of: source.rows) else { break }
-      measure.highRows += high
-      measure.lowRows += source.rows - high
-    }
     return size
   }
 

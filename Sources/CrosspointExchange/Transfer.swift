@@ -25,8 +25,6 @@ final class Transfer {
   struct Measure {
     var wireBytes = 0
     var localBytes = 0
-    var highRows = 0
-    var lowRows = 0
     var encode = 0.0
     var skew = 0.0
     var wait = 0.0

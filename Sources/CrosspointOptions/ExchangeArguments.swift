@@ -17,7 +17,7 @@ public struct ExchangeArguments: ParsableArguments {
     help: ArgumentHelp(
       "Which rows stand for the tokens: off, lsh, lsh-moe (the paper's six functions).",
       discussion: "lsh takes settings, for example lsh:functions=2,width=64,centred=true.",
-      valueName: "off|lsh[:…]|lsh-moe"))
+      valueName: "off|lsh[:…]|lsh-moe"), transform: reading(ExchangeOptions.Compression.init(named:)))
   public var compression = ExchangeOptions.Compression.off
 
   @Option(
@@ -31,23 +31,33 @@ public struct ExchangeArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Wire format of all four transfers.",
-      valueName: "fp32|bf16|fp16|fp8|int8|int4|rotated:BITS|zipcache:BITS|entropy:BITS|mixed:LOW,HIGH[,FRACTION]"))
+      "Wire format of all four transfers.", discussion: "\(WireFormat.usage).", valueName: "format"),
+    transform: reading(WireFormat.init(named:)))
   public var wire = WireFormat.fp32
 
-  @Option(help: ArgumentHelp("Wire format of dispatch, instead of --wire.", valueName: "format"))
+  @Option(
+    help: ArgumentHelp("Wire format of dispatch, instead of --wire.", valueName: "format"),
+    transform: reading(WireFormat.init(named:)))
   public var wireDispatch: WireFormat?
 
-  @Option(help: ArgumentHelp("Wire format of combine, instead of --wire.", valueName: "format"))
+  @Option(
+    help: ArgumentHelp("Wire format of combine, instead of --wire.", valueName: "format"),
+    transform: reading(WireFormat.init(named:)))
   public var wireCombine: WireFormat?
 
-  @Option(help: ArgumentHelp("Wire format of both gradient transfers, instead of --wire.", valueName: "format"))
+  @Option(
+    help: ArgumentHelp("Wire format of both gradient transfers, instead of --wire.", valueName: "format"),
+    transform: reading(WireFormat.init(named:)))
   public var wireGradient: WireFormat?
 
-  @Option(help: ArgumentHelp("Wire format of combineBackward, instead of --wire-gradient.", valueName: "format"))
+  @Option(
+    help: ArgumentHelp("Wire format of combineBackward, instead of --wire-gradient.", valueName: "format"),
+    transform: reading(WireFormat.init(named:)))
   public var wireCombineBackward: WireFormat?
 
-  @Option(help: ArgumentHelp("Wire format of dispatchBackward, instead of --wire-gradient.", valueName: "format"))
+  @Option(
+    help: ArgumentHelp("Wire format of dispatchBackward, instead of --wire-gradient.", valueName: "format"),
+    transform: reading(WireFormat.init(named:)))
   public var wireDispatchBackward: WireFormat?
 
   @Option(

@@ -1,12 +1,18 @@
 import ArgumentParser
 import CrosspointCompression
+import CrosspointCore
 import CrosspointExchange
 
 // The textual forms are the library's own (description and init?(_:)); here they only learn to be arguments.
-extension WireFormat: ExpressibleByArgument {}
 extension Rounding: ExpressibleByArgument {}
 extension ExchangeOptions.Copies: ExpressibleByArgument {}
 extension ResidualCompensation: ExpressibleByArgument {}
-extension ExchangeOptions.Compression: ExpressibleByArgument {
-  public init?(argument: String) { self.init(argument) }
+
+/// Reads an argument by an initialiser that says what is wrong with a text.
+public func reading<Value>(
+  _ read: @escaping @Sendable (String) throws(CrosspointError) -> Value
+) -> @Sendable (String) throws -> Value {
+  { text in
+    do throws(CrosspointError) { return try read(text) } catch { throw ValidationError(error.message) }
+  }
 }

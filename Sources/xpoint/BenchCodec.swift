@@ -17,7 +17,9 @@ struct BenchCodec: ParsableCommand {
         for k in scalar avx2 avx512; do xpoint bench codec --kernels $k; done
       """)
 
-  @Option(help: ArgumentHelp("Formats to try; all if left out.", valueName: "format"))
+  @Option(
+    help: ArgumentHelp("Formats to try; all if left out.", valueName: "format"),
+    transform: reading(WireFormat.init(named:)))
   var wire: [WireFormat] = []
   @OptionGroup var common: LocalBenchArguments
 

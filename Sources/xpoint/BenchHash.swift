@@ -23,7 +23,9 @@ struct BenchHash: ParsableCommand {
         for k in scalar avx2 avx512; do xpoint bench hash --kernels $k; done
       """)
 
-  @Option(help: ArgumentHelp("Functions to hash with.", valueName: "lsh[:…]|lsh-moe"))
+  @Option(
+    help: ArgumentHelp("Functions to hash with.", valueName: "lsh[:…]|lsh-moe"),
+    transform: reading(ExchangeOptions.Compression.init(named:)))
   var compression = ExchangeOptions.Compression.lshMoE
   @Option(help: "Rows of each kind, which differ by a hundredth, without --input; 1: no two are alike.")
   var alike = 1

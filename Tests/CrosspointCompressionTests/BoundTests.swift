@@ -10,12 +10,12 @@ import Testing
 
   /// The most that a row's root mean square error is of its largest magnitude, by docs/wire-format.md in plain words.
   static func mostError(_ format: WireFormat) -> Double {
-    switch format.kind {
-    case .fp32: 0
-    case .bf16: 0x1p-8
-    case .fp16: 0x1p-11
-    case .fp8: 0x1p-4
-    case .int8, .int4: 1.02 / Double(1 << format.bits - 1)
+    switch format.coding {
+    case is FP32Format: 0
+    case is BF16Format: 0x1p-8
+    case is FP16Format: 0x1p-11
+    case is FP8Format: 0x1p-4
+    case is UniformFormat: 1.02 / Double(1 << format.bits - 1)
     // Scales of channels and rotated rows spread an error over the row; a lone value can be off by the outermost cell.
     default: 1
     }
@@ -28,11 +28,11 @@ import Testing
         #expect(y.allSatisfy { $0.isFinite }, "\(rows) as \(format)")
         // Below 2^−100 a step is no normal float; fp16 ends at 2^−24.
         let least = format == .fp16 ? 0x1p-24 : 0x1p-126
-        for row in 0..<rows.rows where format.kind != .entropy && format.kind != .zipCache {
+        for row in 0..<rows.rows where !(format.coding is EntropyFormat || format.coding is ZipCacheFormat) {
           let range = row * hidden..<(row + 1) * hidden
           let most = rows.values[range].reduce(0) { max($0, Double(abs($1))) }
           let worst = range.reduce(0) { max($0, abs(Double(rows.values[$1]) - Double(y[$1]))) }
-          let allowed = Self.mostError(format) * (format.centres ? Double(hidden).squareRoot() * 1.5 : 1)
+          let allowed = Self.mostError(format) * (format.coding.centres ? Double(hidden).squareRoot() * 1.5 : 1)
           #expect(worst <= allowed * most + least, "\(rows) as \(format), row \(row): \(worst) of \(most)")
         }
       }
@@ -53,7 +53,7 @@ import Testing
         var last = Double.infinity
         for (format, bound) in ladder {
           let error = rows.relativeError(try roundTrip(rows.values, hidden: hidden, as: format))
-          let most = format.kind == .int4 || format.kind == .int8 ? bound * Double(hidden).squareRoot() : bound
+          let most = format.coding is UniformFormat ? bound * Double(hidden).squareRoot() : bound
           #expect(error <= most, "\(rows) as \(format): \(error)")
           if rows.isPlain { #expect(error < last, "\(rows) as \(format): \(error), \(last) before") }
           last = error
@@ -81,7 +81,7 @@ import Testing
         }
         let error = try error(huge, format)
         // Of a mixed format the huge row takes the place of another; a channel's scale may be 8 times what it was.
-        #expect(error <= (format.kind == .zipCache ? 10 : 1.6) * calm, "\(format): \(error), \(calm) without it")
+        #expect(error <= (format.coding is ZipCacheFormat ? 10 : 1.6) * calm, "\(format): \(error), \(calm) without it")
       }
     }
   }

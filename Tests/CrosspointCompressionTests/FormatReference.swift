@@ -15,13 +15,13 @@ struct FormatReference {
 
   /// For each element, how far it may be off; `nil` where only the sum over all rows is bounded.
   var allowed: [Double]? {
-    switch format.kind {
-    case .fp32: rows.values.map { _ in 0 }
-    case .bf16: rows.values.map { max(abs(Double($0)) * 0x1p-8, 0x1p-134) }
-    case .fp16: rows.values.map { abs($0) < 65520 ? max(abs(Double($0)) * 0x1p-11, 0x1p-25) : .infinity }
-    case .fp8: byRow { row in byBlock(row, of: 128, blockError) }
-    case .int8, .int4: byRow(uniformError)
-    case .rotated, .mixed, .zipCache, .entropy: nil
+    switch format.coding {
+    case is FP32Format: rows.values.map { _ in 0 }
+    case is BF16Format: rows.values.map { max(abs(Double($0)) * 0x1p-8, 0x1p-134) }
+    case is FP16Format: rows.values.map { abs($0) < 65520 ? max(abs(Double($0)) * 0x1p-11, 0x1p-25) : .infinity }
+    case is FP8Format: byRow { row in byBlock(row, of: 128, blockError) }
+    case is UniformFormat: byRow(uniformError)
+    default: nil
     }
   }
 
@@ -29,8 +29,11 @@ struct FormatReference {
   /// of them, or of one that has all the energy, leaves others, whose error is up to 1.7 times as large.
   var allowedShare: Double? {
     let ofBits = [0.363, 0.1175, 0.0345, 0.0095, 0.0025, 0.00064, 0.00016, 0.00004]
-    let bits = format.mixture?.low ?? format.bits
-    return format.rotates ? 1.7 * ofBits[bits - 1].squareRoot() : nil
+    switch format.coding {
+    case let rotated as RotatedFormat: return 1.7 * ofBits[rotated.bits - 1].squareRoot()
+    case let mixed as MixedFormat: return 1.7 * ofBits[mixed.low.bits - 1].squareRoot()
+    default: return nil
+    }
   }
 
   private func byRow(_ errors: (ArraySlice<Float>) -> [Double]) -> [Double] {

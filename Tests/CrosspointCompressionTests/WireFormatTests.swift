@@ -187,17 +187,35 @@ import Testing
   @Test func bitsThatNoFormatHasAreRefusedByName() throws {
     func refused(_ make: () throws -> WireFormat, _ text: String) {
       let error = #expect(throws: CrosspointError.self) { _ = try make() }
-      #expect(error?.code == .invalidArgument && error?.argument == "bits", "\(text)")
-      #expect(error?.message.hasPrefix(text) == true, "\(String(describing: error))")
+      #expect(error?.code == .invalidArgument && error?.argument == "format", "\(text)")
+      #expect(error?.message.hasPrefix("'\(text)'") == true, "\(String(describing: error))")
     }
-    for bits in [Int.min, -1, 0, 9, Int.max] { refused({ try .rotated(bits: bits) }, "rotated:\(bits);") }
-    for bits in [0, 1, 5, 16] { refused({ try .zipCache(bits: bits) }, "zipcache:\(bits);") }
+    for bits in [Int.min, -1, 0, 9, Int.max] { refused({ try .rotated(bits: bits) }, "rotated:\(bits)") }
+    for bits in [0, 1, 5, 16] { refused({ try .zipCache(bits: bits) }, "zipcache:\(bits)") }
     for bits in [0, 0.09, 10.01, -.infinity, .infinity, .nan] {
-      refused({ try .entropy(bits: bits) }, "entropy:\(bits);")
+      refused({ try .entropy(bits: bits) }, "entropy:\(bits)")
     }
     for (low, high, fraction) in [(2, 2, 0.25), (4, 2, 0.25), (0, 3, 0.25), (1, 9, 0.25), (1, 2, 0.3), (1, 2, .nan)] {
-      refused({ try .mixed(low: low, high: high, fraction: fraction) }, "mixed:\(low),\(high),\(fraction);")
+      refused({ try .mixed(low: low, high: high, fraction: fraction) }, "mixed:\(low),\(high),\(fraction)")
     }
     for bits in 1...8 { #expect(try "\(WireFormat.rotated(bits: bits))" == "rotated:\(bits)") }
+  }
+
+  @Test func aMisspeltFormatIsToldWhatIsNear() {
+    for (text, near) in [
+      ("rotated:9", "rotated:BITS (1 to 8)?"), ("rotate:4", "rotated:BITS (1 to 8)?"), ("int5", "int8, int4?"),
+      ("zipcache:5", "(8 or 4)?"), ("mixed:4,2", "(1 to 8 bits, fewer first;"), ("entropy:11", "(0.1 to 10,"),
+      ("fp64", "one of fp32, bf16"), ("", "one of fp32, bf16"),
+    ] {
+      let error = #expect(throws: CrosspointError.self) { try WireFormat(named: text) }
+      #expect(error?.message.contains(near) == true, "\(String(describing: error))")
+    }
+    for (text, near) in [
+      ("lsh:function=2", "functions=VALUE?"), ("lsh:functions", "functions=VALUE?"), ("lsh:x=2", "width, centred"),
+      ("lsh:width=wide", "width cannot be 'wide'"), ("lash", "off, lsh-moe, lsh"),
+    ] {
+      let error = #expect(throws: CrosspointError.self) { try ClusterOptions(named: text) }
+      #expect(error?.message.contains(near) == true, "\(String(describing: error))")
+    }
   }
 }

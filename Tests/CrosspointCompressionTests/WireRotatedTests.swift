@@ -113,7 +113,7 @@ import Testing
     func bodyBytes(_ x: [Float], _ groups: [Int]) throws -> Int {
       try encodeFrame(x, hidden: hidden, groups: groups, as: format).count - FrameHeader.bytes(groups: groups.count)
     }
-    let rowBytes = format.rowBytes(hidden: hidden)
+    let rowBytes = format.coding.groupBytes(rows: 1, hidden: hidden)!
     #expect(try bodyBytes(shifted, [200]) == 200 * rowBytes + 2 * hidden)
     #expect(try bodyBytes(noise, [200]) == 200 * rowBytes)
     #expect(try bodyBytes(Array(shifted.prefix(2 * hidden)), [2]) == 2 * rowBytes)

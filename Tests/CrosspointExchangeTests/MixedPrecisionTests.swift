@@ -56,22 +56,6 @@ import Testing
     }
   }
 
-  @Test(arguments: [1, 2, 3, 4]) func statisticsCountRowsOfEitherPrecisionThatTravel(ranks: Int) throws {
-    let statistics = try SimulatedCluster(ranks: ranks).run { fabric in
-      let exchange = try ExpertExchange(
-        fabric: fabric, layout: ExpertLayout(experts: 4, hidden: 32), options: .init(wire: Self.wire))
-      try StatisticsTests.steps(exchange, rank: fabric.rank)
-      return exchange.statistics
-    }
-    var sum = statistics[0]
-    for other in statistics.dropFirst() { sum += other }
-    for kind in TransferKind.allCases {
-      let (high, low) = (sum[kind].highRows, sum[kind].lowRows)
-      #expect(high + low == sum[kind].uncompressedBytes / (4 * 32))
-      #expect((ranks > 1) == (high > 0) && 2 * high <= low && low <= 4 * high)
-    }
-  }
-
   @Test func aWarmExchangeLeasesNoNewMemory() throws {
     for compression in [ExchangeOptions.Compression.off, .crossPolytope()] {
       try SimulatedCluster(ranks: 3).run { fabric in

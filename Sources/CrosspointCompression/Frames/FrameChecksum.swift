@@ -1,4 +1,5 @@
 import CCrosspointKernels
+import CrosspointCore
 import CrosspointTokens
 
 /// The checksum of a growing run of bytes, taken block by block while the bytes are still in the cache.
@@ -21,6 +22,15 @@ struct FrameChecksum {
     self.lanes = lanes
     self.kernels = kernels
     lanes.update(repeating: 0, count: 64)
+  }
+
+  /// Throws `corruptFrame` unless the checksum of a body is the one that its header has.
+  static func compare(_ stored: UInt64, _ computed: UInt64) throws(CrosspointError) {
+    guard stored == computed else {
+      throw .corrupt(
+        "body checksum",
+        "\(String(stored, radix: 16)); computed \(String(computed, radix: 16)): bytes changed on the way")
+    }
   }
 
   /// Says that the first `count` bytes are there.

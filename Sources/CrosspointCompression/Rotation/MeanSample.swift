@@ -13,4 +13,8 @@ struct MeanSample {
     count = (rows + spacing - 1) / spacing
     indices = stride(from: 0, to: rows, by: spacing)
   }
+
+  /// Whether a mean is that of its rows, and not of a few that are far longer than the rest, which would get an error in
+  /// proportion to these: at most one row in eight may be shorter than half of it.
+  static func isCommon(shorterRows: Int, of rows: Int) -> Bool { 8 * shorterRows <= rows }
 }

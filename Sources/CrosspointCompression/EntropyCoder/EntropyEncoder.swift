@@ -8,7 +8,18 @@ import CrosspointTokens
   import Darwin
 #endif
 
-extension RowCodec {
+/// Entropy-coded rows to the body of a frame (docs/wire-format.md).
+struct EntropyEncoder {
+  let codec: RowCodec
+  let groups: [RowSource]
+  let rows: Int
+  /// The frame's header.
+  let frame: UnsafeMutableRawPointer
+  let space: EntropyWorkspace
+
+  var hidden: Int { codec.hidden }
+  func isCentred(_ group: Int) -> Bool { FrameHeader.group(group, of: frame).centred }
+
   /// Rows that the search for a step looks at.
   private static let searchedRows = 512
   /// What a frame has once, tables above all, counts up to this part of its budget: small frames take more, rather than
@@ -17,55 +28,49 @@ extension RowCodec {
   /// The step of elements over that of means, about.
   private static let meanSharpness: Float = 4
 
-  /// Encodes all groups as one body of at most the format's rate in bits per element (small frames: see `mostFixed`); returns its size.
-  func encodeEntropy(
-    _ groups: [RowSource], rows: Int, format: WireFormat, admitting values: AdmittedValues,
-    header: UnsafeMutableRawPointer,
-    body: UnsafeMutableRawPointer
-  ) throws(CrosspointError) -> Int {
+  /// Appends all groups as one body of at most `rate` bits per element (small frames: see `mostFixed`).
+  static func encode(_ groups: [RowSource], rate: Double, to body: inout BodyWriter) throws(CrosspointError) {
+    let rows = groups.reduce(0) { $0 + $1.rows }
     guard rows > 0 else {
-      for index in groups.indices { FrameHeader.setGroup(index, rows: 0, centred: false, in: header) }
-      return 0
+      for index in groups.indices { FrameHeader.setGroup(index, rows: 0, centred: false, in: body.header) }
+      return
     }
-    let space = try EntropyWorkspace(rows: rows, groups: groups.count, hidden: hidden, pool: pool)
-    defer { pool.release(space.buffer) }
-    var first = 0
-    for (index, group) in groups.enumerated() {
-      let centred = try centre(group, group: index, from: first, admitting: values, format, space)
-      FrameHeader.setGroup(index, rows: group.rows, centred: centred, in: header)
-      first += group.rows
-    }
-    let rate = format.rate
-    let typical = typicalNorm(rows, groups: groups.count, space)
+    let codec = body.codec
+    let space = try EntropyWorkspace(rows: rows, groups: groups.count, hidden: codec.hidden, pool: codec.pool)
+    defer { codec.pool.release(space.buffer) }
+    let encoder = EntropyEncoder(codec: codec, groups: groups, rows: rows, frame: body.header, space: space)
+    try encoder.centreGroups(body)
+    let form = encoder.form(rate: rate)
+    body.advance(by: encoder.write(form, into: body.next))
+  }
+
+  /// The step, and the step of means, with which the body takes `rate` bits per element.
+  private func form(rate: Double) -> EntropyBody {
+    let typical = typicalNorm()
     // A mean need not be much sharper than the rows around it.
     let meanStep = Self.legal(typical.norm * Float(exp2(1.5 - rate)) / Self.meanSharpness)
     var form = EntropyBody(step: meanStep, meanStep: meanStep, shift: EntropyBody.shift(elements: rows * hidden))
-    first = 0
+    var first = 0
     for (index, group) in groups.enumerated() {
-      if FrameHeader.group(index, of: header).centred {
-        sharpen(group: index, rows: first..<first + group.rows, form, space)
-      }
+      if isCentred(index) { sharpen(group: index, rows: first..<first + group.rows, form) }
       first += group.rows
     }
-    measureSpreads(rows, ordinary: typical.rows, typical: typical.norm, space)
+    measureSpreads(ordinary: typical.rows, typical: typical.norm)
     let budget = rate * Double(rows) * Double(hidden)
-    form.step = search(budget, form, groups, rows, typical.norm, frame: header, space)
+    form.step = search(budget, form, typical.norm)
     // The search saw a sample; the whole may take a little more.
     for _ in 0..<4 {
-      let bits = tally(form, budget, groups, rows, rowStride: 1, frame: header, space)
+      let bits = tally(form, budget, rowStride: 1)
       if bits <= budget { break }
       form.step = Self.legal(form.step * Float(exp2((bits / budget - 1) * max(rate, 0.5) * 1.1 + 0.002)))
     }
-    return write(form, groups, rows, frame: header, body: body, space)
+    return form
   }
 
   private static func legal(_ step: Float) -> Float { min(max(step, .leastNormalMagnitude), EntropyBody.coarsestStep) }
 
   /// The finest step, to a thousandth of an octave, whose sampled cost is within the budget.
-  private func search(
-    _ budget: Double, _ form: EntropyBody, _ groups: [RowSource], _ rows: Int, _ typical: Float,
-    frame: UnsafeRawPointer, _ space: EntropyWorkspace
-  ) -> Float {
+  private func search(_ budget: Double, _ form: EntropyBody, _ typical: Float) -> Float {
     let rowStride = (rows + Self.searchedRows - 1) / Self.searchedRows
     let elements = Double(rows * hidden)
     // In octaves of step over typical norm.
@@ -80,7 +85,7 @@ extension RowCodec {
     var tries = 0
     while coarse - fine >= 0.001 {
       form.step = Self.legal(typical * Float(exp2(trial)))
-      let bits = tally(form, budget, groups, rows, rowStride: rowStride, frame: frame, space)
+      let bits = tally(form, budget, rowStride: rowStride)
       let excess = (bits - budget) / elements
       if excess > 0 { fine = trial } else { coarse = trial }
       if excess <= 0 && excess > -0.001 * budget / elements { break }
@@ -96,21 +101,18 @@ extension RowCodec {
   }
 
   /// The bits of a body at a step; of every `rowStride`-th row, scaled up to all.
-  private func tally(
-    _ form: EntropyBody, _ budget: Double, _ groups: [RowSource], _ rows: Int, rowStride: Int, frame: UnsafeRawPointer,
-    _ space: EntropyWorkspace
-  ) -> Double {
-    prepare(form, space)
+  private func tally(_ form: EntropyBody, _ budget: Double, rowStride: Int) -> Double {
+    prepare(form)
     var scale = xp_entropy_scale(
       offset: 0, last: EntropyBody.lastClass, shift: Int32(form.shift), first: Int32(EntropyBody.elements))
     for row in stride(from: 0, to: rows, by: rowStride) {
-      var rowClass = classify(row: row, space)
-      kernels.entropy_tokens(space.tokens, nil, space.counts, &rowClass, 1, EntropyBody.rows)
+      var rowClass = classify(row: row)
+      codec.kernels.entropy_tokens(space.tokens, nil, space.counts, &rowClass, 1, EntropyBody.rows)
       guard rowClass < EntropyBody.zeroRow else { continue }
       let own = form.scale(ofRow: rowClass)
       scale.offset = own.offset
-      kernels.entropy_contexts(space.contexts, space.columns, hidden, &scale)
-      kernels.entropy_quantise(
+      codec.kernels.entropy_contexts(space.contexts, space.columns, hidden, &scale)
+      codec.kernels.entropy_quantise(
         space.tokens, nil, space.counts, space.sums, space.residuals + row * hidden, hidden, space.contexts,
         space.rounding, 1 / own.step)
     }
@@ -122,10 +124,10 @@ extension RowCodec {
     }
     // Once per frame: columns, tables, means.
     space.counts.update(repeating: 0, count: 3 * EntropyBody.stride)
-    columnSteps(space)
-    kernels.entropy_tokens(space.tokens, nil, space.counts, space.integers, hidden, EntropyBody.columns)
-    for index in groups.indices where FrameHeader.group(index, of: frame).centred {
-      quantiseMean(form, group: index, into: space.tokens, nil, space)
+    columnSteps()
+    codec.kernels.entropy_tokens(space.tokens, nil, space.counts, space.integers, hidden, EntropyBody.columns)
+    for index in groups.indices where isCentred(index) {
+      quantiseMean(form, group: index, into: space.tokens, nil)
     }
     var fixedBits = 8.0 * Double(EntropyBody.fixedBytes + EntropyBody.finalBytes)
     for context in [EntropyBody.columns, EntropyBody.means] {
@@ -133,20 +135,20 @@ extension RowCodec {
         space.counts + Int(context) * EntropyBody.stride, into: space.symbols + Int(context) * EntropyBody.stride)
     }
     for context in 0..<form.contexts {
-      fixedBits += 8 * Double(tableBytes(context, form, space))
+      fixedBits += 8 * Double(tableBytes(context, form))
     }
     return rowBits * Double(rows) / Double(sampled) + min(fixedBits, budget * Self.mostFixed)
   }
 
-  private func prepare(_ form: EntropyBody, _ space: EntropyWorkspace) {
+  private func prepare(_ form: EntropyBody) {
     space.counts.update(repeating: 0, count: EntropyWorkspace.contextCapacity * EntropyBody.stride)
     space.sums.update(repeating: 0, count: 4 * EntropyWorkspace.contextCapacity)
-    classifyColumns(form, space)
-    setRounding(form, space)
+    classifyColumns(form)
+    setRounding(form)
     space.rounding[Int(EntropyBody.means)] = 0.5
   }
 
-  private func columnSteps(_ space: EntropyWorkspace) {
+  private func columnSteps() {
     var last: Int32 = 0
     for column in 0..<hidden {
       space.integers[column] = Int32(space.columns[column]) - last
@@ -154,7 +156,7 @@ extension RowCodec {
     }
   }
 
-  private func tableBytes(_ context: Int, _ form: EntropyBody, _ space: EntropyWorkspace) -> Int {
+  private func tableBytes(_ context: Int, _ form: EntropyBody) -> Int {
     var bytes = 1
     var last = 0
     for token in 0..<EntropyBody.tokens {
@@ -166,35 +168,32 @@ extension RowCodec {
   }
 
   /// Codes everything at a step.
-  private func write(
-    _ form: EntropyBody, _ groups: [RowSource], _ rows: Int, frame: UnsafeRawPointer,
-    body: UnsafeMutableRawPointer, _ space: EntropyWorkspace
-  ) -> Int {
-    prepare(form, space)
+  private func write(_ form: EntropyBody, into body: UnsafeMutableRawPointer) -> Int {
+    prepare(form)
     var scale = xp_entropy_scale(
       offset: 0, last: EntropyBody.lastClass, shift: Int32(form.shift), first: Int32(EntropyBody.elements))
     var writer = xp_entropy_writer(bits: space.plain, buffer: 0, count: 0)
     var tokens = space.tokens
     func put(_ values: UnsafePointer<Int32>, _ count: Int, _ context: UInt8) {
-      kernels.entropy_tokens(tokens, &writer, space.counts, values, count, context)
+      codec.kernels.entropy_tokens(tokens, &writer, space.counts, values, count, context)
       tokens += count
     }
-    columnSteps(space)
+    columnSteps()
     put(space.integers, hidden, EntropyBody.columns)
     var row = 0
     for (index, group) in groups.enumerated() {
-      if FrameHeader.group(index, of: frame).centred {
-        quantiseMean(form, group: index, into: tokens, &writer, space)
+      if isCentred(index) {
+        quantiseMean(form, group: index, into: tokens, &writer)
         tokens += hidden
       }
       for _ in 0..<group.rows {
-        space.rowClasses[row] = classify(row: row, space)
+        space.rowClasses[row] = classify(row: row)
         put(space.rowClasses + row, 1, EntropyBody.rows)
         if space.rowClasses[row] < EntropyBody.zeroRow {
           let own = form.scale(ofRow: space.rowClasses[row])
           scale.offset = own.offset
-          kernels.entropy_contexts(space.contexts, space.columns, hidden, &scale)
-          kernels.entropy_quantise(
+          codec.kernels.entropy_contexts(space.contexts, space.columns, hidden, &scale)
+          codec.kernels.entropy_quantise(
             tokens, &writer, space.counts, space.sums, space.residuals + row * hidden, hidden, space.contexts,
             space.rounding, 1 / own.step)
           tokens += hidden
@@ -212,31 +211,32 @@ extension RowCodec {
       states.update(repeating: EntropyBody.state)
       func take(_ count: Int, _ context: UInt8, contexts: UnsafePointer<UInt8>? = nil) {
         tokens -= count
-        words = kernels.entropy_encode(words, states.baseAddress, tokens, count, contexts, context, space.symbols)!
+        words = codec.kernels.entropy_encode(
+          words, states.baseAddress, tokens, count, contexts, context, space.symbols)!
       }
       for (index, group) in groups.enumerated().reversed() {
         for _ in 0..<group.rows {
           row -= 1
           if space.rowClasses[row] < EntropyBody.zeroRow {
             scale.offset = form.scale(ofRow: space.rowClasses[row]).offset
-            kernels.entropy_contexts(space.contexts, space.columns, hidden, &scale)
+            codec.kernels.entropy_contexts(space.contexts, space.columns, hidden, &scale)
             take(hidden, 0, contexts: space.contexts)
           }
           take(1, EntropyBody.rows)
         }
-        if FrameHeader.group(index, of: frame).centred { take(hidden, EntropyBody.means) }
+        if isCentred(index) { take(hidden, EntropyBody.means) }
       }
       take(hidden, EntropyBody.columns)
       words -= EntropyBody.finalBytes
       memcpy(words, states.baseAddress!, EntropyBody.finalBytes)
     }
-    return assemble(form, writer, words, into: body, space)
+    return assemble(form, writer, words, into: body)
   }
 
   /// Fixed part, tables, plain bits, states, words.
   private func assemble(
     _ form: EntropyBody, _ writer: xp_entropy_writer, _ words: UnsafeMutablePointer<UInt8>,
-    into body: UnsafeMutableRawPointer, _ space: EntropyWorkspace
+    into body: UnsafeMutableRawPointer
   ) -> Int {
     let plainBytes = writer.bits - space.plain + (writer.count > 0 ? 1 : 0)
     body.put(form.step.bitPattern, at: 0)

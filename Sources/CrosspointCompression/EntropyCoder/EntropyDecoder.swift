@@ -8,9 +8,13 @@ import CrosspointTokens
   import Darwin
 #endif
 
-extension RowCodec {
+/// The body of a frame to entropy-coded rows (docs/wire-format.md).
+struct EntropyDecoder {
+  let codec: RowCodec
+  private var hidden: Int { codec.hidden }
+
   /// Decodes an entropy-coded body whose checksum is right; whatever it holds, nothing is read beyond it.
-  func decodeEntropy(
+  func decode(
     _ body: UnsafeRawBufferPointer, of frame: UnsafeRawPointer, into groups: [RowTarget]
   ) throws(CrosspointError) {
     guard groups.contains(where: { $0.rows > 0 }) else { return }
@@ -37,8 +41,8 @@ extension RowCodec {
     let integersAt = levelsAt + header.contexts * 4 * EntropyBody.plainTokens
     let columnsAt = integersAt + 4 * hidden
     let contextsAt = columnsAt + hidden
-    let room = try pool.lease(bytes: contextsAt + hidden)
-    defer { pool.release(room) }
+    let room = try codec.pool.lease(bytes: contextsAt + hidden)
+    defer { codec.pool.release(room) }
     let slots = room.base.assumingMemoryBound(to: UInt8.self)
     let symbols = (room.base + symbolsAt).assumingMemoryBound(to: UInt32.self)
     let levels = (room.base + levelsAt).assumingMemoryBound(to: Float.self)
@@ -75,7 +79,7 @@ extension RowCodec {
     decoder.symbols = UnsafePointer(symbols)
     decoder.levels = UnsafePointer(levels)
 
-    kernels.entropy_decode_integers(integers, hidden, &decoder, EntropyBody.columns)
+    codec.kernels.entropy_decode_integers(integers, hidden, &decoder, EntropyBody.columns)
     var column: Int32 = 0
     for index in 0..<hidden {
       column &+= integers[index]
@@ -88,23 +92,23 @@ extension RowCodec {
       var mean: UnsafeMutablePointer<Float>?
       if FrameHeader.group(index, of: frame).centred {
         rowContexts.update(repeating: EntropyBody.means, count: hidden)
-        kernels.entropy_decode(scratchRow(0), hidden, &decoder, rowContexts, meanStep)
-        mean = scratchRow(0)
+        codec.kernels.entropy_decode(codec.scratchRow(0), hidden, &decoder, rowContexts, meanStep)
+        mean = codec.scratchRow(0)
       }
       for row in 0..<group.rows {
         let out = group.base + row * hidden
         var rowClass: Int32 = 0
-        kernels.entropy_decode_integers(&rowClass, 1, &decoder, EntropyBody.rows)
+        codec.kernels.entropy_decode_integers(&rowClass, 1, &decoder, EntropyBody.rows)
         switch rowClass {
         case EntropyBody.zeroRow: out.update(repeating: 0, count: hidden)
         case EntropyBody.notANumberRow: out.update(repeating: .nan, count: hidden)
         default:
           let own = header.scale(ofRow: rowClass)
           scale.offset = own.offset
-          kernels.entropy_contexts(rowContexts, columns, hidden, &scale)
-          kernels.entropy_decode(out, hidden, &decoder, rowContexts, own.step)
+          codec.kernels.entropy_contexts(rowContexts, columns, hidden, &scale)
+          codec.kernels.entropy_decode(out, hidden, &decoder, rowContexts, own.step)
         }
-        if let mean { kernels.axpy(out, 1, mean, hidden) }
+        if let mean { codec.kernels.axpy(out, 1, mean, hidden) }
       }
     }
     try Self.checkEnd(decoder, bits: bits)

@@ -1,23 +1,41 @@
+import CrosspointCore
+
 /// The textual form: `lsh-moe`, `lsh`, or `lsh:functions=2,width=64,centred=true,rate=0.12,refinements=1` with any of the
 /// settings.
 extension ClusterOptions: LosslessStringConvertible {
+  private static let settings = ["functions", "width", "centred", "rate", "refinements"]
+
   public init?(_ text: String) {
-    let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+    guard let options = try? ClusterOptions(named: text) else { return nil }
+    self = options
+  }
+
+  /// The options with this text.
+  /// - Throws: `invalidArgument` for a text that names none, with what may have been meant.
+  public init(named text: String) throws(CrosspointError) {
+    func refuse(_ message: String) -> CrosspointError {
+      CrosspointError(.invalidArgument, operation: "ClusterOptions", argument: "compression", "'\(text)': \(message)")
+    }
     if text == "lsh-moe" {
       self = .lshMoE
       return
     }
-    guard parts[0] == "lsh" else { return nil }
+    let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+    guard parts[0] == "lsh" else { throw refuse("off, lsh-moe, lsh or lsh:SETTING=VALUE,…") }
     self.init()
     guard parts.count == 2 else { return }
     for setting in parts[1].split(separator: ",", omittingEmptySubsequences: false) {
       let pair = setting.split(separator: "=", omittingEmptySubsequences: false)
-      guard pair.count == 2 else { return nil }
-      guard read(String(pair[0]), String(pair[1])) else { return nil }
+      guard pair.count == 2, Self.settings.contains(String(pair[0])) else {
+        let near = Self.settings.first { setting.count > 2 && $0.hasPrefix(setting.prefix(3)) }
+        let meant = near.map { "\($0)=VALUE?" } ?? Self.settings.joined(separator: ", ")
+        throw refuse("'\(setting)' is no setting: \(meant)")
+      }
+      guard read(String(pair[0]), String(pair[1])) else { throw refuse("\(pair[0]) cannot be '\(pair[1])'") }
     }
   }
 
-  /// Takes one setting; false for a key or value that is none.
+  /// Takes one setting; false for a value that it cannot have.
   private mutating func read(_ key: String, _ value: String) -> Bool {
     switch (key, Int(value), Float(value), Bool(value)) {
     case ("functions", let value?, _, _): functions = value

@@ -1,7 +1,7 @@
 /// Rows to encode: contiguous from `base`, or gathered: row i is at `base + indices[i] · hidden`.
 ///
-/// Row i is as important as the magnitude of `importances[i]`; none: all are alike. ``WireFormat/mixed(low:high:fraction:)``
-/// alone asks. Borrows its memory, which must outlive the call it is handed to. Indices are trusted.
+/// Row i is as important as the magnitude of `importances[i]`; none: all are alike. Only
+/// formats that weigh rows ask. Borrows its memory, which must outlive the call it is handed to. Indices are trusted.
 public struct RowSource {
   public let base: UnsafePointer<Float>
   public let indices: UnsafePointer<Int32>?

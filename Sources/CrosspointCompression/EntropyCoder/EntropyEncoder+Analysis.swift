@@ -9,7 +9,7 @@ import CrosspointTokens
 #endif
 
 /// What the encoder of entropy-coded rows finds out before it codes: means, norms of rows, spreads of columns.
-extension RowCodec {
+extension EntropyEncoder {
   /// A residual's norm counts for at least this part of its row's: what is smaller is rounding of the mean.
   private static let leastResidual: Float = 0x1p-10
   /// The same where the mean was taken once more of the residuals.
@@ -23,13 +23,22 @@ extension RowCodec {
   /// What squares of spreads are raised by, so that those of a column survive that is 2^−100 of another.
   private static let raised: Float = 0x1p48
 
+  /// Copies all rows, and takes the means off groups for which that pays.
+  func centreGroups(_ body: borrowing BodyWriter) throws(CrosspointError) {
+    var first = 0
+    for (index, group) in groups.enumerated() {
+      let centred = try centre(group, group: index, from: first, body)
+      FrameHeader.setGroup(index, rows: group.rows, centred: centred, in: frame)
+      first += group.rows
+    }
+  }
+
   /// Copies the rows of a group without their mean, if that pays; says whether it does.
   ///
   /// n rows of which centring leaves the part ρ of the energy save ½ log₂(1/ρ) bits per element each; the mean costs
   /// about 6.
-  func centre(
-    _ group: RowSource, group index: Int, from first: Int, admitting values: AdmittedValues, _ format: WireFormat,
-    _ space: EntropyWorkspace
+  private func centre(
+    _ group: RowSource, group index: Int, from first: Int, _ body: borrowing BodyWriter
   ) throws(CrosspointError) -> Bool {
     let mean = space.means + index * hidden
     mean.update(repeating: 0, count: hidden)
@@ -39,26 +48,26 @@ extension RowCodec {
       let source = group.row(row, hidden: hidden)
       let copy = space.residuals + (first + row) * hidden
       memcpy(copy, source, 4 * hidden)
-      try check(copy, values, format)
-      let norm = rootMeanSquare(copy, energy: kernels.dot(copy, copy, hidden))
+      try body.check(copy)
+      let norm = codec.rootMeanSquare(copy, energy: codec.kernels.dot(copy, copy, hidden))
       space.norms[first + row] = norm
       guard norm.isFinite else { continue }
-      kernels.axpy(mean, 1, copy, hidden)
+      codec.kernels.axpy(mean, 1, copy, hidden)
       energy += Double(norm) * Double(norm)
       finite += 1
     }
     guard finite > 1 else { return false }
-    kernels.scale(mean, 1 / Float(finite), mean, hidden)
-    let common = rootMeanSquare(mean, energy: kernels.dot(mean, mean, hidden))
+    codec.kernels.scale(mean, 1 / Float(finite), mean, hidden)
+    let common = codec.rootMeanSquare(mean, energy: codec.kernels.dot(mean, mean, hidden))
     let remaining = 1 - Double(finite) * Double(common) * Double(common) / energy
     guard remaining.isFinite, common.isFinite, Double(finite) * -log2(max(remaining, 1e-12)) > 12 else { return false }
     let rows = first..<first + group.rows
     let shorter = rows.count { space.norms[$0] < common / 2 }
-    guard Self.isCommon(shorterRows: shorter, of: finite) else { return false }
-    let left = subtract(mean, from: rows, leaving: Self.leastResidual, space)
+    guard MeanSample.isCommon(shorterRows: shorter, of: finite) else { return false }
+    let left = subtract(mean, from: rows, leaving: Self.leastResidual)
     // A column of one large value: the rounding of its mean would be all that is left of the rows.
-    if kernels.largest_magnitude(mean, hidden) > Self.dominantMean * left {
-      refine(mean, of: group, from: first, finite: finite, space)
+    if codec.kernels.largest_magnitude(mean, hidden) > Self.dominantMean * left {
+      refine(mean, of: group, from: first, finite: finite)
     }
     return true
   }
@@ -66,13 +75,13 @@ extension RowCodec {
   /// Takes a group's mean off its residuals, whose norms become theirs, but not less than a part of what they were; returns
   /// their largest norm without that limit.
   private func subtract(
-    _ mean: UnsafePointer<Float>, from rows: Range<Int>, leaving least: Float, _ space: EntropyWorkspace
+    _ mean: UnsafePointer<Float>, from rows: Range<Int>, leaving least: Float
   ) -> Float {
     var most: Float = 0
     for row in rows where space.norms[row].isFinite {
       let residual = space.residuals + row * hidden
-      kernels.axpy(residual, -1, mean, hidden)
-      let norm = rootMeanSquare(residual, energy: kernels.dot(residual, residual, hidden))
+      codec.kernels.axpy(residual, -1, mean, hidden)
+      let norm = codec.rootMeanSquare(residual, energy: codec.kernels.dot(residual, residual, hidden))
       most = max(most, norm)
       space.norms[row] = norm > 0 ? max(norm, least * space.norms[row]) : 0
     }
@@ -81,25 +90,25 @@ extension RowCodec {
 
   /// Adds to a group's mean that of its residuals.
   private func refine(
-    _ mean: UnsafeMutablePointer<Float>, of group: RowSource, from first: Int, finite: Int, _ space: EntropyWorkspace
+    _ mean: UnsafeMutablePointer<Float>, of group: RowSource, from first: Int, finite: Int
   ) {
-    let correction = scratchRow(0)
+    let correction = codec.scratchRow(0)
     correction.update(repeating: 0, count: hidden)
     for row in first..<first + group.rows where space.norms[row].isFinite {
-      kernels.axpy(correction, 1 / Float(finite), space.residuals + row * hidden, hidden)
+      codec.kernels.axpy(correction, 1 / Float(finite), space.residuals + row * hidden, hidden)
     }
-    kernels.axpy(mean, 1, correction, hidden)
+    codec.kernels.axpy(mean, 1, correction, hidden)
     for row in 0..<group.rows where space.norms[first + row].isFinite {
       let residual = space.residuals + (first + row) * hidden
       memcpy(residual, group.row(row, hidden: hidden), 4 * hidden)
-      space.norms[first + row] = rootMeanSquare(residual, energy: kernels.dot(residual, residual, hidden))
+      space.norms[first + row] = codec.rootMeanSquare(residual, energy: codec.kernels.dot(residual, residual, hidden))
     }
-    _ = subtract(mean, from: first..<first + group.rows, leaving: Self.leastOfRefined, space)
+    _ = subtract(mean, from: first..<first + group.rows, leaving: Self.leastOfRefined)
   }
 
   /// The geometric mean of the norms of all ordinary rows, and how many there are. Where nothing is left but the groups'
   /// means, these count as the norms of rows whose residual is the least that counts.
-  func typicalNorm(_ rows: Int, groups: Int, _ space: EntropyWorkspace) -> (norm: Float, rows: Int) {
+  func typicalNorm() -> (norm: Float, rows: Int) {
     var sum = 0.0
     var count = 0
     func add(_ norm: Float) {
@@ -110,25 +119,25 @@ extension RowCodec {
     for row in 0..<rows { add(space.norms[row]) }
     let ordinary = count
     if ordinary == 0 {
-      for group in 0..<groups {
+      for group in groups.indices {
         let mean = space.means + group * hidden
-        add(Self.leastResidual * rootMeanSquare(mean, energy: kernels.dot(mean, mean, hidden)))
+        add(Self.leastResidual * codec.rootMeanSquare(mean, energy: codec.kernels.dot(mean, mean, hidden)))
       }
     }
     return (count == 0 ? 1 : Float(exp2(sum / Double(count))), ordinary)
   }
 
   /// Takes from a group's rows what the receiver will add: the mean as coded.
-  func sharpen(group index: Int, rows: Range<Int>, _ form: EntropyBody, _ space: EntropyWorkspace) {
+  func sharpen(group index: Int, rows: Range<Int>, _ form: EntropyBody) {
     let mean = space.means + index * hidden
-    let lost = scratchRow(0)
+    let lost = codec.scratchRow(0)
     for column in 0..<hidden { lost[column] = mean[column] - form.coded(mean: mean[column]) }
     let (norm, rest) = (
-      rootMeanSquare(mean, energy: kernels.dot(mean, mean, hidden)),
-      rootMeanSquare(lost, energy: kernels.dot(lost, lost, hidden))
+      codec.rootMeanSquare(mean, energy: codec.kernels.dot(mean, mean, hidden)),
+      codec.rootMeanSquare(lost, energy: codec.kernels.dot(lost, lost, hidden))
     )
     for row in rows where space.norms[row].isFinite {
-      kernels.axpy(space.residuals + row * hidden, 1, lost, hidden)
+      codec.kernels.axpy(space.residuals + row * hidden, 1, lost, hidden)
       // The mean was all there was, but the step of means is too coarse for it.
       if space.norms[row] == 0, rest > Self.leastResidual * norm { space.norms[row] = rest }
     }
@@ -137,21 +146,21 @@ extension RowCodec {
   /// Tokens of a group's mean row.
   func quantiseMean(
     _ form: EntropyBody, group: Int, into tokens: UnsafeMutablePointer<UInt8>,
-    _ writer: UnsafeMutablePointer<xp_entropy_writer>?, _ space: EntropyWorkspace
+    _ writer: UnsafeMutablePointer<xp_entropy_writer>?
   ) {
     space.contexts.update(repeating: EntropyBody.means, count: hidden)
-    kernels.entropy_quantise(
+    codec.kernels.entropy_quantise(
       tokens, writer, space.counts, space.sums, space.means + group * hidden, hidden, space.contexts, space.rounding,
       1 / form.meanStep)
   }
 
   /// The spread of each column, times the typical norm.
-  func measureSpreads(_ rows: Int, ordinary: Int, typical: Float, _ space: EntropyWorkspace) {
+  func measureSpreads(ordinary: Int, typical: Float) {
     guard ordinary >= Self.worthColumns else { return space.spreads.update(repeating: typical, count: hidden) }
     space.spreads.update(repeating: 0, count: hidden)
     for row in 0..<rows where space.norms[row].isFinite && space.norms[row] > 0 {
-      let (residual, norm) = comfortable(row, space)
-      kernels.axpy_squares(space.spreads, Self.raised / norm, residual, hidden)
+      let (residual, norm) = comfortable(row)
+      codec.kernels.axpy_squares(space.spreads, Self.raised / norm, residual, hidden)
     }
     for column in 0..<hidden {
       space.spreads[column] = (space.spreads[column] / Float(ordinary)).squareRoot() / Self.raised * typical
@@ -159,15 +168,15 @@ extension RowCodec {
   }
 
   /// A residual and its norm; tiny ones times 2^80, so that one over the norm is far from infinite.
-  private func comfortable(_ row: Int, _ space: EntropyWorkspace) -> (row: UnsafePointer<Float>, norm: Float) {
+  private func comfortable(_ row: Int) -> (row: UnsafePointer<Float>, norm: Float) {
     let (residual, norm) = (space.residuals + row * hidden, space.norms[row])
     guard norm < 0x1p-60 else { return (UnsafePointer(residual), norm) }
-    kernels.scale(scratchRow(0), 0x1p80, residual, hidden)
-    return (UnsafePointer(scratchRow(0)), 0x1p80 * norm)
+    codec.kernels.scale(codec.scratchRow(0), 0x1p80, residual, hidden)
+    return (UnsafePointer(codec.scratchRow(0)), 0x1p80 * norm)
   }
 
   /// Classes of the columns at a step, and the weights that make every column count alike in a row's spread.
-  func classifyColumns(_ header: EntropyBody, _ space: EntropyWorkspace) {
+  func classifyColumns(_ header: EntropyBody) {
     var ordinary = 0.0
     for column in 0..<hidden {
       let spread = space.spreads[column]
@@ -185,19 +194,19 @@ extension RowCodec {
   }
 
   /// The class of a row at a step: how its spread compares with that of its columns.
-  func classify(row: Int, _ space: EntropyWorkspace) -> Int32 {
+  func classify(row: Int) -> Int32 {
     let norm = space.norms[row]
     guard norm.isFinite else { return EntropyBody.notANumberRow }
     guard norm > 0 else { return hidden < Self.worthRows ? 0 : EntropyBody.zeroRow }
-    let sum = kernels.weighted_squares(space.residuals + row * hidden, space.weights, hidden) / Float(hidden)
+    let sum = codec.kernels.weighted_squares(space.residuals + row * hidden, space.weights, hidden) / Float(hidden)
     guard sum.isFinite, sum > 1e-30 else {
-      return worthSaying(4 * log2(farSpread(row, space)))
+      return worthSaying(4 * log2(farSpread(row)))
     }
     return worthSaying(2 * log2(Double(sum)))
   }
 
   /// The root of a row's weighted mean square where floats do not hold the square.
-  private func farSpread(_ row: Int, _ space: EntropyWorkspace) -> Double {
+  private func farSpread(_ row: Int) -> Double {
     var sum = 0.0
     for column in 0..<hidden {
       let term = Double(space.residuals[row * hidden + column]) * Double(space.weights[column])
@@ -217,7 +226,7 @@ extension RowCodec {
   ///
   /// Between 0 and 1 of a Gaussian of spread s steps the rate-distortion optimum (λ = 0.115 per bit) lies about
   /// 0.017 s^−2.1 above one half.
-  func setRounding(_ header: EntropyBody, _ space: EntropyWorkspace) {
+  func setRounding(_ header: EntropyBody) {
     for context in Int(EntropyBody.elements)..<header.contexts {
       let first = Int32(context - Int(EntropyBody.elements)) << Int32(header.shift)
       let middle = Float(first) + Float((1 << Int32(header.shift)) - 1) / 2

@@ -2,7 +2,8 @@ import CCrosspointKernels
 import CrosspointCore
 import CrosspointTokens
 
-/// Rows to frames and back: the one encoder and the one decoder of every transfer.
+/// Rows to frames and back: the one encoder and the one decoder of every transfer. What a row becomes is its
+/// ``WireFormat``'s affair; this holds what all formats share: the frame around the body, the rotation, scratch memory.
 ///
 /// A frame is self-describing, versioned and checksummed (docs/wire-format.md). Every size in it is compared with what the
 /// receiver expects and with the frame's real length before it is used. Steady state allocates nothing.
@@ -53,6 +54,18 @@ public final class RowCodec {
 
   func checksum(_ bytes: UnsafeRawPointer, _ count: Int) -> UInt64 {
     FrameChecksum(of: bytes, lanes: lanes, kernels: kernels).finish(count)
+  }
+
+  /// √(mean x²); NaN when an element is NaN or infinite. Rows whose squares leave the range of a float are brought to one.
+  func rootMeanSquare(_ row: UnsafeMutablePointer<Float>, energy: Float) -> Float {
+    if energy.isFinite, energy > 1e-30 { return (energy / Float(hidden)).squareRoot() }
+    let most = kernels.largest_magnitude(row, hidden)
+    guard most.isFinite else { return .nan }
+    guard most >= .leastNormalMagnitude else { return 0 }
+    let scaled = scratchRow(2)
+    let factor = max(1 / most, .leastNormalMagnitude)
+    kernels.scale(scaled, factor, row, hidden)
+    return (kernels.dot(scaled, scaled, hidden) / Float(hidden)).squareRoot() / factor
   }
 
   /// Bytes of a frame before its body.

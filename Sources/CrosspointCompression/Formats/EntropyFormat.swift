@@ -1,0 +1,53 @@
+import CrosspointCore
+
+/// Rows of one step size, each element coded by its entropy: a frame is one body (``EntropyBody``), written by
+/// ``EntropyEncoder`` with the step that takes ``rate`` bits per element, and read by ``EntropyDecoder``.
+struct EntropyFormat: RowFormat {
+  static let usage = "entropy:BITS (0.1 to 10, fractions too)"
+  static let members = (1...4).map { EntropyFormat(rate: Double($0)) }
+  /// Bits per element that a frame may take, everything counted; 0 if it is not said.
+  let rate: Double
+
+  static func named(_ text: String) -> EntropyFormat? {
+    guard text.hasPrefix("entropy:"), let rate = Double(text.dropFirst(8)), WireFormat.entropyRates.contains(rate)
+    else { return nil }
+    return EntropyFormat(rate: rate)
+  }
+
+  static func coded(_ code: UInt16) -> EntropyFormat? { code == 8 ? EntropyFormat(rate: 0) : nil }
+
+  var text: String { "entropy:" + (rate == rate.rounded() ? "\(Int(rate))" : "\(rate)") }
+  var code: UInt16 { 8 }
+  var centres: Bool { true }
+
+  func groupBytes(rows: Int, hidden: Int) -> Int? { nil }
+  func maximumBytes(rows: Int, groups: Int, hidden: Int) -> Int {
+    EntropyBody.maximumBytes(rows: rows, groups: groups, hidden: hidden)
+  }
+
+  func encode(_ groups: [RowSource], to body: inout BodyWriter) throws(CrosspointError) {
+    try EntropyEncoder.encode(groups, rate: rate, to: &body)
+  }
+
+  func decode(_ groups: [RowTarget], from body: inout BodyReader) throws(CrosspointError) {
+    try EntropyDecoder(codec: body.codec).decode(body.takeAll(), of: body.header, into: groups)
+  }
+}
+
+extension WireFormat {
+  /// What ``entropy(bits:)`` takes.
+  public static let entropyRates = 0.1...10.0
+
+  /// Centred rows of one step size, each element coded by its entropy, with the step that makes a frame take at most
+  /// `bits` (0.1 to 10, fractions too) per element.
+  /// - Throws: `invalidArgument` for other bits.
+  public static func entropy(bits: Double) throws(CrosspointError) -> WireFormat {
+    try WireFormat(named: "entropy:\(bits)")
+  }
+
+  /// The same for bits that are known to be among ``entropyRates``.
+  package init(entropyRate rate: Double) {
+    precondition(Self.entropyRates.contains(rate))
+    self.init(EntropyFormat(rate: rate))
+  }
+}

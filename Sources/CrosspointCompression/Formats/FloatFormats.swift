@@ -1,0 +1,61 @@
+/// The floats themselves: bitwise.
+struct FP32Format: RowwiseFormat {
+  static let usage = "fp32"
+  static let members = [FP32Format()]
+  let code: UInt16 = 1 | 32 << 8
+  let bound = Float.greatestFiniteMagnitude
+
+  func rowBytes(_ hidden: Int) -> Int { 4 * hidden }
+
+  func encode(_ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, key: UInt64?, _ codec: RowCodec) {
+    out.copyMemory(from: row, byteCount: 4 * codec.hidden)
+  }
+
+  func decode(_ bytes: UnsafeRawPointer, into row: UnsafeMutablePointer<Float>, _ codec: RowCodec) {
+    UnsafeMutableRawPointer(row).copyMemory(from: bytes, byteCount: 4 * codec.hidden)
+  }
+}
+
+/// bfloat16, round to nearest even.
+struct BF16Format: RowwiseFormat {
+  static let usage = "bf16"
+  static let members = [BF16Format()]
+  let code: UInt16 = 2 | 16 << 8
+
+  func rowBytes(_ hidden: Int) -> Int { 2 * hidden }
+
+  func encode(_ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, key: UInt64?, _ codec: RowCodec) {
+    codec.kernels.bf16_encode(out, row, codec.hidden, 1)
+  }
+
+  func decode(_ bytes: UnsafeRawPointer, into row: UnsafeMutablePointer<Float>, _ codec: RowCodec) {
+    codec.kernels.bf16_decode(row, bytes, codec.hidden, 1)
+  }
+}
+
+/// IEEE half, round to nearest even.
+struct FP16Format: RowwiseFormat {
+  static let usage = "fp16"
+  static let members = [FP16Format()]
+  let code: UInt16 = 3 | 16 << 8
+  let bound: Float = 65504
+
+  func rowBytes(_ hidden: Int) -> Int { 2 * hidden }
+
+  func encode(_ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, key: UInt64?, _ codec: RowCodec) {
+    codec.kernels.fp16_encode(out, row, codec.hidden, 1)
+  }
+
+  func decode(_ bytes: UnsafeRawPointer, into row: UnsafeMutablePointer<Float>, _ codec: RowCodec) {
+    codec.kernels.fp16_decode(row, bytes, codec.hidden, 1)
+  }
+}
+
+extension WireFormat {
+  /// The floats themselves: bitwise.
+  public static let fp32 = WireFormat(FP32Format())
+  /// bfloat16, round to nearest even.
+  public static let bf16 = WireFormat(BF16Format())
+  /// IEEE half, round to nearest even; magnitudes up to 65504.
+  public static let fp16 = WireFormat(FP16Format())
+}

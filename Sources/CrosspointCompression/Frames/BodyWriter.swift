@@ -1,0 +1,51 @@
+import CrosspointCore
+
+/// The body of a frame while it is written: formats append to it, and its checksum is taken while bytes are in the cache.
+struct BodyWriter {
+  let codec: RowCodec
+  /// The frame's header, which says of each group whether it is centred.
+  let header: UnsafeMutableRawPointer
+  var rounding: RowRounding
+  private let format: WireFormat
+  private let admitted: AdmittedValues
+  private let start: UnsafeMutableRawPointer
+  private var checksum: FrameChecksum
+  /// Bytes so far.
+  private(set) var count = 0
+
+  init(
+    _ codec: RowCodec, _ format: WireFormat, _ rounding: RowRounding, _ admitted: AdmittedValues,
+    header: UnsafeMutableRawPointer, start: UnsafeMutableRawPointer
+  ) {
+    (self.codec, self.format, self.rounding, self.admitted) = (codec, format, rounding, admitted)
+    (self.header, self.start) = (header, start)
+    checksum = FrameChecksum(of: start, lanes: codec.lanes, kernels: codec.kernels)
+  }
+
+  var hidden: Int { codec.hidden }
+
+  /// Where the next bytes belong.
+  var next: UnsafeMutableRawPointer { start + count }
+
+  /// Says that as many bytes have been written there.
+  @inline(__always)
+  mutating func advance(by bytes: Int) {
+    count += bytes
+    checksum.advance(to: count)
+  }
+
+  /// A row of a group, looked at just before it is encoded.
+  @inline(__always)
+  func row(_ index: Int, of group: RowSource) throws(CrosspointError) -> UnsafePointer<Float> {
+    let row = group.row(index, hidden: codec.hidden)
+    try check(row)
+    return row
+  }
+
+  /// Throws `nonFinite` if a row holds a value that is not admitted.
+  @inline(__always)
+  func check(_ row: UnsafePointer<Float>) throws(CrosspointError) { try codec.check(row, admitted, format) }
+
+  /// The checksum of the whole body.
+  func sum() -> UInt64 { checksum.finish(count) }
+}
