@@ -61,15 +61,15 @@ struct HostileRows: CustomStringConvertible, Sendable {
     return sum * sum / fourth > 20
   }
 
-  /// ‖y − x‖ / ‖x‖ in double precision; of rows of zeros 0 if they come back, else 1.
-  func relativeError(_ y: [Float]) -> Double { Self.relativeError(values, y) }
-
-  static func relativeError(_ x: some Collection<Float>, _ y: some Collection<Float>) -> Double {
-    var (error, energy) = (0.0, 0.0)
-    for (a, b) in zip(x, y) {
-      error += (Double(b) - Double(a)) * (Double(b) - Double(a))
-      energy += Double(a) * Double(a)
+  /// Whether the energy of every row that has any is that of more than six elements.
+  var everyRowIsSpread: Bool {
+    stride(from: 0, to: values.count, by: hidden).allSatisfy { start in
+      let row = values[start..<start + hidden]
+      let most = Double(row.reduce(0) { max($0, abs($1)) })
+      guard most > 0 else { return true }
+      let squares = row.map { (Double($0) / most) * (Double($0) / most) }
+      let (sum, fourth) = squares.reduce((0, 0)) { ($0.0 + $1, $0.1 + $1 * $1) }
+      return sum * sum / fourth > 6
     }
-    return energy == 0 ? (error == 0 ? 0 : 1) : (error / energy).squareRoot()
   }
 }

@@ -1,4 +1,5 @@
 import CrosspointCore
+import CrosspointTestSupport
 import Testing
 
 @testable import CrosspointCompression
@@ -16,7 +17,7 @@ import Testing
     let x = normalFloats(rows * hidden, seed: UInt64(rows + first))
     func rest(_ x: [Float]) throws -> Double {
       let y = try roundTrip(x, hidden: hidden, as: format)
-      return HostileRows.relativeError(x[(first * hidden)...], y[(first * hidden)...])
+      return relativeError(y[(first * hidden)...], x[(first * hidden)...])
     }
     var changed = x
     for index in 0..<first * hidden { changed[index] = change(x[index]) }

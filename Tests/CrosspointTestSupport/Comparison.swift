@@ -5,7 +5,9 @@ public func firstBitDifference(_ a: [Float], _ b: [Float]) -> Int? {
 }
 
 /// `|a − b| / |b|` in the Euclidean norm; `|a|` where b is zero.
-public func relativeError(_ a: [some BinaryFloatingPoint], _ b: [some BinaryFloatingPoint]) -> Double {
+public func relativeError(
+  _ a: some Collection<some BinaryFloatingPoint>, _ b: some Collection<some BinaryFloatingPoint>
+) -> Double {
   precondition(a.count == b.count, "\(a.count) and \(b.count) values")
   var (difference, norm) = (0.0, 0.0)
   for (a, b) in zip(a, b) {
