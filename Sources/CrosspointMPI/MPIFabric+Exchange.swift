@@ -32,19 +32,15 @@ extension MPIFabric {
     if let failure { throw failure }
     do {
       let expiry = ContinuousClock.now + deadline
-      let tag = sequence % tagCount
       sequence += 1
+      let tag = sequence % tagCount
+      for peer in 0..<rankCount { sources[peer] = Source(isKnown: node.neighbours[peer] == nil) }
+      fillMailboxes(send)
       try post(send, tag, operation)
       for block in blocks(of: rank, send.count) { try copyOwnBlock(from: send[block], to: receive[block], operation) }
-      for source in 0..<rankCount {
-        var chunks = 0
-        if source != rank {
-          for block in blocks(of: source, receive.count) {
-            chunks += messages(block, receive[block].count, receive.count)
-          }
-        }
-        sources[source] = Source(chunks: chunks)
-        if chunks == 0 { arrived(source) }
+      for source in 0..<rankCount where sources[source].isKnown {
+        if source != rank { sources[source].chunks = messages(from: source, into: receive) }
+        if sources[source].isComplete { arrived(source) }
       }
       try drain(into: receive, tag, until: expiry, operation, arrived, meanwhile)
     } catch {
@@ -63,9 +59,10 @@ extension MPIFabric {
     transfers.removeAll(keepingCapacity: true)
     for step in 1..<max(1, rankCount) {
       let peer = (rank + step) % rankCount
+      let mailbox = node.neighbours[peer]?.outbox(sequence)
       for block in blocks(of: peer, send.count) {
         let chunks = Chunks(bytes: send[block].count, limit: chunkLimit)
-        for chunk in 0..<messages(block, send[block].count, send.count) {
+        for chunk in 0..<messages(block, send[block].count, send.count, mailbox) {
           do {
             try group.send(.init(rebasing: send[block][chunks.range(chunk)]), to: peer, tag: tag)
           } catch {
@@ -78,14 +75,25 @@ extension MPIFabric {
   }
 
   /// The blocks of one rank among `count` of all.
-  private func blocks(of peer: Int, _ count: Int) -> Range<Int> {
+  func blocks(of peer: Int, _ count: Int) -> Range<Int> {
     let share = count / rankCount
     return peer * share..<(peer + 1) * share
   }
 
-  /// Messages that a block takes: at least one for a rank's first block, none for an empty one behind it.
-  private func messages(_ block: Int, _ bytes: Int, _ count: Int) -> Int {
-    bytes == 0 && !block.isMultiple(of: count / rankCount) ? 0 : Chunks(bytes: bytes, limit: chunkLimit).count
+  /// Messages that a block takes: at least one for a rank's first block, none for an empty one behind it, nor for one that
+  /// a mailbox has or names.
+  private func messages(_ block: Int, _ bytes: Int, _ count: Int, _ mailbox: Mailbox?) -> Int {
+    let (isFirst, index) = (block.isMultiple(of: count / rankCount), block % (count / rankCount))
+    if let mailbox, mailbox.place(index) != .message { return 0 }
+    return bytes == 0 && !isFirst ? 0 : Chunks(bytes: bytes, limit: chunkLimit).count
+  }
+
+  /// Messages that all blocks of a rank take.
+  func messages(from source: Int, into receive: [UnsafeMutableRawBufferPointer]) -> Int {
+    let mailbox = node.neighbours[source]?.inbox(sequence)
+    return blocks(of: source, receive.count).reduce(0) {
+      $0 + messages($1, receive[$1].count, receive.count, mailbox)
+    }
   }
 
   private func copyOwnBlock(
@@ -105,17 +113,39 @@ extension MPIFabric {
   ) throws(CrosspointError) {
     var expiry = expiry
     var hasWork = true
-    var awaited = 0
-    for source in sources { awaited += source.chunks }
-    var active = transfers.count
+    // Messages, mailboxes, messages under way, and ranks that take blocks from here.
+    var (awaited, unread, active, untaken) = (0, 0, transfers.count, 0)
+    for source in sources {
+      awaited += source.chunks
+      unread += source.isKnown ? 0 : 1
+      untaken += source.takes ? 1 : 0
+    }
     var idle = 0
     var fault: CrosspointError?
     var polled = ContinuousClock.now
-    while awaited > 0 || active > 0 {
+    func read(_ peer: Int) {
+      do throws(CrosspointError) {
+        guard try readMailbox(of: peer, into: receive, operation) else { return }
+      } catch {
+        fault = fault ?? error
+      }
+      unread -= 1
+      awaited += sources[peer].chunks
+      idle = 0
+      if sources[peer].isComplete { arrived(peer) }
+    }
+    while awaited > 0 || unread > 0 || active > 0 || untaken > 0 {
       idle += 1
       if idle == 1 { polled = .now }
+      for peer in sources.indices where unread > 0 && !sources[peer].isKnown { read(peer) }
+      for peer in sources.indices where untaken > 0 && sources[peer].takes && hasTaken(peer) {
+        sources[peer].takes = false
+        untaken -= 1
+        idle = 0
+      }
       do {
         while awaited > 0, let arrival = try group.arrival(tag: tag) {
+          if !sources[arrival.source].isKnown { read(arrival.source) }
           let waitedFor = sources[arrival.source].chunks - sources[arrival.source].started
           let error = try accept(arrival, into: receive, operation)
           awaited -= error == nil ? 1 : waitedFor
@@ -156,12 +186,13 @@ extension MPIFabric {
   ) throws(MPIError) -> CrosspointError? {
     let peer = arrival.source
     let source = sources[peer]
+    let mailbox = node.neighbours[peer]?.inbox(sequence)
     // The block and the part of it that come next.
     var chunk = source.started
     var (expected, before) = (0, 0)
     var place: UnsafeMutableRawBufferPointer?
     for block in blocks(of: peer, receive.count) {
-      let count = messages(block, receive[block].count, receive.count)
+      let count = messages(block, receive[block].count, receive.count, mailbox)
       expected += receive[block].count
       if place == nil { before += min(receive[block].count, chunk * chunkLimit) }
       if place == nil, chunk < count {
@@ -195,22 +226,22 @@ extension MPIFabric {
     case .stray(let memory): free(memory.baseAddress)
     case .block:
       sources[transfer.peer].done += 1
-      if sources[transfer.peer].done == sources[transfer.peer].chunks { arrived(transfer.peer) }
+      if sources[transfer.peer].isComplete { arrived(transfer.peer) }
     }
   }
 
-  private func truncated(_ sender: Int, _ sent: String, _ operation: StaticString) -> CrosspointError {
+  func truncated(_ sender: Int, _ sent: String, _ operation: StaticString) -> CrosspointError {
     CrosspointError(
       .truncatedFrame, operation: operation.description, rank: sender, argument: "block", "rank \(sender) sent \(sent)")
   }
 
   /// Names the ranks that have not sent; or, if all have, those that have not received.
   private func expired(_ operation: StaticString) -> CrosspointError {
-    var silent = sources.indices.filter { sources[$0].done < sources[$0].chunks }
+    var silent = sources.indices.filter { !sources[$0].isComplete }
     let verb = silent.isEmpty ? "receive from" : "send to"
     if silent.isEmpty {
-      let pending = transfers.indices.filter { group.isPending($0) }
-      silent = Set(pending.map { transfers[$0].peer }).sorted()
+      let pending = transfers.indices.filter { group.isPending($0) }.map { transfers[$0].peer }
+      silent = Set(pending + sources.indices.filter { sources[$0].takes }).sorted()
     }
     let names = silent.map(String.init).joined(separator: ", ")
     return CrosspointError(

@@ -134,8 +134,12 @@ public final class MPIFabric: Fabric {
 
   deinit {
     sources.deallocate()
-    // Late messages of an exchange that failed may still come: no later communicator may get this one's context.
-    if failure != nil { _ = Unmanaged.passRetained(communicator) }
+    // Late messages of an exchange that failed may still come, and be read from blocks that were to be sent: no later
+    // communicator may get this one's context, and the memory stays.
+    if failure != nil {
+      _ = Unmanaged.passRetained(communicator)
+      if let memory = node.memory { _ = Unmanaged.passRetained(memory) }
+    }
   }
 
   /// Waits for every rank, then ends MPI if ``world(deadline:)`` started it. Collective: the last call of every rank, after

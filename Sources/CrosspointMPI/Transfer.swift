@@ -12,14 +12,20 @@ struct Transfer {
   let kind: Kind
 }
 
-/// How much of its block a rank has sent.
+/// How much of its blocks a rank has sent, and what it has yet to take of this rank's.
 struct Source {
-  /// Messages that make up the block.
+  /// Whether it is known which of the blocks come in messages.
+  var isKnown = true
+  /// Messages that make up those.
   var chunks = 0
   /// Messages that have come.
   var started = 0
-  /// Messages whose bytes are all here.
+  /// Messages whose bytes are all here; −1 where other blocks are not as long as expected.
   var done = 0
+  /// Whether it has yet to take blocks out of this rank's memory.
+  var takes = false
+
+  var isComplete: Bool { isKnown && done == chunks }
 }
 
 /// How a block is cut into messages of at most `limit` bytes.

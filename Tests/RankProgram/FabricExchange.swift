@@ -3,7 +3,7 @@ import CrosspointFabric
 
 /// Random ragged blocks arrive whole and in place, round after round.
 func fabricExchange(_ ranks: Ranks) throws {
-  try exchangeRounds(ranks, on: try ranks.fabric(), rounds: 60, largest: 1 << 17)
+  try exchangeRounds(ranks, on: try ranks.fabric(), rounds: 30, largest: 1 << 17)
 }
 
 /// The same with several blocks per rank.
@@ -23,16 +23,49 @@ func fabricSplit(_ ranks: Ranks) throws {
   let fabric = try ranks.fabric(chunkLimit: limit)
   for size in [0, 1, limit - 1, limit, limit + 1, 2 * limit, 3 * limit - 1] {
     let row = Array(repeating: size, count: ranks.count)
-    let blocks = RaggedBlocks(rank: ranks.rank, sizes: Array(repeating: row, count: ranks.count), round: size)
+    let blocks = RaggedBlocks(
+      rank: ranks.rank, sizes: Array(repeating: row, count: ranks.count), round: size, memory: fabric.sharedMemory)
     try exchange(ranks, blocks, on: fabric)
   }
   let refused = try ranks.expectError(CrosspointError.self, "a limit of zero") { _ = try ranks.fabric(chunkLimit: 0) }
   try ranks.expect(refused.code, is: .invalidArgument, "code")
 }
 
+/// Blocks about as long as a mailbox, one of them and many, in memory that is shared and in memory that is not: they lie in
+/// the mailbox, are taken from their owner's memory or come in messages, side by side.
+func fabricMailboxes(_ ranks: Ranks) throws {
+  let fabric = try ranks.fabric()
+  for (count, about) in [
+    (1, 8192 - 16), (2, 8192 - 32), (3, 2 * 8192), (511, 8192), (512, 600), (513, 600), (700, 20_000),
+  ] {
+    for size in [about - 9, about - 8, about - 1, about, about + 1, about + 8, 0] {
+      for shift in 0..<2 {
+        let row = (0..<ranks.count).map { $0 % 3 == 2 ? 0 : size }
+        let blocks = RaggedBlocks(
+          rank: ranks.rank, sizes: Array(repeating: row, count: ranks.count), round: size + shift,
+          memory: fabric.sharedMemory)
+        try exchange(ranks, blocks, on: fabric, pieces: count)
+      }
+    }
+  }
+}
+
+/// Thousands of exchanges in sequence, of blocks small and large, without any other message between them: none is ever taken
+/// for another's.
+func fabricSequence(_ ranks: Ranks) throws {
+  let fabric = try ranks.fabric()
+  for round in 0..<2000 {
+    let blocks = RaggedBlocks(
+      rank: ranks.rank, count: ranks.count, largest: round % 50 == 0 ? 1 << 15 : 200, round: round,
+      memory: fabric.sharedMemory)
+    try exchange(ranks, blocks, on: fabric, pieces: round % 3 + 1)
+  }
+}
+
 private func exchangeRounds(_ ranks: Ranks, on fabric: any Fabric, rounds: Int, largest: Int, pieces: Int = 1) throws {
   for round in 0..<rounds {
-    let blocks = RaggedBlocks(rank: ranks.rank, count: ranks.count, largest: largest, round: round)
+    let blocks = RaggedBlocks(
+      rank: ranks.rank, count: ranks.count, largest: largest, round: round, memory: fabric.sharedMemory)
     try exchange(ranks, blocks, on: fabric, pieces: pieces)
   }
 }

@@ -15,15 +15,15 @@ func fabricTruncated(_ ranks: Ranks) throws {
     // bytes sent, bytes expected, chunk limit
     (8, 16, 1 << 20), (16, 8, 1 << 20), (100_000, 200_000, 1 << 20), (200_000, 100_000, 1 << 20),
     (100, 150, 64), (64, 128, 64), (64, 65, 64), (63, 64, 64), (40, 100, 64), (100, 40, 64), (65, 64, 64),
-    (0, 16, 1 << 20), (16, 0, 1 << 20), (0, 100, 64), (100, 0, 64),
+    (0, 16, 1 << 20), (16, 0, 1 << 20), (0, 100, 64), (100, 0, 64), (10_000, 64, 1 << 20), (64, 10_000, 1 << 20),
   ]
-  for (sent, expected, limit) in cases {
+  for ((sent, expected, limit), round) in cases.flatMap({ [($0, 2), ($0, 3)] }) {
     let fabric = try ranks.fabric(deadline: .seconds(10), chunkLimit: limit)
     // The last rank misjudges its block for rank 0 alone.
     let row = Array(repeating: expected, count: ranks.count)
     var sizes = Array(repeating: row, count: ranks.count)
     if ranks.rank == ranks.last { sizes[ranks.last][0] = sent }
-    let blocks = RaggedBlocks(rank: ranks.rank, sizes: sizes, round: 3)
+    let blocks = RaggedBlocks(rank: ranks.rank, sizes: sizes, round: round, memory: fabric.sharedMemory)
     defer { blocks.deallocate() }
     func exchange() throws { try fabric.exchange(send: blocks.send, receive: blocks.incoming, operation: "dispatch") }
     let what = "\(sent) bytes where \(expected) are expected, limit \(limit)"
@@ -57,6 +57,29 @@ func fabricDeadline(_ ranks: Ranks) throws {
     try ranks.expect(error.message.contains("rank \(ranks.last) did not send to rank \(ranks.rank)"), error.message)
     try ranks.expect(error.message.contains("1.0 seconds"), error.message)
   }
+}
+
+/// A rank that has sent but does not take what it is sent is named, too.
+func fabricUntaken(_ ranks: Ranks) throws {
+  let fabric = try ranks.fabric(deadline: .seconds(1))
+  try ranks.world.barrier()
+  let sizes = (0..<ranks.count).map { source in
+    (0..<ranks.count).map { source == ranks.last || $0 != ranks.last ? 64 : 1 << 17 }
+  }
+  let blocks = RaggedBlocks(rank: ranks.rank, sizes: sizes, round: ranks.last, memory: fabric.sharedMemory)
+  func exchange() throws {
+    try fabric.exchange(send: blocks.send, receive: blocks.incoming, operation: "dispatch") { source in
+      if ranks.rank == ranks.last, source == ranks.rank { sleep(3) }
+    }
+  }
+  if ranks.rank == ranks.last {
+    fabric.deadline = .seconds(30)
+    return try exchange()
+  }
+  let error = try ranks.expectError(CrosspointError.self, "an exchange with a rank that takes nothing", exchange)
+  try ranks.expect(error.code, is: .deadlineExceeded, "code (\(error))")
+  try ranks.expect(error.rank, is: ranks.last, "rank named")
+  try ranks.expect(error.message.contains("did not receive from rank \(ranks.rank)"), error.message)
 }
 
 /// What a rank sends too late for one fabric is never taken for what it sends through the next.
@@ -106,7 +129,8 @@ func fabricKilled(_ ranks: Ranks) throws {
 
 private func waitForLastRank(_ ranks: Ranks, on fabric: MPIFabric, bytes: Int) throws -> CrosspointError {
   let row = Array(repeating: bytes, count: ranks.count)
-  let blocks = RaggedBlocks(rank: ranks.rank, sizes: Array(repeating: row, count: ranks.count), round: 1)
+  let blocks = RaggedBlocks(
+    rank: ranks.rank, sizes: Array(repeating: row, count: ranks.count), round: 1, memory: fabric.sharedMemory)
   return try ranks.expectError(CrosspointError.self, "an exchange with a silent rank") {
     try fabric.exchange(send: blocks.send, receive: blocks.incoming, operation: "dispatch")
   }

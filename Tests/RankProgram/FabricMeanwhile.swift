@@ -13,8 +13,9 @@ import CrosspointTestSupport
 /// enough that MPI moves them only when it is called.
 func fabricMeanwhile(_ ranks: Ranks) throws {
   let fabric = try ranks.fabric()
-  for round in 0..<40 {
-    let blocks = RaggedBlocks(rank: ranks.rank, count: ranks.count, largest: 1 << 20, round: round)
+  for round in 0..<16 {
+    let blocks = RaggedBlocks(
+      rank: ranks.rank, count: ranks.count, largest: 1 << 20, round: round, memory: fabric.sharedMemory)
     defer { blocks.deallocate() }
     var work = CountedWork(slices: [0, 1, 20, 100_000][(round + ranks.rank) % 4])
     var reported = 0

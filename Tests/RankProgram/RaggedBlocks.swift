@@ -7,11 +7,13 @@ struct RaggedBlocks {
   let sizes: [[Int]]
   let rank: Int
   let round: Int
+  /// Memory that ranks share, in which every other block lies that is sent.
+  private let memory: (any SharedMemory)?
   private let outgoing: [UnsafeMutableRawBufferPointer]
   let incoming: [UnsafeMutableRawBufferPointer]
 
   /// About a quarter of the blocks are empty; the others have 1 to `largest` bytes, small ones as often as large ones.
-  init(rank: Int, count: Int, largest: Int, round: Int) {
+  init(rank: Int, count: Int, largest: Int, round: Int, memory: (any SharedMemory)? = nil) {
     var random = SplitMix64(seed: UInt64(round))
     let magnitudes = Int.bitWidth - largest.leadingZeroBitCount
     let sizes = (0..<count).map { _ in
@@ -21,15 +23,18 @@ struct RaggedBlocks {
         return min(largest, Int.random(in: 1...1 << magnitude, using: &random))
       }
     }
-    self.init(rank: rank, sizes: sizes, round: round)
+    self.init(rank: rank, sizes: sizes, round: round, memory: memory)
   }
 
-  init(rank: Int, sizes: [[Int]], round: Int) {
+  init(rank: Int, sizes: [[Int]], round: Int, memory: (any SharedMemory)? = nil) {
+    self.memory = memory
     self.sizes = sizes
     self.rank = rank
     self.round = round
     outgoing = sizes[rank].indices.map { destination in
-      let block = UnsafeMutableRawBufferPointer.allocate(byteCount: sizes[rank][destination], alignment: 64)
+      let source = Self.source(of: destination, round, memory)
+      let block = UnsafeMutableRawBufferPointer(
+        start: source.allocate(bytes: max(1, sizes[rank][destination])), count: sizes[rank][destination])
       for index in block.indices {
         block[index] = Self.byte(from: rank, to: destination, round: round, index: index)
       }
@@ -69,7 +74,17 @@ struct RaggedBlocks {
   }
 
   func deallocate() {
-    for block in outgoing + incoming { block.deallocate() }
+    for (destination, block) in outgoing.enumerated() {
+      Self.source(of: destination, round, memory).deallocate(block.baseAddress!, bytes: max(1, block.count))
+    }
+    for block in incoming { block.deallocate() }
+  }
+
+  private static func source(
+    of destination: Int, _ round: Int, _ memory: (any SharedMemory)?
+  ) -> any MemorySource {
+    if let memory, (destination + round).isMultiple(of: 2) { return memory }
+    return PrivateMemory.shared
   }
 
   /// Never 0xFF, so that a byte that did not arrive is always seen.

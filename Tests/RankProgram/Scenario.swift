@@ -101,6 +101,15 @@ func onEveryPath(_ body: @escaping @Sendable (Ranks) throws -> Void) -> @Sendabl
   }
 }
 
+/// What runs a scenario with fabrics that share no memory.
+func inMessages(_ body: @escaping @Sendable (Ranks) throws -> Void) -> @Sendable (Ranks) throws -> Void {
+  { ranks in
+    var there = ranks
+    there.path = .messages
+    try body(there)
+  }
+}
+
 /// A claim that does not hold.
 struct Unmet: Error, CustomStringConvertible {
   let description: String

@@ -7,6 +7,8 @@ extension NodeMemory {
     var memory: NodeMemory?
     /// By rank: the ranks of this node that this one shares no memory with, and why.
     var obstacles: [Int: MemoryObstacle] = [:]
+    /// By rank of the fabric: those that this one shares memory with.
+    var neighbours: [Neighbour?] = []
   }
 
   /// Opens the memory of every rank of the node, both ways or not at all. Collective.
@@ -20,9 +22,11 @@ extension NodeMemory {
     let rank = communicator.rank
     var node = try communicator.splitShared(key: rank)
     if let ranksPerNode, let part = try node.split(color: rank / ranksPerNode, key: rank) { node = part }
-    guard node.size > 1 else { return Joined() }
+    var joined = Joined()
+    joined.neighbours = Array(repeating: nil, count: communicator.size)
+    guard node.size > 1 else { return joined }
 
-    let controlBytes = round(SegmentTable.bytes, to: 4096)
+    let controlBytes = round(SegmentTable.bytes + Mailbox.bytes(node: node.size), to: 4096)
     var heap: SharedHeap?
     var obstacle = MemoryObstacle.none
     do throws(MemoryObstacle) {
@@ -52,12 +56,13 @@ extension NodeMemory {
     }
     let theirs = try node.alltoall(mine)
 
-    var joined = Joined()
     var reached: [Int: PeerMemory] = [:]
     for index in 0..<node.size where index != node.rank {
       let other = Int(offers[5 * index])
-      if mine[index] == 0, theirs[index] == 0 {
-        reached[other] = peers[index]
+      if mine[index] == 0, theirs[index] == 0, let heap, let peer = peers[index] {
+        reached[other] = peer
+        joined.neighbours[other] = Neighbour(
+          index, control: peer.control, own: node.rank, ownControl: heap.control, node: node.size)
       } else {
         joined.obstacles[other] = MemoryObstacle(code: mine[index] == 0 ? theirs[index] : mine[index])
       }
