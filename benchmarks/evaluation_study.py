@@ -17,6 +17,7 @@ import shlex
 import subprocess
 import sys
 
+import pictures
 from plot_formats import draw_formats, signed
 from training_study import FINE_GRAINED, FORMATS, ROOT
 
@@ -85,22 +86,18 @@ def tables(record):
 
 
 def draw(record, output):
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5), constrained_layout=True)
-    for name, results in record["clusters"].items():
+    figure, (left, right) = pictures.panels(2)
+    for index, (name, results) in enumerate(record["clusters"].items()):
         exact = record["exact"][name.split(",")[0]]
         points = [(100 * r["rows"] / exact["rows"], loss(r, exact)) for r in results.values()]
-        left.plot(*zip(*points), "o-", label=name)
-    left.set_title("clusters of 1 to 16 functions", fontsize=11)
+        left.plot(*zip(*points), pictures.MARKERS[index] + "-", color=pictures.PALETTE[index + 1], label=name)
+    left.set_title("clusters of 1 to 16 functions")
     left.set_xlabel("rows sent / rows without clusters (%)")
     rank = record["exact"]["rank"]
     draw_formats(right, [(name, 100 * places["both"]["bytes"] / rank["bytes"], loss(places["both"], rank), None)
                          for name, places in record["formats"].items()])
     right.set_xticks([4, 5, 10, 20, 50], ["4", "5", "10", "20", "50"])
-    right.set_title("wire formats of dispatch and combine", fontsize=11)
+    right.set_title("wire formats of dispatch and combine")
     right.set_xlabel("bytes / fp32 (%)")
     for panel in (left, right):
         panel.set_yscale("symlog", linthresh=0.1)
@@ -109,11 +106,9 @@ def draw(record, output):
         panel.set_ylabel("held-out loss against exact rows (%)")
         panel.minorticks_off()
         panel.axhline(0, color="black", linewidth=0.8)
-        panel.grid(alpha=0.3)
         panel.legend()
-        panel.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("What the exchange does to a trained model (moe-lm, forward only)", fontsize=13)
-    figure.savefig(output, dpi=150)
+    figure.suptitle("What the exchange does to a trained model (moe-lm, forward only)")
+    pictures.save(figure, output)
 
 
 def main():
@@ -126,6 +121,7 @@ def main():
     parser.add_argument("--binary", default=ROOT / ".build" / "release" / "moe-lm", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results" / "evaluation", help="results folder")
     arguments = parser.parse_args()
+    pictures.enter()
     if not arguments.binary.exists():
         sys.exit(f"{arguments.binary} is missing: run `swift build -c release` first")
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -140,10 +136,7 @@ def main():
     printed = tables(record)
     (arguments.out / "evaluation.md").write_text(printed + "\n")
     print(printed)
-    try:
-        draw(record, arguments.out / "evaluation.svg")
-    except ModuleNotFoundError:
-        sys.exit("matplotlib is missing: run launch/setup --pictures, or python3 -m pip install matplotlib")
+    draw(record, arguments.out / "evaluation.svg")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import json
 import pathlib
 import sys
 
+import pictures
+
 DIRECTIONS = {"forward": "dispatch and combine", "gradients": "gradients"}
 
 
@@ -62,7 +64,7 @@ def tables(kinds):
     return "\n".join(lines)
 
 
-def neighbours(members):
+def crowds(members):
     """Groups of points whose bytes are within 6 % of the one before; members are in the order of their bytes."""
     groups = []
     for point in members:
@@ -81,42 +83,36 @@ def draw_formats(panel, points):
             return name.startswith(family + ":") if family != "others" else not name.startswith(("rotated:", "entropy:"))
         members = sorted((point for point in points if belongs(point[0])), key=lambda point: point[1])
         names, x, y, halves = zip(*members)
-        panel.errorbar(x, y, yerr=None if None in halves else halves, fmt="o" if family == "others" else "o-", capsize=3,
-                       label=family, color=f"C{index}", alpha=0.85)
-        for group in neighbours(members):
+        colour, marker = pictures.PALETTE[index + 1], pictures.MARKERS[index]
+        panel.errorbar(x, y, yerr=None if None in halves else halves, fmt=marker + ("" if family == "others" else "-"),
+                       capsize=3, label=family, color=colour, alpha=0.85)
+        for group in crowds(members):
             _, left, height, half = min(group, key=lambda point: point[2] - (point[3] or 0))
             text = "\n".join(point[0].removeprefix(family + ":") for point in group)
             place = {"xytext": (4, 6)}
             if len(group) > 1:
                 height -= half or 0
                 place = {"xytext": (0, -6), "ha": "center", "va": "top"}
-            panel.annotate(text, (left, height), textcoords="offset points", fontsize=8, color=f"C{index}", **place)
+            panel.annotate(text, (left, height), textcoords="offset points", fontsize=8, color=colour, **place)
     panel.set_xscale("log")
     panel.margins(y=0.15)
 
 
 def draw(kinds, output):
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, 2, figsize=(12, 5), sharey=True, constrained_layout=True)
+    figure, panels = pictures.panels(2, sharey=True)
     for panel, (kind, title) in zip(panels, DIRECTIONS.items()):
         draw_formats(panel, [(name, 100 * direction_bytes(row), row["differencePercent"], half_width(row))
                              for name, row in kinds[kind].items()])
         panel.axhline(0, color="black", linewidth=0.8)
         panel.set_xticks([3, 5, 10, 20, 50], ["3 %", "5 %", "10 %", "20 %", "50 %"])
         panel.minorticks_off()
-        panel.set_title(title, fontsize=11)
+        panel.set_title(title)
         panel.set_xlabel("bytes of this direction / fp32 (the other direction is fp32)")
-        panel.grid(alpha=0.3)
-        panel.spines[["top", "right"]].set_visible(False)
     bars = "; bars: 95 % interval" if kinds["forward"]["bf16"]["seeds"] > 1 else "; one seed"
     panels[0].set_ylabel("held-out loss against fp32 (%)" + bars)
     panels[0].legend()
-    figure.suptitle("What wire formats cost in training (moe-lm)", fontsize=13)
-    pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=150)
+    figure.suptitle("What wire formats cost in training (moe-lm)")
+    pictures.save(figure, output)
 
 
 def main():
@@ -124,17 +120,15 @@ def main():
     parser.add_argument("--output", required=True, help="the picture to write (.png, .svg, .pdf)")
     parser.add_argument("study", type=pathlib.Path, help="study.json of `training_study.py --study formats`")
     arguments = parser.parse_args()
+    pictures.enter()
     try:
         kinds = split(json.loads(arguments.study.read_text())["rows"])
         print(tables(kinds))
         draw(kinds, arguments.output)
-    except ModuleNotFoundError:
-        sys.exit("matplotlib is missing: run launch/setup --pictures, or python3 -m pip install matplotlib")
     except OSError as error:
         sys.exit(f"{error.filename}: {error.strerror}")
     except (ValueError, KeyError, StopIteration) as error:
         sys.exit(f"{arguments.study} is not of --study formats ({error!r})")
-    print(f"wrote {arguments.output}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ import subprocess
 import sys
 import time
 
+import pictures
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODEL = "--width 64 --expert-width 256 --heads 2"
 FINE_GRAINED = "--width 64 --heads 2 --experts 64 --top-k 16 --expert-width 32 --shared-experts 4"
@@ -225,6 +227,7 @@ def main():
         if arguments.options not in named:
             parser.error(f"{arguments.options!r} is none of {', '.join(named)}")
         return print(named[arguments.options])
+    pictures.enter()
     if not arguments.binary.exists():
         sys.exit(f"{arguments.binary} is missing: run `swift build -c release` first")
     arguments.out = arguments.out or ROOT / "results" / ("schemes" if arguments.scheme else arguments.study)

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@Suite struct LinkTests {
+@Suite struct DocumentTests {
   /// To a file, and to a heading of it where one is named.
   @Test(arguments: Snippet.pages + Snippet.notebook) func linksOfAPageLeadSomewhere(page: String) throws {
     let folder = URL(fileURLWithPath: page, relativeTo: Snippet.root).deletingLastPathComponent()
@@ -16,6 +16,16 @@ import Testing
       let headings = Snippet.prose(of: text).split(separator: "\n").filter { $0.hasPrefix("#") }.map(Self.anchor)
       let isThere = headings.contains(String(heading))
       #expect(isThere, "\(page): \(link)#\(heading)")
+    }
+  }
+
+  /// Text as text and no more points than can be told apart: a page stays quick to load.
+  @Test func picturesAreSmall() throws {
+    let folder = Snippet.root.appendingPathComponent("docs")
+    for picture in try FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: [.fileSizeKey])
+    where picture.pathExtension == "svg" {
+      let bytes = try #require(picture.resourceValues(forKeys: [.fileSizeKey]).fileSize)
+      #expect(bytes < 150_000, "\(picture.lastPathComponent)")
     }
   }
 
