@@ -83,7 +83,7 @@ let package = Package(
       name: "RankProgram",
       dependencies: [
         "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointStages",
-        "CrosspointCompression", "CrosspointExchange", "CrosspointMPI", "MPI", "CrosspointTestSupport",
+        "CrosspointCompression", "CrosspointExchange", "CrosspointMPI", "MPI", "MoELM", "CrosspointTestSupport",
         "CAllocationCounter",
       ],
       path: "Tests/RankProgram"),

@@ -29,6 +29,8 @@ public final class DispatchHandle {
   var stage = Stage.finished
   /// What ``ExpertExchange/gradientSteps`` was at its dispatch and, from then on, at its combineBackward.
   var roundingStep: UInt64 = 0
+  /// The routing that was carried out.
+  var routing = Routing.none
   /// What this rank knows of the tokens that it sent.
   var source: SentTokens
   /// What it knows of the rows that it received.
@@ -49,7 +51,7 @@ public final class DispatchHandle {
   }
 
   /// What its rows are addressed to: the routing's experts, or with one copy per rank ranks.
-  var destinations: Routing { copies == nil ? source.routing : copies!.routing }
+  var destinations: Routing { copies == nil ? routing : copies!.routing }
 
   /// Gives every buffer back, so that the handle can serve another dispatch.
   func recycle() {
@@ -62,8 +64,6 @@ public final class DispatchHandle {
 
 /// What a rank knows of the tokens that it dispatched.
 struct SentTokens: ~Copyable {
-  /// The routing that was carried out.
-  var routing = Routing.none
   /// Which row each routed pair became.
   var plan: RowPlan
   /// Whether rows stand for clusters.

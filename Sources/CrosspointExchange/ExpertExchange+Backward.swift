@@ -29,7 +29,7 @@ extension ExpertExchange {
     defer { transfer.end() }
     var attempt = Attempt(
       problem(handle, expects: .combined)
-        ?? problem("outputGradient", outputGradient, rows: handle.source.routing.tokens)
+        ?? problem("outputGradient", outputGradient, rows: handle.routing.tokens)
         ?? checked("outputGradient", outputGradient)?.problem(.combineBackward, rank: fabric.rank))
     var watch = Stopwatch()
     var received = attempt { () throws(CrosspointError) in
@@ -91,7 +91,7 @@ extension ExpertExchange {
       receiveAtHome(handle, returned.base)
       return returned
     }
-    var tokenGradient = attempt { () throws(CrosspointError) in try leaseRows(handle.source.routing.tokens) }
+    var tokenGradient = attempt { () throws(CrosspointError) in try leaseRows(handle.routing.tokens) }
     statistics.seconds.cluster += watch.lap()
 
     try sample(handle, nil, &attempt)

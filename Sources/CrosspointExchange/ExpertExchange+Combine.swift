@@ -32,7 +32,7 @@ extension ExpertExchange {
       handle.source.outputs = try leaseRows(handle.source.plan.rows)
       sendFromExperts(handle, summed?.base ?? output.base)
       receiveAtHome(handle, handle.source.outputs.base)
-      return try leaseRows(handle.source.routing.tokens)
+      return try leaseRows(handle.routing.tokens)
     }
     statistics.seconds.cluster += watch.lap()
 

@@ -26,7 +26,7 @@ extension ExpertExchange {
     var attempt = Attempt(problem(tokens: tokens, routing: routing))
     let base = tokens.base
     attempt { () throws(CrosspointError) in
-      handle.source.routing = routing
+      handle.routing.copy(routing)
       if sharesCopies { handle.copies = copies(of: routing, handle.copies.take()) }
       try handle.source.plan.group(handle.destinations)
     }

@@ -91,7 +91,7 @@ extension ExpertExchange {
 
   /// Routed pairs of a dispatch whose expert is on another rank.
   func routedAway(_ handle: DispatchHandle) -> Int {
-    let tokensPerExpert = handle.source.routing.tokensPerExpert
+    let tokensPerExpert = handle.routing.tokensPerExpert
     return tokensPerExpert.indices.reduce(0) { $0 + (localExperts.contains($1) ? 0 : tokensPerExpert[$1]) }
   }
 

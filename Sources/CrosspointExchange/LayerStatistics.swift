@@ -1,3 +1,4 @@
+import CrosspointCore
 import CrosspointRouting
 
 /// What one exchange moved and how long it took, summed since the last ``reset()``; this rank's share.
@@ -91,9 +92,12 @@ public struct LayerStatistics: Sendable, Equatable {
 
   /// Forgets everything so far.
   public mutating func reset() {
-    let choices = choices  // what holds, not what was counted
-    self = LayerStatistics(experts: tokensPerExpert.count, ranks: timesSlowest.count)
-    self.choices = choices
+    // The choices stay: they hold, and were not counted.
+    (dispatches, rowsRouted, rowsSent) = (0, 0, 0)
+    (residualSquared, tokenSquared, seconds) = (0, 0, Seconds())
+    traffic.refill(with: Traffic(), count: traffic.count)
+    tokensPerExpert.refill(with: 0, count: tokensPerExpert.count)
+    timesSlowest.refill(with: 0, count: timesSlowest.count)
   }
 
   /// Adds another layer's or another rank's counters; both must have the same experts and ranks. A choice stays where both

@@ -23,35 +23,10 @@ public final class Agreement {
   }
 
   private let fabric: any Fabric
-  /// One per rank.
-  private let ballots: UnsafeMutableBufferPointer<Ballot>
-  /// One sealed ballot per rank, and after them this rank's own as it is sent.
-  private let records: UnsafeMutableRawBufferPointer
-  // Fixed for life, so that a vote allocates nothing.
-  private let own: UnsafeMutableRawBufferPointer
-  private let outgoing: [UnsafeRawBufferPointer]
-  private let incoming: [UnsafeMutableRawBufferPointer]
+  /// The rank that waited least at the last vote: the one for which the others waited.
+  public private(set) var slowestRank = 0
 
-  public init(fabric: any Fabric) {
-    self.fabric = fabric
-    let ranks = fabric.rankCount
-    let ballots = UnsafeMutableBufferPointer<Ballot>.allocate(capacity: ranks)
-    ballots.initialize(repeating: Ballot())
-    self.ballots = ballots
-    let size = SealedRecord.size(of: MemoryLayout<Ballot>.size)
-    let records = UnsafeMutableRawBufferPointer.allocate(byteCount: (ranks + 1) * size, alignment: 8)
-    _ = records.initializeMemory(as: UInt8.self, repeating: 0)
-    self.records = records
-    let blocks = (0...ranks).map { UnsafeMutableRawBufferPointer(rebasing: records[$0 * size..<($0 + 1) * size]) }
-    own = blocks[ranks]
-    outgoing = Array(repeating: UnsafeRawBufferPointer(blocks[ranks]), count: ranks)
-    incoming = Array(blocks[..<ranks])
-  }
-
-  deinit {
-    ballots.deallocate()
-    records.deallocate()
-  }
+  public init(fabric: any Fabric) { self.fabric = fabric }
 
   /// Collective. Returns when no rank has failed.
   ///
@@ -60,25 +35,18 @@ public final class Agreement {
   public func settle(
     _ failure: CrosspointError?, waitSeconds: Double = 0, operation: StaticString
   ) throws(CrosspointError) {
-    withUnsafeBytes(of: Ballot(verdict: Verdict(failure).rawValue, waitSeconds: waitSeconds)) {
-      SealedRecord.seal($0, into: own)
+    let mine = Ballot(verdict: Verdict(failure).rawValue, waitSeconds: waitSeconds)
+    var (worst, worstRank) = (Verdict.well.rawValue, 0)
+    var (leastWait, slowest) = (Double.infinity, 0)
+    try withUnsafeBytes(of: mine) { bytes throws(CrosspointError) in
+      try fabric.gather(bytes, operation: operation) { rank, block in
+        let ballot = block.loadUnaligned(as: Ballot.self)
+        if ballot.verdict > worst { (worst, worstRank) = (ballot.verdict, rank) }
+        if ballot.waitSeconds < leastWait { (leastWait, slowest) = (ballot.waitSeconds, rank) }
+      }
     }
-    try fabric.exchange(send: outgoing, receive: incoming, operation: operation)
-    for rank in 0..<fabric.rankCount {
-      let ballot = try SealedRecord.open(
-        UnsafeRawBufferPointer(incoming[rank]), from: rank, to: fabric.rank, operation: operation)
-      ballots[rank] = ballot.loadUnaligned(as: Ballot.self)
-    }
-    var worst = 0
-    for rank in 0..<fabric.rankCount where ballots[rank].verdict > ballots[worst].verdict { worst = rank }
-    if ballots[worst].verdict != Verdict.well.rawValue {
-      throw try collect(failure, from: worst, operation: operation)
-    }
-  }
-
-  /// The rank that waited least at the last vote: the one for which the others waited.
-  public var slowestRank: Int {
-    (0..<fabric.rankCount).min { ballots[$0].waitSeconds < ballots[$1].waitSeconds } ?? 0
+    slowestRank = slowest
+    if worst != Verdict.well.rawValue { throw try collect(failure, from: worstRank, operation: operation) }
   }
 
   /// Fetches the failing rank's error.

@@ -1,19 +1,11 @@
 import CrosspointCore
 
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
-
 extension Fabric {
   /// Replaces `values` by its sum over all ranks, in place. Collective.
   ///
   /// Every element is added in rank order 0, 1, … R−1 on one rank (or on all, when the array is small), so the result has
   /// the same bits on every rank and in every run, on any fabric. Cost: each rank sends and receives `2 (R−1)/R` times the
-  /// array (reduce-scatter, then allgather; Rabenseifner 2004) and borrows memory of its size for the call.
+  /// array (reduce-scatter, then allgather; Rabenseifner 2004). The fabric keeps memory of the largest array's size.
   public func allreduce(_ values: UnsafeMutableBufferPointer<Float>, operation: StaticString) throws(CrosspointError) {
     try reduce(UnsafeMutableRawBufferPointer(values), stride: 4, operation: operation, add: addFloats)
   }
@@ -45,13 +37,8 @@ extension Fabric {
   private func reduceAtOnce(
     _ values: UnsafeMutableRawBufferPointer, operation: StaticString, add: Add
   ) throws(CrosspointError) {
-    let size = values.count
-    try withUnsafeTemporaryAllocation(byteCount: rankCount * size, alignment: 16) { all throws(CrosspointError) in
-      try allgather(UnsafeRawBufferPointer(values), into: all, operation: operation)
-      values.copyMemory(from: UnsafeRawBufferPointer(rebasing: all[..<size]))
-      for rank in 1..<rankCount {
-        add(values, UnsafeRawBufferPointer(rebasing: all[rank * size..<(rank + 1) * size]))
-      }
+    try gather(UnsafeRawBufferPointer(values), operation: operation) { source, block in
+      if source == 0 { values.copyMemory(from: block) } else { add(values, block) }
     }
   }
 
@@ -59,21 +46,22 @@ extension Fabric {
   private func reduceByChunks(
     _ values: UnsafeMutableRawBufferPointer, stride: Int, operation: StaticString, add: Add
   ) throws(CrosspointError) {
-    let elements = values.count / stride
-    let chunks = (0..<rankCount).map { rank in
+    let (elements, memory) = (values.count / stride, collectiveMemory)
+    func chunk(_ rank: Int) -> UnsafeMutableRawBufferPointer {
       let range = elements * rank / rankCount * stride..<elements * (rank + 1) / rankCount * stride
       return UnsafeMutableRawBufferPointer(rebasing: values[range])
     }
-    let size = chunks[rank].count
-    let scratch = try takeMemory(bytes: rankCount * size, operation: operation.description, argument: "values")
-    defer { free(scratch.baseAddress) }
-    let parts = (0..<rankCount).map {
-      UnsafeMutableRawBufferPointer(rebasing: scratch[$0 * size..<($0 + 1) * size])
-    }
-    try exchange(send: chunks.map { UnsafeRawBufferPointer($0) }, receive: parts, operation: operation)
-    for part in parts.dropFirst() { add(parts[0], UnsafeRawBufferPointer(part)) }
-    let totals = Array(repeating: UnsafeRawBufferPointer(parts[0]), count: rankCount)
-    try exchange(send: totals, receive: chunks, operation: operation)
+    let parts = try memory.take(bytes: rankCount * chunk(rank).count, operation: operation)
+    memory.receive(into: parts, parts: rankCount)
+    memory.send.removeAll(keepingCapacity: true)
+    for rank in 0..<rankCount { memory.send.append(UnsafeRawBufferPointer(chunk(rank))) }
+    try exchange(send: memory.send, receive: memory.receive, operation: operation)
+    let total = memory.receive[0]
+    for part in memory.receive.dropFirst() { add(total, UnsafeRawBufferPointer(part)) }
+    memory.send.refill(with: UnsafeRawBufferPointer(total), count: rankCount)
+    memory.receive.removeAll(keepingCapacity: true)
+    for rank in 0..<rankCount { memory.receive.append(chunk(rank)) }
+    try exchange(send: memory.send, receive: memory.receive, operation: operation)
   }
 }
 

@@ -20,22 +20,33 @@ extension Fabric {
     precondition(all.count == rankCount * mine.count, "\(all.count) bytes for \(rankCount) blocks of \(mine.count)")
     guard rankCount > 1 else { return all.copyMemory(from: mine) }
     guard mine.count <= sealedLimit else {
-      return try exchange(
-        send: Array(repeating: mine, count: rankCount), receive: blocks(of: all), operation: operation)
+      collectiveMemory.send.refill(with: mine, count: rankCount)
+      collectiveMemory.receive(into: all, parts: rankCount)
+      return try exchange(send: collectiveMemory.send, receive: collectiveMemory.receive, operation: operation)
     }
+    try gather(mine, operation: operation) { source, block in
+      UnsafeMutableRawBufferPointer(rebasing: all[(source * block.count)...]).copyMemory(from: block)
+    }
+  }
+
+  /// Calls `body` with one small block of equal size from every rank, in rank order. Collective.
+  /// - Throws: also `corruptFrame`, on a rank that finds a block damaged beyond repair, and `outOfMemory`.
+  func gather(
+    _ mine: UnsafeRawBufferPointer, operation: StaticString,
+    _ body: (_ source: Int, _ block: UnsafeRawBufferPointer) -> Void
+  ) throws(CrosspointError) {
+    guard rankCount > 1 else { return body(rank, mine) }
     let size = SealedRecord.size(of: mine.count)
-    try withUnsafeTemporaryAllocation(byteCount: (rankCount + 1) * size, alignment: 8) {
-      scratch throws(CrosspointError) in
-      let own = UnsafeMutableRawBufferPointer(rebasing: scratch[(rankCount * size)...])
-      SealedRecord.seal(mine, into: own)
-      let records = blocks(of: UnsafeMutableRawBufferPointer(rebasing: scratch[..<(rankCount * size)]))
-      try exchange(
-        send: Array(repeating: UnsafeRawBufferPointer(own), count: rankCount), receive: records, operation: operation)
-      for (source, block) in blocks(of: all).enumerated() {
-        block.copyMemory(
-          from: try SealedRecord.open(
-            UnsafeRawBufferPointer(records[source]), from: source, to: rank, operation: operation))
-      }
+    let records = try collectiveMemory.take(bytes: (rankCount + 1) * size, operation: operation)
+    let own = UnsafeMutableRawBufferPointer(rebasing: records[(rankCount * size)...])
+    SealedRecord.seal(mine, into: own)
+    collectiveMemory.send.refill(with: UnsafeRawBufferPointer(own), count: rankCount)
+    collectiveMemory.receive(
+      into: UnsafeMutableRawBufferPointer(rebasing: records[..<(rankCount * size)]), parts: rankCount)
+    try exchange(send: collectiveMemory.send, receive: collectiveMemory.receive, operation: operation)
+    for source in 0..<rankCount {
+      let record = UnsafeRawBufferPointer(collectiveMemory.receive[source])
+      body(source, try SealedRecord.open(record, from: source, to: rank, operation: operation))
     }
   }
 
@@ -71,12 +82,6 @@ extension Fabric {
       receive[root] = bytes
     }
     try exchange(send: send, receive: receive, operation: operation)
-  }
-
-  /// One block of equal size for every rank.
-  private func blocks(of all: UnsafeMutableRawBufferPointer) -> [UnsafeMutableRawBufferPointer] {
-    let size = all.count / rankCount
-    return (0..<rankCount).map { UnsafeMutableRawBufferPointer(rebasing: all[$0 * size..<($0 + 1) * size]) }
   }
 
   /// Returns when every rank has called it. Collective.

@@ -17,6 +17,8 @@ public protocol Fabric: AnyObject {
   var deadline: Duration { get set }
   /// Memory that this rank shares with others of its node; `nil` where it shares none.
   var sharedMemory: (any SharedMemory)? { get }
+  /// What collectives work in; a new one for each fabric.
+  var collectiveMemory: CollectiveMemory { get }
 
   /// Sends `send[p]` to every rank p and fills `receive[p]` with what rank p sends here. Collective.
   ///

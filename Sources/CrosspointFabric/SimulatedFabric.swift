@@ -6,6 +6,7 @@ final class SimulatedFabric: Fabric {
   let rankCount: Int
   var deadline: Duration
   let sharedMemory: (any SharedMemory)?
+  let collectiveMemory = CollectiveMemory()
 
   private let switchboard: Switchboard
   private let faults: [Fault]

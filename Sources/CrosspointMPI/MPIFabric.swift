@@ -20,6 +20,7 @@ public final class MPIFabric: Fabric {
   public let rank: Int
   public let rankCount: Int
   public var deadline: Duration
+  public let collectiveMemory = CollectiveMemory()
 
   /// The communicator that this fabric has for itself; for collectives of MPI's own between two exchanges.
   public let communicator: Communicator
@@ -138,6 +139,7 @@ public final class MPIFabric: Fabric {
     // communicator may get this one's context, and the memory stays.
     if failure != nil {
       _ = Unmanaged.passRetained(communicator)
+      _ = Unmanaged.passRetained(collectiveMemory)
       if let memory = node.memory { _ = Unmanaged.passRetained(memory) }
     }
   }

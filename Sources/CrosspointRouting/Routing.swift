@@ -9,11 +9,11 @@ public struct Routing: Sendable, Equatable {
   /// Number of experts E over all ranks.
   public private(set) var experts: Int
   /// `[T × K]` row-major; −1 means "not sent".
-  public private(set) var topkIndices: [Int32]
+  public internal(set) var topkIndices: [Int32]
   /// `[T × K]` row-major; ignored where the index is −1.
-  public private(set) var topkWeights: [Float]
+  public internal(set) var topkWeights: [Float]
   /// `[E]`: how many of this rank's (token, choice) pairs go to each expert.
-  public private(set) var tokensPerExpert: [Int]
+  public internal(set) var tokensPerExpert: [Int]
 
   /// Checks shapes and ranges and counts tokens per expert.
   /// - Throws: `invalidArgument` naming the first offending token.
@@ -60,6 +60,22 @@ public struct Routing: Sendable, Equatable {
 
   private init() { (tokens, topK, experts, topkIndices, topkWeights, tokensPerExpert) = (0, 1, 1, [], [], [0]) }
 
+  /// Becomes a copy of another, in the memory that it has.
+  package mutating func copy(_ other: Routing) {
+    (tokens, topK, experts) = (other.tokens, other.topK, other.experts)
+    topkIndices.refill(with: other.topkIndices)
+    topkWeights.refill(with: other.topkWeights)
+    tokensPerExpert.refill(with: other.tokensPerExpert)
+  }
+
+  /// Becomes a choice without weights and counts, in the memory that it has: these are the caller's to fill in.
+  mutating func begin(_ chosen: [Int32], topK: Int, experts: Int) {
+    (tokens, self.topK, self.experts) = (chosen.count / topK, topK, experts)
+    topkIndices.refill(with: chosen)
+    topkWeights.refill(with: 0, count: chosen.count)
+    tokensPerExpert.refill(with: 0, count: experts)
+  }
+
   /// Becomes the routing of groups of experts, in the memory that it has: the first of a token's choices within a group is
   /// the group's, with the sum of the magnitudes of all its weights there (1 where they are all zero); the others are not
   /// sent.
@@ -67,9 +83,9 @@ public struct Routing: Sendable, Equatable {
     tokens = routing.tokens
     topK = routing.topK
     experts = groups
-    topkIndices.replaceAll(with: -1, count: routing.topkIndices.count)
-    topkWeights.replaceAll(with: 0, count: routing.topkIndices.count)
-    tokensPerExpert.replaceAll(with: 0, count: groups)
+    topkIndices.refill(with: -1, count: routing.topkIndices.count)
+    topkWeights.refill(with: 0, count: routing.topkIndices.count)
+    tokensPerExpert.refill(with: 0, count: groups)
     for (slot, expert) in routing.topkIndices.enumerated() where expert >= 0 {
       let group = Int32(groupOf(Int(expert)))
       let leader = (slot - slot % topK..<slot).first { topkIndices[$0] == group } ?? slot
@@ -80,12 +96,5 @@ public struct Routing: Sendable, Equatable {
       topkWeights[leader] += routing.topkWeights[slot].magnitude
     }
     for slot in topkWeights.indices where topkIndices[slot] >= 0 && topkWeights[slot] == 0 { topkWeights[slot] = 1 }
-  }
-}
-
-extension Array {
-  fileprivate mutating func replaceAll(with value: Element, count: Int) {
-    removeAll(keepingCapacity: true)
-    append(contentsOf: repeatElement(value, count: count))
   }
 }

@@ -1,3 +1,5 @@
+import CrosspointCore
+
 #if canImport(Glibc)
   import Glibc
 #elseif canImport(Darwin)
@@ -7,52 +9,48 @@
 /// What every expert scored for every token, with what the backward pass needs of it.
 struct Scores: Sendable {
   /// `[T × E]`: softmax(z), or σ(z) if ``isSigmoid``.
-  var values: [Float]
+  private(set) var values: [Float] = []
   /// Whether the scores are σ(z).
-  let isSigmoid: Bool
+  private(set) var isSigmoid = false
   /// `[T]`: log Σ exp z; empty unless softmax(z) was computed.
-  var logSumExp: [Float] = []
+  private(set) var logSumExp: [Float] = []
   /// `[T × E]`: softmax(z) beside sigmoid scores, for the z-loss; otherwise empty.
   private var softmaxBeside: [Float] = []
 
   /// `[T × E]`: softmax(z), where scores are softmax or the z-loss is on.
   var softmax: [Float] { isSigmoid ? softmaxBeside : values }
 
+  /// Becomes the scores of other logits, in the memory that it has.
   /// - Parameter logits: `[T × E]`, finite.
-  init(logits: UnsafeBufferPointer<Float>, experts: Int, isSigmoid: Bool, forZLoss: Bool) {
+  mutating func score(_ logits: UnsafeBufferPointer<Float>, experts: Int, isSigmoid: Bool, forZLoss: Bool) {
     self.isSigmoid = isSigmoid
-    guard isSigmoid else {
-      (values, logSumExp) = Self.softmax(logits, experts)
-      return
+    logSumExp.removeAll(keepingCapacity: true)
+    softmaxBeside.removeAll(keepingCapacity: true)
+    guard isSigmoid else { return Self.softmax(logits, experts, &values, &logSumExp) }
+    values.resize(logits.count)
+    values.withUnsafeMutableBufferPointer { out in
+      for i in logits.indices { out[i] = 1 / (1 + exp(-logits[i])) }
     }
-    values = [Float](unsafeUninitializedCapacity: logits.count) { out, count in
-      for i in logits.indices { out.initializeElement(at: i, to: 1 / (1 + exp(-logits[i]))) }
-      count = logits.count
-    }
-    if forZLoss { (softmaxBeside, logSumExp) = Self.softmax(logits, experts) }
+    if forZLoss { Self.softmax(logits, experts, &softmaxBeside, &logSumExp) }
   }
 
   private static func softmax(
-    _ logits: UnsafeBufferPointer<Float>, _ experts: Int
-  ) -> (probabilities: [Float], logSumExp: [Float]) {
-    let tokens = logits.count / experts
-    var normalisers = [Float](repeating: 0, count: tokens)
-    let probabilities = [Float](unsafeUninitializedCapacity: logits.count) { out, count in
-      for token in 0..<tokens {
-        let row = token * experts..<(token + 1) * experts
+    _ logits: UnsafeBufferPointer<Float>, _ experts: Int, _ probabilities: inout [Float], _ logSumExp: inout [Float]
+  ) {
+    probabilities.resize(logits.count)
+    probabilities.withUnsafeMutableBufferPointer { out in
+      for start in stride(from: 0, to: logits.count, by: experts) {
+        let row = start..<start + experts
         var largest = -Float.infinity
         for i in row { largest = max(largest, logits[i]) }
         var sum: Float = 0
         for i in row {
-          let value = exp(logits[i] - largest)
-          out.initializeElement(at: i, to: value)
-          sum += value
+          out[i] = exp(logits[i] - largest)
+          sum += out[i]
         }
         for i in row { out[i] /= sum }
-        normalisers[token] = largest + log(sum)
+        logSumExp.append(largest + log(sum))
       }
-      count = logits.count
     }
-    return (probabilities, normalisers)
   }
 }

@@ -21,6 +21,20 @@ extension TopKRouter {
   public func backward(
     _ decision: RoutingDecision, topkWeightGradients: [Float], auxiliaryScale: Float = 1
   ) throws(CrosspointError) -> [Float] {
+    var dLogits = [Float](repeating: 0, count: decision.routing.tokens * experts)
+    try dLogits.withUnsafeMutableBufferPointer { dLogits throws(CrosspointError) in
+      try backward(
+        decision, topkWeightGradients: topkWeightGradients, auxiliaryScale: auxiliaryScale, into: dLogits)
+    }
+    return dLogits
+  }
+
+  /// The same into the caller's memory, `[T × E]`, which it replaces.
+  /// - Throws: likewise, and for memory of another size.
+  public func backward(
+    _ decision: RoutingDecision, topkWeightGradients: [Float], auxiliaryScale: Float = 1,
+    into dLogits: UnsafeMutableBufferPointer<Float>
+  ) throws(CrosspointError) {
     let routing = decision.routing
     guard routing.experts == experts, routing.topK == topK, decision.scores.isSigmoid == isSigmoid,
       zLoss == 0 || decision.scores.logSumExp.count == routing.tokens
@@ -32,14 +46,19 @@ extension TopKRouter {
         "backward", "topkWeightGradients",
         "\(topkWeightGradients.count) gradients for \(routing.tokens) tokens × top-\(topK)")
     }
-    var dLogits = [Float](repeating: 0, count: routing.tokens * experts)
-    addWeightGradient(decision, topkWeightGradients, to: &dLogits)
-    if loadBalance > 0, auxiliaryScale != 0 { addLoadBalanceGradient(decision, scale: auxiliaryScale, to: &dLogits) }
-    if zLoss > 0, auxiliaryScale != 0 { addZGradient(decision, scale: auxiliaryScale, to: &dLogits) }
-    return dLogits
+    guard dLogits.count == routing.tokens * experts else {
+      throw Self.invalid(
+        "backward", "dLogits", "room for \(dLogits.count) gradients of \(routing.tokens) tokens × \(experts) experts")
+    }
+    dLogits.update(repeating: 0)
+    addWeightGradient(decision, topkWeightGradients, to: dLogits)
+    if loadBalance > 0, auxiliaryScale != 0 { addLoadBalanceGradient(decision, scale: auxiliaryScale, to: dLogits) }
+    if zLoss > 0, auxiliaryScale != 0 { addZGradient(decision, scale: auxiliaryScale, to: dLogits) }
   }
 
-  private func addWeightGradient(_ decision: RoutingDecision, _ gradients: [Float], to dLogits: inout [Float]) {
+  private func addWeightGradient(
+    _ decision: RoutingDecision, _ gradients: [Float], to dLogits: UnsafeMutableBufferPointer<Float>
+  ) {
     let kept = decision.routing.topkIndices
     let scores = decision.scores
     for start in stride(from: 0, to: kept.count, by: topK) {

@@ -9,17 +9,19 @@ extension TopKRouter {
     return Int(min(Double(tokens), (exact * (1 - 1e-12)).rounded(.up)))
   }
 
-  /// Takes first choices in token order, then second choices, and so on; a pair whose expert is full
+  /// Takes first choices in token order, then second choices, and so on, and counts them; a pair whose expert is full
   /// becomes −1.
-  func fill(_ chosen: [Int32], capacity: Int) -> [Int32] {
-    var kept = chosen
-    var load = [Int](repeating: 0, count: experts)
+  func fill(_ routing: inout Routing) {
+    let capacity = capacity(tokens: routing.tokens)
     for choice in 0..<topK {
-      for slot in stride(from: choice, to: kept.count, by: topK) where kept[slot] >= 0 {
-        let expert = Int(kept[slot])
-        if load[expert] < capacity { load[expert] += 1 } else { kept[slot] = -1 }
+      for slot in stride(from: choice, to: routing.topkIndices.count, by: topK) where routing.topkIndices[slot] >= 0 {
+        let expert = Int(routing.topkIndices[slot])
+        if routing.tokensPerExpert[expert] < capacity {
+          routing.tokensPerExpert[expert] += 1
+        } else {
+          routing.topkIndices[slot] = -1
+        }
       }
     }
-    return kept
   }
 }

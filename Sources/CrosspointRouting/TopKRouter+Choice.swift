@@ -11,30 +11,32 @@ import CrosspointTokens
 extension TopKRouter {
   /// The decision without its losses.
   func choose(
-    _ logits: UnsafeBufferPointer<Float>, _ bias: SelectionBias?, _ traits: RowTraits
-  ) throws(CrosspointError) -> RoutingDecision {
+    _ logits: UnsafeBufferPointer<Float>, _ bias: SelectionBias?, _ traits: RowTraits,
+    into decision: inout RoutingDecision
+  ) throws(CrosspointError) {
     try check(logits, bias, traits)
-    let tokens = logits.count / experts
-    let scores = Scores(logits: logits, experts: experts, isSigmoid: isSigmoid, forZLoss: zLoss > 0)
-    var chosen = select(logits, scores, bias)
-    var shares = share(chosen, logits, scores)
-    var kept = chosen
-    var trimmed = 0
-    if let trim {
-      (chosen, kept) = try apply(trim, to: chosen, shares: shares, traits: traits)
-      for expert in kept where expert < 0 { trimmed += 1 }
-      if case .pruning = trim { shares = share(chosen, logits, scores) }
+    decision.tokensPerRow = traits.tokensPerRow
+    decision.scores.score(logits, experts: experts, isSigmoid: isSigmoid, forZLoss: zLoss > 0)
+    select(logits, bias, &decision)
+    share(logits, &decision)
+    decision.routing.begin(decision.chosen, topK: topK, experts: experts)
+    decision.isTrimmed = trim != nil
+    if let trim { try apply(trim, traits, to: &decision) }
+    decision.trimmed = decision.routing.topkIndices.count { $0 < 0 }
+    if decision.trimmed > 0, case .pruning = trim {
+      decision.chosen.refill(with: decision.routing.topkIndices)
+      share(logits, &decision)
     }
-    if capacityFactor != nil { kept = fill(kept, capacity: capacity(tokens: tokens)) }
-    var weights = [Float](repeating: 0, count: kept.count)
+    fill(&decision.routing)
     var missing = 0
-    for slot in kept.indices {
-      if kept[slot] >= 0 { weights[slot] = scale * shares[slot] } else { missing += 1 }
+    for slot in decision.shares.indices {
+      if decision.routing.topkIndices[slot] < 0 {
+        missing += 1
+      } else {
+        decision.routing.topkWeights[slot] = scale * decision.shares[slot]
+      }
     }
-    let routing = try Routing(topkIndices: kept, topkWeights: weights, topK: topK, experts: experts)
-    return RoutingDecision(
-      routing: routing, overflow: missing - trimmed, trimmed: trimmed, isTrimmed: trim != nil, chosen: chosen,
-      shares: shares, scores: scores, tokensPerRow: traits.tokensPerRow)
+    decision.overflow = missing - decision.trimmed
   }
 
   private func check(
@@ -77,25 +79,34 @@ extension TopKRouter {
     if case .sigmoid(let scale) = scoring { scale } else { 1 }
   }
 
-  /// `[T × K]`: the k experts of the largest keys, in falling order.
+  /// Chooses the k experts of the largest keys, in falling order.
   ///
   /// Every scoring rises with the logit, so logits are the keys unless there is a bias to add or a group to score.
   private func select(
-    _ logits: UnsafeBufferPointer<Float>, _ scores: Scores, _ bias: SelectionBias?
-  ) -> [Int32] {
+    _ logits: UnsafeBufferPointer<Float>, _ bias: SelectionBias?, _ decision: inout RoutingDecision
+  ) {
     let isPlain = bias == nil && groupLimit == nil && groupPrice == nil
-    var keys = isPlain ? [] : scoring == .topKThenSoftmax ? Array(logits) : scores.values
-    if let bias {
-      for i in keys.indices { keys[i] += bias.values[i % experts] }
+    if !isPlain {
+      decision.scratch.keys.resize(logits.count)
+      decision.scratch.keys.withUnsafeMutableBufferPointer {
+        if scoring == .topKThenSoftmax {
+          _ = $0.update(fromContentsOf: logits)
+        } else {
+          _ = $0.update(fromContentsOf: decision.scores.values)
+        }
+      }
+      if let bias {
+        for i in decision.scratch.keys.indices { decision.scratch.keys[i] += bias.values[i % experts] }
+      }
+      if let groupLimit { mask(&decision.scratch, groupLimit) }
+      if let groupPrice { mask(&decision.scratch, groupPrice) }
     }
-    if let groupLimit { mask(&keys, groupLimit) }
-    if let groupPrice { mask(&keys, groupPrice) }
-    var chosen = [Int32](repeating: 0, count: logits.count / experts * topK)
-    var best = [Float](repeating: 0, count: topK)
-    keys.withUnsafeBufferPointer { keys in
+    decision.chosen.refill(with: 0, count: logits.count / experts * topK)
+    decision.scratch.best.refill(with: 0, count: topK)
+    decision.scratch.keys.withUnsafeBufferPointer { keys in
       let keys = isPlain ? logits : keys
-      chosen.withUnsafeMutableBufferPointer { chosen in
-        best.withUnsafeMutableBufferPointer { best in
+      decision.chosen.withUnsafeMutableBufferPointer { chosen in
+        decision.scratch.best.withUnsafeMutableBufferPointer { best in
           for start in stride(from: 0, to: chosen.count, by: topK) {
             selectRow(
               UnsafeBufferPointer(rebasing: keys[start / topK * experts..<(start / topK + 1) * experts]),
@@ -104,7 +115,6 @@ extension TopKRouter {
         }
       }
     }
-    return chosen
   }
 
   /// One token: keeps the k best so far in order; a later expert passes only those that it strictly exceeds.
@@ -128,15 +138,24 @@ extension TopKRouter {
     }
   }
 
-  /// `[T × K]`: the weights before scale and capacity, 0 where nothing is chosen. Renormalised softmax weights are a softmax over the chosen
-  /// logits, so they stay exact where the scores themselves underflow.
-  private func share(_ chosen: [Int32], _ logits: UnsafeBufferPointer<Float>, _ scores: Scores) -> [Float] {
-    var shares = [Float](repeating: 0, count: chosen.count)
+  /// The weights before scale and capacity, 0 where nothing is chosen. Renormalised softmax weights are a softmax over the
+  /// chosen logits, so they stay exact where the scores themselves underflow.
+  private func share(_ logits: UnsafeBufferPointer<Float>, _ decision: inout RoutingDecision) {
+    decision.shares.refill(with: 0, count: decision.chosen.count)
+    decision.shares.withUnsafeMutableBufferPointer {
+      share(decision.chosen, logits, decision.scores.values, into: $0)
+    }
+  }
+
+  private func share(
+    _ chosen: [Int32], _ logits: UnsafeBufferPointer<Float>, _ scores: [Float],
+    into shares: UnsafeMutableBufferPointer<Float>
+  ) {
     for start in stride(from: 0, to: chosen.count, by: topK) {
       let row = start / topK * experts
       let slots = start..<start + topK
       if !isRenormalised || isSigmoid {
-        for slot in slots where chosen[slot] >= 0 { shares[slot] = scores.values[row + Int(chosen[slot])] }
+        for slot in slots where chosen[slot] >= 0 { shares[slot] = scores[row + Int(chosen[slot])] }
       } else {
         var largest = -Float.infinity
         for slot in slots where chosen[slot] >= 0 { largest = max(largest, logits[row + Int(chosen[slot])]) }
@@ -147,6 +166,5 @@ extension TopKRouter {
       for slot in slots { sum += shares[slot] }
       for slot in slots { shares[slot] /= sum }
     }
-    return shares
   }
 }

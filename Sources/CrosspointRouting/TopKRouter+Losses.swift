@@ -1,3 +1,5 @@
+import CrosspointCore
+
 /// The auxiliary losses and their gradients with respect to logits.
 extension TopKRouter {
   func measureLosses(_ decision: RoutingDecision) -> RoutingLosses {
@@ -6,10 +8,10 @@ extension TopKRouter {
     let total = decision.totalWeight
     guard total > 0 else { return losses }
     if loadBalance > 0 {
-      let pull = loadBalancePull(decision)
+      let (pull, scores) = (decision.pull, decision.scores)
       var sum = 0.0
       for token in 0..<tokens {
-        sum += decision.weight(token) * Double(meanPull(pull, decision.scores, token: token).mean)
+        sum += decision.weight(token) * Double(meanPull(pull, scores, token: token).mean)
       }
       losses.loadBalance = sum
     }
@@ -23,19 +25,12 @@ extension TopKRouter {
     return losses
   }
 
-  /// Adds this rank's kept pairs per expert and its rows, weighted.
-  func addLoad(_ decision: RoutingDecision, to counts: inout [Double]) {
-    for (slot, expert) in decision.routing.topkIndices.enumerated() where expert >= 0 {
-      counts[Int(expert)] += decision.weight(slot / topK)
-    }
-    counts[experts] += decision.totalWeight
-  }
-
   /// `dz_t = p_t ⊙ (g − Σ_j p_tj g_j)` with `g = c E f / T`; times `1 − s` for sigmoid scores, where `p = s / Σ s`, and
   /// times the row's weight, T being their sum.
-  func addLoadBalanceGradient(_ decision: RoutingDecision, scale: Float, to dLogits: inout [Float]) {
-    let pull = loadBalancePull(decision)
-    let scores = decision.scores
+  func addLoadBalanceGradient(
+    _ decision: RoutingDecision, scale: Float, to dLogits: UnsafeMutableBufferPointer<Float>
+  ) {
+    let (pull, scores) = (decision.pull, decision.scores)
     for token in 0..<decision.routing.tokens {
       let row = token * experts
       let (mean, sum) = meanPull(pull, scores, token: token)
@@ -50,7 +45,7 @@ extension TopKRouter {
   }
 
   /// `dz_t = 2 c_z lse_t softmax(z_t) / T`, times the row's weight, T being their sum.
-  func addZGradient(_ decision: RoutingDecision, scale: Float, to dLogits: inout [Float]) {
+  func addZGradient(_ decision: RoutingDecision, scale: Float, to dLogits: UnsafeMutableBufferPointer<Float>) {
     let tokens = decision.routing.tokens
     let softmax = decision.scores.softmax
     let total = decision.totalWeight
@@ -62,14 +57,14 @@ extension TopKRouter {
     }
   }
 
-  /// `[E]`: what one unit of a token's probability costs at each expert, `c E f_i / T`. The counts behind f do not move
-  /// with the logits.
-  private func loadBalancePull(_ decision: RoutingDecision) -> [Float] {
+  /// Derives ``RoutingDecision/pull`` from the load.
+  func measurePull(_ decision: inout RoutingDecision) {
     let pairs = decision.load[experts] * Double(topK)
     let total = decision.totalWeight
-    guard total > 0 else { return [Float](repeating: 0, count: experts) }
+    decision.pull.refill(with: 0, count: experts)
+    guard total > 0 else { return }
     let factor = Double(loadBalance) * Double(experts) / (pairs * total)
-    return (0..<experts).map { Float(factor * decision.load[$0]) }
+    for expert in 0..<experts { decision.pull[expert] = Float(factor * decision.load[expert]) }
   }
 
   /// `Σ_j p_j g_j` of one token, and the sum by which its scores become p.
@@ -82,5 +77,15 @@ extension TopKRouter {
       sum += scores.values[row + expert]
     }
     return (weighted / sum, sum)
+  }
+}
+
+extension RoutingDecision {
+  /// Adds this rank's kept pairs per expert and its rows, weighted, to the load.
+  mutating func countLoad() {
+    for slot in routing.topkIndices.indices where routing.topkIndices[slot] >= 0 {
+      load[Int(routing.topkIndices[slot])] += weight(slot / routing.topK)
+    }
+    load[routing.experts] += totalWeight
   }
 }

@@ -90,29 +90,40 @@ public struct TopKRouter: Sendable, Hashable {
     logits: UnsafeBufferPointer<Float>, bias: SelectionBias? = nil, traits: RowTraits = RowTraits(),
     reduceCounts: CountReduction = { _ in }
   ) throws(CrosspointError) -> RoutingDecision {
-    let choice = Result { () throws(CrosspointError) in try choose(logits, bias, traits) }
-    var counts = [Double](repeating: 0, count: experts + 2)
-    switch choice {
-    case .success(let decision):
-      addLoad(decision, to: &counts)
-    case .failure:
-      counts[experts + 1] = 1
+    var decision = RoutingDecision()
+    try route(logits: logits, bias: bias, traits: traits, into: &decision, reduceCounts: reduceCounts)
+    return decision
+  }
+
+  /// The same in the memory of an earlier decision, which it replaces: allocates nothing once that is large enough.
+  /// - Throws: likewise; the decision is then of no use but as memory.
+  public func route(
+    logits: UnsafeBufferPointer<Float>, bias: SelectionBias? = nil, traits: RowTraits = RowTraits(),
+    into decision: inout RoutingDecision, reduceCounts: CountReduction = { _ in }
+  ) throws(CrosspointError) {
+    var failure: CrosspointError?
+    decision.load.refill(with: 0, count: experts + 2)
+    do throws(CrosspointError) {
+      try choose(logits, bias, traits, into: &decision)
+      decision.countLoad()
+    } catch {
+      decision.load[experts + 1] = 1
+      failure = error
     }
-    try reduceCounts(&counts)
-    var decision = try choice.get()
-    guard counts.count == experts + 2, counts.allSatisfy({ $0.isFinite && $0 >= 0 }),
-      counts[experts] >= decision.totalWeight
+    try reduceCounts(&decision.load)
+    if let failure { throw failure }
+    guard decision.load.count == experts + 2, decision.load.allSatisfy({ $0.isFinite && $0 >= 0 }),
+      decision.load[experts] >= decision.totalWeight
     else {
       throw Self.invalid("route", "reduceCounts", "it did not return \(experts + 2) sums of counts")
     }
-    guard counts[experts + 1] == 0 else {
+    guard decision.load[experts + 1] == 0 else {
       throw CrosspointError(
         .refusedElsewhere, operation: "route", argument: "logits",
-        "\(Int(counts[experts + 1])) other ranks refused theirs; see their errors")
+        "\(Int(decision.load[experts + 1])) other ranks refused theirs; see their errors")
     }
-    decision.load = Array(counts[...experts])
+    measurePull(&decision)
     decision.losses = measureLosses(decision)
-    return decision
   }
 
   /// ``route(logits:bias:traits:reduceCounts:)-(UnsafeBufferPointer<Float>,_,_,_)`` for an array.

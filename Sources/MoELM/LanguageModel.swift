@@ -61,6 +61,8 @@ final class LanguageModel {
           block, shape, shared: shared, experts: experts, fabric: fabric, options: options, pool: pool))
     }
     self.blocks = blocks
+    layers = blocks.compactMap(\.experts)
+    gates = layers.compactMap(\.stages.deletion)
     let control = shape.stages.hasModelControl ? DeletionControl(shape.stages, fabric: fabric) : nil
     deletionControl = control
     keyGate =
@@ -72,7 +74,9 @@ final class LanguageModel {
   }
 
   /// One per MoE layer.
-  var layers: [StagedExperts] { blocks.compactMap(\.experts) }
+  let layers: [StagedExperts]
+  /// Those of the layers.
+  private let gates: [DeletionGate]
 
   /// Reads a batch (whole sequences, possibly none) and measures how well it is predicted. Collective.
   func forward(_ batch: Batch, _ pass: Pass) throws(CrosspointError) -> Losses {
@@ -117,7 +121,13 @@ final class LanguageModel {
   /// Lets the stages' controllers move, once per optimiser step, counted from 0. Collective.
   func stepStages(step: Int) throws(CrosspointError) {
     if let deletionControl {
-      try deletionControl.observe(gates.map { $0.takeCounts() } + (keyGate.map { [$0.takeCounts()] } ?? []), step: step)
+      var (scored, deleted) = keyGate?.takeCounts() ?? (0, 0)
+      for gate in gates {
+        let counts = gate.takeCounts()
+        scored += counts.scored
+        deleted += counts.deleted
+      }
+      try deletionControl.observe(scored: scored, deleted: deleted, step: step)
       supplyWeight()
     }
     for layer in layers {
@@ -128,12 +138,10 @@ final class LanguageModel {
 
   /// Share of the tokens that learned gates would have deleted in the last step, a mean over them; `nil` without one.
   var deletionRate: Double? {
-    let controllers = deletionControl.map { [$0.controller] } ?? gates.compactMap(\.controller)
-    return controllers.isEmpty ? nil : controllers.reduce(0) { $0 + $1.rate } / Double(controllers.count)
+    if let deletionControl { return deletionControl.controller.rate }
+    let rates = gates.lazy.compactMap(\.controller?.rate)
+    return rates.isEmpty ? nil : rates.reduce(0, +) / Double(rates.count)
   }
-
-  /// Those of the layers.
-  private var gates: [DeletionGate] { layers.compactMap(\.stages.deletion) }
 
   private func supplyWeight() {
     guard let deletionControl else { return }

@@ -32,8 +32,8 @@ unsigned long xp_page_faults(void) {
   return getrusage(RUSAGE_THREAD, &usage) == 0 ? (unsigned long)usage.ru_minflt : 0;
 }
 
-static bool is_mpi(const void *caller) {
-  static const char *const names[] = {"libmpi", "libopen-pal", "libopen-rte", "/openmpi/", "libpmix", "libmpich"};
+static bool is_library(const void *caller) {
+  static const char *const names[] = {"libmpi", "libopen-pal", "libopen-rte", "/openmpi/", "libpmix", "libmpich", "libopenblas"};
   Dl_info info;
   if (!dladdr(caller, &info) || !info.dli_fname) return false;
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -43,7 +43,7 @@ static bool is_mpi(const void *caller) {
 }
 
 static void count(const void *caller) {
-  if (counting && !is_mpi(caller)) allocations++;
+  if (counting && !is_library(caller)) allocations++;
 }
 
 void *malloc(size_t size) {

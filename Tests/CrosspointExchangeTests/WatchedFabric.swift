@@ -17,6 +17,7 @@ final class WatchedFabric: Fabric {
 
   var rank: Int { base.rank }
   var rankCount: Int { base.rankCount }
+  var collectiveMemory: CollectiveMemory { base.collectiveMemory }
   var deadline: Duration {
     get { base.deadline }
     set { base.deadline = newValue }

@@ -11,6 +11,7 @@ public final class CountedFabric: Fabric {
 
   public var rank: Int { base.rank }
   public var rankCount: Int { base.rankCount }
+  public var collectiveMemory: CollectiveMemory { base.collectiveMemory }
   public var deadline: Duration {
     get { base.deadline }
     set { base.deadline = newValue }

@@ -95,13 +95,14 @@ import Testing
     try fabric.allreduce(trainer.model.shared.gradients, operation: "gradients")
     func globalLoss() throws -> Double {
       var losses = Losses()
-      for pass in trainer.passes() {
+      try trainer.forEachPass { pass throws(CrosspointError) in
         losses += try trainer.model.forward(trainer.batch, pass) * pass.weight
         trainer.model.forget()
       }
       let predictions = options.batch * options.shape.predictionsPerSequence
-      return try fabric.sum(
-        [losses.surprise / Double(predictions) + losses.loadBalance + losses.stages], operation: "loss")[0]
+      let (surprise, others) = try fabric.sum(
+        losses.surprise / Double(predictions), losses.loadBalance + losses.stages, operation: "loss")
+      return surprise + others
     }
 
     let shared = trainer.model.shared.specifications.map(\.name)
@@ -128,9 +129,9 @@ import Testing
         let measured = (try loss(at: step) - loss(at: -step)) / (2 * step)
         let dot = zip(gradient, along).reduce(0) { $0 + $1.0 * $1.1 }
         let squared = gradient.reduce(0) { $0 + $1 * $1 }
-        let sums = try fabric.sum(speaks ? [dot, squared] : [0, 0], operation: "slope")
+        let (analytic, squaredNorm) = try fabric.sum(speaks ? dot : 0, speaks ? squared : 0, operation: "slope")
         slopes.append(
-          Slope(name: "\(name) \(direction)", analytic: sums[0], measured: measured, norm: sums[1].squareRoot()))
+          Slope(name: "\(name) \(direction)", analytic: analytic, measured: measured, norm: squaredNorm.squareRoot()))
       }
     }
     return slopes

@@ -39,11 +39,12 @@ import Testing
     let losses = try SimulatedCluster(ranks: 1).run { fabric in
       let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
       trainer.readBatch()
-      let before = try trainer.model.forward(trainer.batch, trainer.passes()[0]).surprise
+      let pass = trainer.pass(isTraining: true, granularity: 1)
+      let before = try trainer.model.forward(trainer.batch, pass).surprise
       for row in 0..<trainer.batch.rows where trainer.batch.masked[row] { trainer.batch.inputs[row] ^= 0xFF }
-      let unseen = try trainer.model.forward(trainer.batch, trainer.passes()[0]).surprise
+      let unseen = try trainer.model.forward(trainer.batch, pass).surprise
       for row in 0..<trainer.batch.rows where !trainer.batch.masked[row] { trainer.batch.inputs[row] ^= 0xFF }
-      return [before, unseen, try trainer.model.forward(trainer.batch, trainer.passes()[0]).surprise]
+      return [before, unseen, try trainer.model.forward(trainer.batch, pass).surprise]
     }[0]
     #expect(losses[0] == losses[1])
     #expect(losses[0] != losses[2])
@@ -65,9 +66,10 @@ import Testing
       let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
       trainer.readBatch()
       trainer.batch.masked = (0..<trainer.batch.rows).map { $0 % options.shape.context == 0 }
-      let before = try trainer.model.forward(trainer.batch, trainer.passes()[0]).surprise
+      let pass = trainer.pass(isTraining: true, granularity: 1)
+      let before = try trainer.model.forward(trainer.batch, pass).surprise
       trainer.batch.inputs[trainer.batch.rows - 1] ^= 0xFF
-      return [before, try trainer.model.forward(trainer.batch, trainer.passes()[0]).surprise]
+      return [before, try trainer.model.forward(trainer.batch, pass).surprise]
     }[0]
     #expect(first[0] != first[1])
   }

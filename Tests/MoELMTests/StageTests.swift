@@ -125,7 +125,7 @@ func gatedOptions(
         if let to { try trainer.saveCheckpoint(to) }
         let floats = Array(trainer.model.shared.all) + Array(trainer.model.experts.all)
         return floats.map { UInt64($0.bitPattern) } + trainer.model.stageState.flatMap { $0 }
-          + trainer.progress.moved.stages.flatMap(\.values).map(\.bitPattern)
+          + trainer.progress.moved.stages.flatMap { [$0.tokensIn, $0.rowsIn, $0.rowsOut] }.map(\.bitPattern)
       }
     }
     let straight = try train(until: 6)

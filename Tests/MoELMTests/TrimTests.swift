@@ -65,7 +65,7 @@ import Testing
       let trainer = try Trainer(fabric: fabric, corpus: corpus, options: limited)
       trainer.readBatch()
       _ = try trainer.propagate()
-      return trainer.model.layers[0].layer.decision!.routing
+      return trainer.model.layers[0].layer.decision.routing
     }[0]
     for token in 0..<routing.tokens {
       #expect(routing.topkIndices[2 * token] / 2 == routing.topkIndices[2 * token + 1] / 2)
@@ -89,7 +89,8 @@ import Testing
         var (used, tokens) = (0, 0)
         while trainer.progress.step < last {
           _ = try trainer.step()
-          guard trainer.progress.step > 80, let routing = trainer.model.layers[0].layer.decision?.routing else {
+          let routing = trainer.model.layers[0].layer.decision.routing
+          guard trainer.progress.step > 80 else {
             continue
           }
           used += routing.groupsUsed(of: 4)

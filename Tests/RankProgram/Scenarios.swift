@@ -37,5 +37,6 @@ private let namedScenarios: [Scenario] = [
   Scenario("exchange-meanwhile", ranks: "1,2,3,4", exchangeMeanwhile),
   Scenario("exchange-allocations", ranks: "1,2,4", needsReleaseBuild: true, exchangeAllocations),
   Scenario("exchange-steady-state", ranks: "1,2", needsReleaseBuild: true, exchangeSteadyState),
+  Scenario("training-steady-state", ranks: "1,2,4", needsReleaseBuild: true, trainingSteadyState),
   Scenario("stage-allocations", ranks: "1", needsReleaseBuild: true, stageAllocations),
 ]

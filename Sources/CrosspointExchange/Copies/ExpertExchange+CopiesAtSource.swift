@@ -29,7 +29,7 @@ extension ExpertExchange {
 
   /// Marks the experts of every row and writes the metadata of the rows.
   func markCopies(_ handle: DispatchHandle) throws(CrosspointError) {
-    let (routing, ranks) = (handle.source.routing, handle.destinations)
+    let (routing, ranks) = (handle.routing, handle.destinations)
     try handle.copies!.sent.start(rows: handle.source.plan.rows)
     forEachCopy(routing, handle) { slot, leader, expert in
       handle.copies!.sent.mark(handle.source.plan.rowOfSlot[leader], expert)
@@ -86,7 +86,7 @@ extension ExpertExchange {
       PairNumbers.read(
         UnsafeMutableBufferPointer(rebasing: gradients.elements[pairs]), isRounded: isRounded, from: block)
     }
-    let (routing, ranks) = (handle.source.routing, handle.destinations)
+    let (routing, ranks) = (handle.routing, handle.destinations)
     // Of a token's choices on a rank, kept at the slot of its leader: two sums, and ∂L/∂W.
     let sums = try TokenBatch(uninitializedRows: 3, hidden: max(1, routing.topkIndices.count), pool: pool)
     sums.elements.update(repeating: 0)

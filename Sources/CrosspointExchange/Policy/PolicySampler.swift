@@ -22,6 +22,7 @@ final class PolicySampler {
   /// Of each group of the sample, how many of its rows are in it.
   private var taken: [(group: RowSource, rows: Int)] = []
   private var sources: [RowSource] = []
+  private var oneRow: [RowSource] = []
   private var targets: [RowTarget] = []
 
   init(codec: RowCodec, pool: BufferPool) {
@@ -92,7 +93,7 @@ final class PolicySampler {
       var least = Double.infinity
       for _ in 0..<3 {
         var watch = Stopwatch()
-        _ = try encodeAndDecode(format, .nearest) {}
+        _ = try encodeAndDecode(sources, format, .nearest) {}
         least = min(least, watch.lap())
       }
       seconds.append(least / Double(4 * hidden * rows))
@@ -192,7 +193,7 @@ final class PolicySampler {
     let usedGroups = Double(groups.count { $0.rows > 0 })
     for (index, format) in PolicyMenu.trials.enumerated() {
       var error = 0.0
-      let trial = try encodeAndDecode(format, rounding) {
+      let trial = try encodeAndDecode(sources, format, rounding) {
         var row = 0
         for (source, target) in zip(sources, targets) {
           for number in 0..<source.rows {
@@ -216,11 +217,9 @@ final class PolicySampler {
 
   /// Bytes of entropy-coded frames: at least what their rate allows, and never less than a frame of one row.
   private func entropyBytes(_ format: WireFormat, perRow: Double, kept: Double) throws(CrosspointError) -> Double {
-    let all = sources
-    defer { sources = all }
-    sources.removeAll { $0.rows == 0 }
-    sources = [RowSource(base: sources[0].base, rows: 1)]
-    let least = Double(try encodeAndDecode(format, .nearest) {}.bytes)
+    let source = sources.first { $0.rows > 0 }!
+    oneRow.refill(with: RowSource(base: source.base, rows: 1), count: 1)
+    let least = Double(try encodeAndDecode(oneRow, format, .nearest) {}.bytes)
     let nominal = format.rate * Double(hidden) / 8
     return frames.indices.reduce(0) { sum, frame in
       let rows = kept * Double(rows(ofFrame: frame))
@@ -228,10 +227,10 @@ final class PolicySampler {
     }
   }
 
-  /// The ``sources`` as a frame and back, into ``targets`` while `body` runs; the bytes of its body, and those of mean rows
+  /// Some rows as a frame and back, into ``targets`` while `body` runs; the bytes of its body, and those of mean rows
   /// among them.
   private func encodeAndDecode(
-    _ format: WireFormat, _ rounding: RowRounding, _ body: () -> Void
+    _ sources: [RowSource], _ format: WireFormat, _ rounding: RowRounding, _ body: () -> Void
   ) throws(CrosspointError) -> (bytes: Int, means: Int) {
     let (groups, rows) = (sources.count, sources.rowCount)
     let headerBytes = RowCodec.headerBytes(groups: groups)

@@ -35,9 +35,13 @@ extension TopKRouter {
   }
 
   /// Sets the keys of all but the best groups to −∞, row by row.
-  func mask(_ keys: inout [Float], _ limit: GroupLimit) {
+  func mask(_ scratch: inout ChoiceScratch, _ limit: GroupLimit) {
+    scratch.best.refill(with: 0, count: limit.groups)
+    mask(&scratch.keys, limit, scores: &scratch.best)
+  }
+
+  private func mask(_ keys: inout [Float], _ limit: GroupLimit, scores: inout [Float]) {
     let size = experts / limit.groups
-    var scores = [Float](repeating: 0, count: limit.groups)
     for row in stride(from: 0, to: keys.count, by: experts) {
       for group in 0..<limit.groups {
         var (first, second) = (-Float.infinity, -Float.infinity)

@@ -38,15 +38,21 @@ extension TopKRouter {
   }
 
   /// Sets the keys of all groups that are not worth their price to −∞, row by row.
-  func mask(_ keys: inout [Float], _ price: GroupPrice) {
+  func mask(_ scratch: inout ChoiceScratch, _ price: GroupPrice) {
+    if scratch.groups?.fits(topK, price.groups, experts) != true {
+      scratch.groups = GroupChoice(topK: topK, groups: price.groups, size: experts / price.groups)
+    }
+    mask(&scratch.keys, price, &scratch.groups!)
+  }
+
+  private func mask(_ keys: inout [Float], _ price: GroupPrice, _ choice: inout GroupChoice) {
     let size = experts / price.groups
-    var purse = GroupPurse(topK: topK, groups: price.groups, size: size)
     for row in stride(from: 0, to: keys.count, by: experts) {
       keys.withUnsafeBufferPointer {
         let keys = UnsafeBufferPointer(rebasing: $0[row..<row + experts])
-        purse.choose(keys, isLogits: scoring == .topKThenSoftmax, price: Float(price.price))
+        choice.choose(keys, isLogits: scoring == .topKThenSoftmax, price: Float(price.price))
       }
-      for group in 0..<price.groups where !purse.isChosen[group] {
+      for group in 0..<price.groups where !choice.isChosen[group] {
         for index in row + group * size..<row + (group + 1) * size { keys[index] = -.infinity }
       }
     }
@@ -54,7 +60,7 @@ extension TopKRouter {
 }
 
 /// Chooses one token's groups after another, in the same memory.
-private struct GroupPurse {
+struct GroupChoice: Sendable {
   let topK: Int
   let groups: Int
   let size: Int
@@ -76,6 +82,13 @@ private struct GroupPurse {
     isChosen = Array(repeating: false, count: groups)
     best = Array(repeating: 0, count: groups * depth)
     worth = Array(repeating: 0, count: groups * size)
+    kept.reserveCapacity(topK)
+    merged.reserveCapacity(topK)
+  }
+
+  /// Whether it was made for such a router.
+  func fits(_ topK: Int, _ groups: Int, _ experts: Int) -> Bool {
+    (topK, groups, experts) == (self.topK, self.groups, worth.count)
   }
 
   mutating func choose(_ keys: UnsafeBufferPointer<Float>, isLogits: Bool, price: Float) {

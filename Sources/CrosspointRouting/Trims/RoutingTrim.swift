@@ -61,33 +61,35 @@ extension TopKRouter {
     return router
   }
 
-  /// What the trim leaves of a choice.
-  /// - Returns: `chosen`, the choice as weights see it; `kept`, what of it is sent.
+  /// Takes away from what is sent.
   func apply(
-    _ trim: RoutingTrim, to chosen: [Int32], shares: [Float], traits: RowTraits
-  ) throws(CrosspointError) -> (chosen: [Int32], kept: [Int32]) {
-    var kept = chosen
+    _ trim: RoutingTrim, _ traits: RowTraits, to decision: inout RoutingDecision
+  ) throws(CrosspointError) {
     switch trim {
     case .pruning(let threshold, let protecting):
-      let isProtected = try protectedRows(share: protecting, rows: chosen.count / topK, traits.importance)
-      for slot in kept.indices where slot % topK > 0 && !(isProtected?[slot / topK] ?? false) {
-        if Double(shares[slot]) < threshold * Double(shares[slot - slot % topK]) { kept[slot] = -1 }
+      let rows = decision.routing.tokens
+      try check(traits.importance, rows: rows, share: protecting)
+      let count = Int((protecting * Double(rows)).rounded(.up))
+      var protected = count == 0 ? nil : MostImportant(count: count, of: traits.importance)
+      for row in 0..<rows where protected?.takes(traits.importance[row]) != true {
+        let first = row * topK
+        for slot in first + 1..<first + topK
+        where Double(decision.shares[slot]) < threshold * Double(decision.shares[first]) {
+          decision.routing.topkIndices[slot] = -1
+        }
       }
-      return (kept, kept)
     case .randomSecond(let threshold):
       var generator = SplitMix64(seed: traits.seed)
-      for slot in kept.indices where slot % topK > 0 {
-        if Double(generator.nextUnit()) * threshold >= Double(shares[slot]) { kept[slot] = -1 }
+      for slot in decision.shares.indices where slot % topK > 0 {
+        if Double(generator.nextUnit()) * threshold >= Double(decision.shares[slot]) {
+          decision.routing.topkIndices[slot] = -1
+        }
       }
-      return (chosen, kept)
     }
   }
 
-  /// Marks the most important rows, the earlier ones first among equals; `nil` for none.
-  private func protectedRows(
-    share: Double, rows: Int, _ importance: [Float]
-  ) throws(CrosspointError) -> [Bool]? {
-    guard share > 0 else { return nil }
+  private func check(_ importance: [Float], rows: Int, share: Double) throws(CrosspointError) {
+    guard share > 0 else { return }
     guard importance.count == rows else {
       throw Self.invalid(
         "pruning", "importance", "\(importance.count) values for \(rows) rows, of which some are protected")
@@ -96,9 +98,41 @@ extension TopKRouter {
       throw CrosspointError(
         .nonFinite, operation: "pruning", argument: "importance", "row \(bad) has \(importance[bad])")
     }
-    let order = (0..<rows).sorted { importance[$0] > importance[$1] || (importance[$0] == importance[$1] && $0 < $1) }
-    var marks = [Bool](repeating: false, count: rows)
-    for row in order.prefix(Int((share * Double(rows)).rounded(.up))) { marks[row] = true }
-    return marks
+  }
+}
+
+/// The most important of some rows, the earlier ones first among equals.
+private struct MostImportant {
+  /// The least importance among them.
+  private var least: Float
+  /// How many of that importance are among them.
+  private var left: Int
+
+  /// - Parameters:
+  ///   - count: how many; at most as many as there are rows.
+  ///   - importance: finite.
+  init(count: Int, of importance: [Float]) {
+    // Halving finds the largest importance that so many rows reach.
+    var (low, high) = (Self.order(-.greatestFiniteMagnitude), Self.order(.greatestFiniteMagnitude))
+    while low < high {
+      let middle = (low + high + 1) >> 1
+      if importance.count(where: { Self.order($0) >= middle }) >= count { low = middle } else { high = middle - 1 }
+    }
+    let bits = Int32(truncatingIfNeeded: low)
+    let least = Float(bitPattern: UInt32(bitPattern: bits < 0 ? bits ^ .max : bits))
+    self.least = least
+    left = count - importance.count { $0 > least }
+  }
+
+  /// Whether a row is among them; to be asked of every row in order.
+  mutating func takes(_ importance: Float) -> Bool {
+    if importance == least { left -= 1 }
+    return importance > least || (importance == least && left >= 0)
+  }
+
+  /// Finite floats as integers that rise with them.
+  private static func order(_ x: Float) -> Int {
+    let bits = Int32(bitPattern: x.bitPattern)
+    return Int(bits < 0 ? bits ^ .max : bits)
   }
 }

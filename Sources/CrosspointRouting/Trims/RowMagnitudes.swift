@@ -4,7 +4,15 @@ extension TokenBatch {
   /// `[rows]`: ‖x‖₁ of each row, which tells how much a token matters where there is no attention map (MC-MoE, arXiv
   /// 2410.06270, multiplies the two).
   public func rowMagnitudes() -> [Float] {
-    (0..<rows).map { row in
+    var magnitudes: [Float] = []
+    rowMagnitudes(into: &magnitudes)
+    return magnitudes
+  }
+
+  /// The same in the memory of an array.
+  public func rowMagnitudes(into magnitudes: inout [Float]) {
+    magnitudes.removeAll(keepingCapacity: true)
+    for row in 0..<rows {
       let x = UnsafeRawPointer(base + row * hidden)
       let whole = hidden / 8
       var lanes = SIMD8<Float>.zero
@@ -14,7 +22,7 @@ extension TokenBatch {
       }
       var sum = lanes.sum()
       for d in whole * 8..<hidden { sum += abs(base[row * hidden + d]) }
-      return sum
+      magnitudes.append(sum)
     }
   }
 }

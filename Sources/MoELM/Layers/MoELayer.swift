@@ -22,8 +22,9 @@ final class MoELayer {
   private let dLogits = FloatBuffer()
   private let hidden = FloatBuffer()
   private let active = FloatBuffer()
+  private var traits = RowTraits()
   /// The routing of the last batch.
-  private(set) var decision: RoutingDecision?
+  private(set) var decision = RoutingDecision()
   private var handle: DispatchHandle?
   /// This rank's part of all rows that were routed: what its load-balance loss, a mean over its own, counts.
   private var share: Float = 0
@@ -85,17 +86,16 @@ final class MoELayer {
     let gate = gate(pass)
     let logits = try logits.matrix(x.rows, router.experts)
     multiply(Matrix(x), gate.value, into: logits)
-    var traits = RowTraits(tokensPerRow: tokensPerRow)
-    if stages.prune != .off, stages.pruneProtect > 0 { traits.importance = x.rowMagnitudes() }
+    traits.tokensPerRow = tokensPerRow
+    if stages.prune != .off, stages.pruneProtect > 0 { x.rowMagnitudes(into: &traits.importance) }
     if stages.secondExpert == .random {
       var generator = pass.context.batchGenerator(seed: seed)
       traits.seed = generator.next()
     }
     var tokensOfAll = 0.0
-    let decision: RoutingDecision
     do throws(CrosspointError) {
-      decision = try router(of: pass).route(
-        logits: UnsafeBufferPointer(start: logits.base, count: logits.count), traits: traits
+      try router(of: pass).route(
+        logits: UnsafeBufferPointer(start: logits.base, count: logits.count), traits: traits, into: &decision
       ) { [fabric, router] counts throws(CrosspointError) in
         try fabric.sum(&counts, operation: "route")
         tokensOfAll = counts[router.experts]
@@ -125,7 +125,6 @@ final class MoELayer {
         into: Matrix(output)[rows: range], accumulate: false)
     }
     let combined = try exchange.combine(output, handle)
-    self.decision = decision
     self.handle = handle
     return Mixture(outputs: combined, loadBalance: decision.losses.loadBalance * Double(share))
   }
@@ -135,7 +134,7 @@ final class MoELayer {
   func backward(
     _ x: borrowing TokenBatch, dy: borrowing TokenBatch, _ pass: Pass, meanwhile work: LocalWork
   ) throws(CrosspointError) -> TokenBatch {
-    guard let handle, let decision else { preconditionFailure("backward without forward") }
+    guard let handle else { preconditionFailure("backward without forward") }
     let dOutput = try exchange.combineBackward(dy, handle, meanwhile: work)
     let rows = handle.rows.rows
     let (hidden, active) = try (hidden.matrix(rows, experts.hidden), active.matrix(rows, experts.hidden))
@@ -147,13 +146,11 @@ final class MoELayer {
     }
     let dx = try exchange.dispatchBackward(dRows, handle)
 
-    let gradients = try router(of: pass).backward(
-      decision, topkWeightGradients: handle.topkWeightGradients, auxiliaryScale: pass.weight * share)
     let gate = gate(pass)
     let dLogits = try dLogits.matrix(x.rows, router.experts)
-    gradients.withUnsafeBufferPointer {
-      _ = UnsafeMutableBufferPointer(start: dLogits.base, count: $0.count).update(from: $0)
-    }
+    try router(of: pass).backward(
+      decision, topkWeightGradients: handle.topkWeightGradients, auxiliaryScale: pass.weight * share,
+      into: dLogits.floats)
     multiply(Matrix(x).transposed, dLogits, into: gate.gradient, accumulate: true)
     multiply(dLogits, gate.value.transposed, into: Matrix(dx), accumulate: true)
     if let compensation {
@@ -188,7 +185,6 @@ final class MoELayer {
   /// Gives back what forward kept.
   func forget() {
     handle = nil
-    decision = nil
   }
 
   private func gate(_ pass: Pass) -> Parameter {

@@ -15,20 +15,24 @@ final class FloatBuffer {
 
   var base: UnsafeMutablePointer<Float> { storage.baseAddress! }
 
-  /// The first `rows · columns` floats as a matrix; contents survive until a larger one is asked for.
+  /// The first `rows · columns` floats as a matrix; contents survive until a larger one is asked for. Memory that has to
+  /// grow gets an eighth to spare, so that sizes which change from step to step soon need no more.
   /// - Throws: `outOfMemory`; then the old contents are still there.
   func matrix(_ rows: Int, _ columns: Int) throws(CrosspointError) -> Matrix {
     let (count, overflow) = rows.multipliedReportingOverflow(by: columns)
     if overflow || count > storage.count {
-      let larger = try Self.zeros(rows, columns)
+      let larger = try Self.zeros(rows, columns, hasSpare: !storage.isEmpty)
       free(storage.baseAddress)
       storage = larger
     }
     return Matrix(base, rows, columns)
   }
 
-  private static func zeros(_ rows: Int, _ columns: Int) throws(CrosspointError) -> UnsafeMutableBufferPointer<Float> {
-    let (count, overflow) = rows.multipliedReportingOverflow(by: columns)
+  private static func zeros(
+    _ rows: Int, _ columns: Int, hasSpare: Bool = false
+  ) throws(CrosspointError) -> UnsafeMutableBufferPointer<Float> {
+    let (needed, overflow) = rows.multipliedReportingOverflow(by: columns)
+    let count = needed < 1 << 59 && hasSpare ? needed + needed / 8 : needed
     var memory: UnsafeMutableRawPointer?
     guard !overflow, count < 1 << 60, posix_memalign(&memory, 64, max(64, 4 * count)) == 0, let memory else {
       throw CrosspointError(

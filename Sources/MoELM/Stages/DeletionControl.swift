@@ -19,12 +19,10 @@ final class DeletionControl {
   var weight: Double { controller.weight }
 
   /// Moves α by what all gates of all ranks scored and would delete in an optimiser step. Collective.
-  func observe(_ counts: [(scored: Int, deleted: Int)], step: Int) throws(CrosspointError) {
-    let sums = try fabric.sum(
-      [counts.reduce(0) { $0 + Double($1.deleted) }, counts.reduce(0) { $0 + Double($1.scored) }], operation: "deletion"
-    )
-    guard sums[1] > 0 else { return }
-    controller.observe(rate: sums[0] / sums[1], warmth: options.warmth(step: step))
+  func observe(scored: Int, deleted: Int, step: Int) throws(CrosspointError) {
+    let (deleted, scored) = try fabric.sum(Double(deleted), Double(scored), operation: "deletion")
+    guard scored > 0 else { return }
+    controller.observe(rate: deleted / scored, warmth: options.warmth(step: step))
   }
 
   /// - Throws: `checkpointMismatch` if it cannot be the controller's.

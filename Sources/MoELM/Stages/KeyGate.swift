@@ -59,7 +59,7 @@ final class KeyGate {
     gate.parameters = Array(parameter.value.floats)
     if layout.rows != x.rows { layout = RowLayout(sequences: x.rows / context, length: context) }
     let bad = gate.score(tokens, layout)
-    let failed = try fabric.sum([bad == nil ? 0 : 1], operation: "deletion")[0]
+    let (failed, _) = try fabric.sum(bad == nil ? 0 : 1, 0, operation: "deletion")
     guard failed == 0 else {
       throw CrosspointError(
         .nonFinite, operation: "deletion", argument: "tokens",

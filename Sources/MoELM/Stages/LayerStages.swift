@@ -92,10 +92,13 @@ final class LayerStages {
     try pipeline.step { [fabric] counts throws(CrosspointError) in try fabric.sum(&counts, operation: "stages") }
   }
 
-  /// What every stage let through since the last call.
-  func takeCounts() -> [StageCount] {
-    defer { for place in pipeline.statistics.indices { pipeline.statistics[place].reset() } }
-    return pipeline.statistics.map(StageCount.init)
+  /// Adds what every stage let through since the last call; returns how many stages there are.
+  func takeCounts(into moved: inout Movement) -> Int {
+    for place in pipeline.statistics.indices {
+      moved.add(StageCount(pipeline.statistics[place]), at: place)
+      pipeline.statistics[place].reset()
+    }
+    return pipeline.statistics.count
   }
 
   func takeSeconds() -> Double {

@@ -27,9 +27,9 @@ struct MovingThreshold {
 
   /// Moves, once per optimiser step. Collective.
   mutating func step(_ fabric: any Fabric, operation: StaticString) throws(CrosspointError) {
-    let counts = try fabric.sum([Double(counted), Double(seen)], operation: operation)
+    let (some, all) = try fabric.sum(Double(counted), Double(seen), operation: operation)
     (counted, seen) = (0, 0)
-    if counts[1] > 0 { value = min(1, max(0, value + gain * (target - counts[0] / counts[1]))) }
+    if all > 0 { value = min(1, max(0, value + gain * (target - some / all))) }
   }
 
   /// For a checkpoint.

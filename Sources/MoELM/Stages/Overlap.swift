@@ -25,14 +25,10 @@ public struct Overlap: Codable, Sendable, Equatable {
 
   mutating func reset() { (tokens, sum) = (0, 0) }
 
-  /// As numbers, for a sum over ranks.
-  var values: [Double] { [tokens, sum] }
-
-  /// The same layer and granularity with other numbers.
-  func with(_ values: [Double]) -> Overlap {
-    var overlap = self
-    (overlap.tokens, overlap.sum) = (values[0], values[1])
-    return overlap
+  /// Calls `body` with every number.
+  mutating func forEachNumber(_ body: (inout Double) -> Void) {
+    body(&tokens)
+    body(&sum)
   }
 }
 

@@ -24,17 +24,20 @@ public struct StageCount: Codable, Sendable, Equatable {
     rowsOut = Double(statistics.rowsOut)
   }
 
-  /// As numbers, for a sum over ranks.
-  var values: [Double] { [tokensIn, rowsIn, rowsOut] }
-
-  /// The same stage with other numbers.
-  func with(_ values: [Double]) -> StageCount {
-    var count = self
-    (count.tokensIn, count.rowsIn, count.rowsOut) = (values[0], values[1], values[2])
-    return count
+  /// Calls `body` with every number.
+  mutating func forEachNumber(_ body: (inout Double) -> Void) {
+    body(&tokensIn)
+    body(&rowsIn)
+    body(&rowsOut)
   }
 
-  static func + (a: StageCount, b: StageCount) -> StageCount { a.with(zip(a.values, b.values).map(+)) }
+  mutating func reset() { (tokensIn, rowsIn, rowsOut) = (0, 0, 0) }
+
+  static func += (sum: inout StageCount, other: StageCount) {
+    sum.tokensIn += other.tokensIn
+    sum.rowsIn += other.rowsIn
+    sum.rowsOut += other.rowsOut
+  }
 }
 
 extension [StageCount] {

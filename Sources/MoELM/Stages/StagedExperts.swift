@@ -6,11 +6,11 @@ final class StagedExperts {
   let stages: LayerStages
   /// What was routed, kept for the backward pass; `nil` without stages, where the tokens themselves are.
   private var rows: TokenRows?
-  /// Pairs of a token and an expert since the last ``takeMovement()``, before any stage.
+  /// Pairs of a token and an expert since the last ``takeMovement(into:)``, before any stage.
   private var offered = 0
   private let topK: Int
-  /// What trims left of the experts after the first; empty without trims.
-  private var furtherExperts: [StageCount]
+  /// What trims left of the experts after the first; `nil` without trims.
+  private var furtherExperts: StageCount?
   /// How alike the granularities choose; empty for a single one.
   private var overlaps: [Overlap]
   /// What the first granularity chose for the batch under way.
@@ -28,7 +28,7 @@ final class StagedExperts {
     options: ExchangeOptions, layer place: Int
   ) throws(CrosspointError) {
     topK = shape.topK
-    furtherExperts = shape.stages.trims ? [StageCount(name: StageCount.furtherExperts)] : []
+    furtherExperts = shape.stages.trims ? StageCount(name: StageCount.furtherExperts) : nil
     overlaps =
       shape.stages.comparesChoices
       ? shape.stages.granularities.dropFirst().map { Overlap(block: place, granularity: $0) } : []
@@ -71,16 +71,17 @@ final class StagedExperts {
     put(try stages.reduceBackward(dRows, tokens: x, pass), into: dx, accumulate: accumulate)
   }
 
-  /// What this rank moved since the last call.
-  func takeMovement() -> Movement {
-    let moved = Movement(
-      traffic: Traffic(layer.exchange.statistics, offered: offered), stages: stages.takeCounts() + furtherExperts,
-      stageSeconds: stages.takeSeconds(), overlaps: overlaps)
+  /// Adds what this rank moved since the last call.
+  func takeMovement(into moved: inout Movement) {
+    moved.traffic.add(layer.exchange.statistics, offered: offered)
     layer.exchange.statistics.reset()
     offered = 0
-    for place in furtherExperts.indices { furtherExperts[place] = StageCount(name: furtherExperts[place].name) }
+    moved.stageSeconds += stages.takeSeconds()
+    let count = stages.takeCounts(into: &moved)
+    if let furtherExperts { moved.add(furtherExperts, at: count) }
+    furtherExperts?.reset()
+    moved.overlaps += overlaps
     for place in overlaps.indices { overlaps[place].reset() }
-    return moved
   }
 
   /// Gives back what forward kept.
@@ -90,16 +91,17 @@ final class StagedExperts {
   }
 
   private func countChoices() {
-    guard !furtherExperts.isEmpty, let routing = layer.decision?.routing else { return }
+    let routing = layer.decision.routing
     let rows = Double(routing.tokens)
-    furtherExperts[0].tokensIn += rows
-    furtherExperts[0].rowsIn += rows * Double(topK - 1)
-    furtherExperts[0].rowsOut += Double(routing.tokensPerExpert.reduce(0, +)) - rows
+    furtherExperts?.tokensIn += rows
+    furtherExperts?.rowsIn += rows * Double(topK - 1)
+    furtherExperts?.rowsOut += Double(routing.tokensPerExpert.reduce(0, +)) - rows
   }
 
   /// Holds what this granularity chooses against what the first one chose for the same batch.
   private func compareChoices(_ pass: Pass) {
-    guard !overlaps.isEmpty, let pooling = stages.pooling, let routing = layer.decision?.routing else { return }
+    guard !overlaps.isEmpty, let pooling = stages.pooling else { return }
+    let routing = layer.decision.routing
     if pass.isFirstOfBatch { firstChoice = (routing, pooling.rowOfToken) }
     guard let place = overlaps.firstIndex(where: { $0.granularity == pass.granularity }), let firstChoice,
       !pass.isFirstOfBatch

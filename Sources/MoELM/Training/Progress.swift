@@ -17,15 +17,16 @@ public struct Traffic: Codable, Sendable, Equatable {
 
   public init() {}
 
+  /// Adds what an exchange moved.
   /// - Parameter offered: pairs that would have travelled without any stage.
-  init(_ statistics: LayerStatistics, offered: Int) {
-    rowsOffered = Double(offered)
-    wireBytes = Double(statistics.wireBytes)
-    routedBytes = Double(statistics.uncompressedBytes)
-    rowsSent = Double(statistics.rowsSent)
-    rowsRouted = Double(statistics.rowsRouted)
-    residualSquared = statistics.residualSquared
-    tokenSquared = statistics.tokenSquared
+  mutating func add(_ statistics: LayerStatistics, offered: Int) {
+    rowsOffered += Double(offered)
+    wireBytes += Double(statistics.wireBytes)
+    routedBytes += Double(statistics.uncompressedBytes)
+    rowsSent += Double(statistics.rowsSent)
+    rowsRouted += Double(statistics.rowsRouted)
+    residualSquared += statistics.residualSquared
+    tokenSquared += statistics.tokenSquared
   }
 
   /// What the same tokens would have taken as fp32 without any stage. Where stages dropped everything nobody routed it:
@@ -40,18 +41,15 @@ public struct Traffic: Codable, Sendable, Equatable {
   /// Share of the tokens' energy that stayed home.
   public var residualEnergy: Double { tokenSquared == 0 ? 0 : residualSquared / tokenSquared }
 
-  private static let fields: [WritableKeyPath<Traffic, Double> & Sendable] = [
-    \.wireBytes, \.routedBytes, \.rowsSent, \.rowsRouted, \.rowsOffered, \.residualSquared, \.tokenSquared,
-  ]
-
-  static func + (a: Traffic, b: Traffic) -> Traffic { Traffic(zip(a.values, b.values).map(+)) }
-  static func - (a: Traffic, b: Traffic) -> Traffic { Traffic(zip(a.values, b.values).map(-)) }
-
-  /// As numbers, for a sum over ranks.
-  var values: [Double] { Self.fields.map { self[keyPath: $0] } }
-
-  init(_ values: some Collection<Double>) {
-    for (field, value) in zip(Self.fields, values) { self[keyPath: field] = value }
+  /// Calls `body` with every number.
+  mutating func forEachNumber(_ body: (inout Double) -> Void) {
+    body(&wireBytes)
+    body(&routedBytes)
+    body(&rowsSent)
+    body(&rowsRouted)
+    body(&rowsOffered)
+    body(&residualSquared)
+    body(&tokenSquared)
   }
 }
 
@@ -67,38 +65,52 @@ public struct Movement: Codable, Sendable, Equatable {
 
   /// The movement of another step; one of the two may be empty.
   static func + (a: Movement, b: Movement) -> Movement {
-    a.isEmpty ? b : b.isEmpty ? a : a.with(zip(a.values, b.values).map(+)[...])
+    if a.isEmpty || b.isEmpty { return a.isEmpty ? b : a }
+    var sum = a
+    sum.add(b.values)
+    return sum
   }
 
-  static func - (a: Movement, b: Movement) -> Movement {
-    b.isEmpty ? a : a.with(zip(a.values, b.values).map(-)[...])
+  static func - (a: Movement, b: Movement) -> Movement { a + b.with(b.values.map { -$0 }) }
+
+  /// Adds what a stage of a layer let through.
+  mutating func add(_ count: StageCount, at place: Int) {
+    if place < stages.count { stages[place] += count } else { stages.append(count) }
   }
 
-  /// Adds the movement of another layer.
-  mutating func add(layer: Movement) {
-    traffic = traffic + layer.traffic
-    stages = stages.isEmpty ? layer.stages : zip(stages, layer.stages).map(+)
-    stageSeconds += layer.stageSeconds
-    overlaps += layer.overlaps
+  /// Adds to every number, in the order of ``values``.
+  mutating func add(_ numbers: some Sequence<Double>) {
+    var rest = numbers.makeIterator()
+    forEachNumber { $0 += rest.next()! }
+  }
+
+  /// The same stages and layers with other numbers, in the order of ``values``.
+  func with(_ numbers: some Sequence<Double>) -> Movement {
+    var (moved, rest) = (self, numbers.makeIterator())
+    moved.forEachNumber { $0 = rest.next()! }
+    return moved
   }
 
   /// As numbers, for a sum over ranks.
   var values: [Double] {
-    traffic.values + [stageSeconds] + stages.flatMap(\.values) + overlaps.flatMap(\.values)
+    var (moved, all) = (self, [Double]())
+    moved.forEachNumber { all.append($0) }
+    return all
   }
 
-  /// The same stages and layers with other numbers, in the order of ``values``.
-  func with(_ values: ArraySlice<Double>) -> Movement {
-    var (moved, rest) = (self, values)
-    func take(_ count: Int) -> [Double] {
-      defer { rest = rest.dropFirst(count) }
-      return Array(rest.prefix(count))
-    }
-    moved.traffic = Traffic(take(traffic.values.count))
-    moved.stageSeconds = take(1)[0]
-    moved.stages = stages.map { $0.with(take($0.values.count)) }
-    moved.overlaps = overlaps.map { $0.with(take($0.values.count)) }
-    return moved
+  /// Calls `body` with every number, in an order that depends on stages and layers alone.
+  mutating func forEachNumber(_ body: (inout Double) -> Void) {
+    traffic.forEachNumber(body)
+    body(&stageSeconds)
+    for place in stages.indices { stages[place].forEachNumber(body) }
+    for place in overlaps.indices { overlaps[place].forEachNumber(body) }
+  }
+
+  /// Forgets everything and keeps the memory.
+  mutating func clear() {
+    (traffic, stageSeconds) = (Traffic(), 0)
+    stages.removeAll(keepingCapacity: true)
+    overlaps.removeAll(keepingCapacity: true)
   }
 
   /// Whether nothing was ever counted.

@@ -66,8 +66,9 @@ extension Trainer {
     try checkpoint.restore(model.shared)
     try checkpoint.restore(model.experts)
     try model.restoreStages(checkpoint.header.stages)
-    let (theirs, ours) = (checkpoint.header.progress, takeMovement())
-    guard theirs.moved.counts(sameAs: ours), theirs.beforeLastQuarter.counts(sameAs: ours) else {
+    let theirs = checkpoint.header.progress
+    collectMovement()
+    guard theirs.moved.counts(sameAs: moved), theirs.beforeLastQuarter.counts(sameAs: moved) else {
       throw CrosspointError(
         .checkpointMismatch, operation: "resume", argument: "progress", "what it counts is of another model's stages")
     }

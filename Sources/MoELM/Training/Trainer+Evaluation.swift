@@ -43,10 +43,12 @@ extension Trainer {
         let pass = pass(isTraining: false, granularity: granularity, isFirst: place == 0)
         nats[place] += try model.forward(batch, pass).surprise
         model.forget()
-        moved[place] = moved[place] + takeMovement()
+        collectMovement()
+        moved[place] = moved[place] + self.moved
       }
     }
-    let sums = try fabric.sum(nats + moved.flatMap(\.values), operation: "evaluate")
+    var sums = nats + moved.flatMap(\.values)
+    try fabric.sum(&sums, operation: "evaluate")
     var rest = sums.dropFirst(granularities.count)
     for place in moved.indices {
       moved[place] = moved[place].with(rest)

@@ -41,6 +41,10 @@ public final class Trainer {
   private let optimiser: AdamW
   /// This rank's sequences.
   var batch = Batch()
+  /// What the last step or evaluation moved, until the ranks' sums replace it.
+  private(set) var moved = Movement()
+  /// What is summed over ranks in a step.
+  private var totals: [Double] = []
 
   /// Collective.
   /// - Throws: `invalidArgument` for options that make no training, `ranksDisagree` for options that differ between ranks, and
@@ -66,13 +70,17 @@ public final class Trainer {
     let losses = try propagate()
     try fabric.allreduce(model.shared.gradients, operation: "gradients")
 
-    let moved = takeMovement()
-    let mine =
-      [losses.surprise, losses.loadBalance, losses.stages, squaredNorm(model.experts.gradients), stopRequested ? 1 : 0]
-      + moved.values
-    let sums = try fabric.sum(mine, operation: "totals")
-    let norm = (sums[3] + squaredNorm(model.shared.gradients)).squareRoot()
-    let nats = sums[0] / Double(options.batch * options.shape.predictionsPerSequence)
+    collectMovement()
+    totals.removeAll(keepingCapacity: true)
+    totals.append(losses.surprise)
+    totals.append(losses.loadBalance)
+    totals.append(losses.stages)
+    totals.append(squaredNorm(model.experts.gradients))
+    totals.append(stopRequested ? 1 : 0)
+    moved.forEachNumber { totals.append($0) }
+    try fabric.sum(&totals, operation: "totals")
+    let norm = (totals[3] + squaredNorm(model.shared.gradients)).squareRoot()
+    let nats = totals[0] / Double(options.batch * options.shape.predictionsPerSequence)
     guard nats.isFinite, norm.isFinite else {
       // Sums over ranks: every rank has the same.
       throw fabric.cause(
@@ -83,23 +91,22 @@ public final class Trainer {
     }
     let rate = options.learningRate(step: progress.step)
     let scale = norm > Double(options.clip) ? options.clip / Float(norm) : 1
-    for set in [model.shared, model.experts] {
-      optimiser.update(set, learningRate: rate, gradientScale: scale, step: progress.step)
-    }
+    optimiser.update(model.shared, learningRate: rate, gradientScale: scale, step: progress.step)
+    optimiser.update(model.experts, learningRate: rate, gradientScale: scale, step: progress.step)
     try model.stepStages(step: progress.step)
-    let all = moved.with(sums[5...])
-    advance(by: all)
+    advance(by: totals[5...])
     return StepReport(
-      bitsPerByte: nats * bitsPerNat, loadBalance: sums[1], stageLoss: sums[2], gradientNorm: norm, learningRate: rate,
-      traffic: all.traffic, stages: all.stages, deletionRate: model.deletionRate ?? all.stages.deletionRate,
-      keptSecondExperts: all.stages.keptFurtherExperts, jaccard: all.overlaps.mean,
-      stageSeconds: all.stageSeconds / Double(fabric.rankCount), shouldStop: sums[4] > 0)
+      bitsPerByte: nats * bitsPerNat, loadBalance: totals[1], stageLoss: totals[2], gradientNorm: norm,
+      learningRate: rate, traffic: moved.traffic, stages: moved.stages,
+      deletionRate: model.deletionRate ?? moved.stages.deletionRate,
+      keptSecondExperts: moved.stages.keptFurtherExperts, jaccard: moved.overlaps.mean,
+      stageSeconds: moved.stageSeconds / Double(fabric.rankCount), shouldStop: totals[4] > 0)
   }
 
   /// Forward and backward over this rank's sequences.
   func propagate() throws(CrosspointError) -> Losses {
     var losses = Losses()
-    for pass in passes() {
+    try forEachPass { pass throws(CrosspointError) in
       losses += try model.forward(batch, pass) * pass.weight
       try model.backward(batch, predictions: options.batch * options.shape.predictionsPerSequence, pass)
     }
@@ -122,18 +129,20 @@ public final class Trainer {
     return choices
   }
 
-  /// The passes of a training step: every granularity, or one that all ranks draw alike.
-  func passes() -> [Pass] {
+  /// Calls `body` with the passes of a training step: every granularity, or one that all ranks draw alike.
+  func forEachPass(_ body: (Pass) throws(CrosspointError) -> Void) throws(CrosspointError) {
     let stages = options.shape.stages
-    var granularities = stages.granularities
+    var granularities = stages.granularities[...]
     if stages.granularitySchedule == .sampled {
       var generator = context(isTraining: true).sharedGenerator(seed: options.seed)
-      granularities = [granularities[Int(generator.next() % UInt64(granularities.count))]]
+      let drawn = Int(generator.next() % UInt64(granularities.count))
+      granularities = granularities[drawn...drawn]
     }
-    return granularities.map { granularity in
-      pass(
-        isTraining: true, granularity: granularity, isFirst: granularity == granularities[0],
-        weight: 1 / Float(granularities.count))
+    for granularity in granularities {
+      try body(
+        pass(
+          isTraining: true, granularity: granularity, isFirst: granularity == granularities.first,
+          weight: 1 / Float(granularities.count)))
     }
   }
 
@@ -149,17 +158,19 @@ public final class Trainer {
     StageContext(step: progress.step, isTraining: isTraining, batch: fabric.rank)
   }
 
-  /// What this rank moved since the last call, over all layers.
-  func takeMovement() -> Movement {
-    var moved = Movement()
-    for layer in model.layers { moved.add(layer: layer.takeMovement()) }
-    return moved
+  /// Makes ``moved`` what this rank moved since the last call, over all layers.
+  func collectMovement() {
+    moved.clear()
+    for layer in model.layers { layer.takeMovement(into: &moved) }
   }
 
-  private func advance(by moved: Movement) {
+  /// - Parameter numbers: what all ranks moved.
+  private func advance(by numbers: ArraySlice<Double>) {
+    var rest = numbers.makeIterator()
+    moved.forEachNumber { $0 = rest.next()! }
     if progress.step == options.steps - options.steps / 4 { progress.beforeLastQuarter = progress.moved }
     progress.step += 1
-    progress.moved = progress.moved + moved
+    if progress.moved.isEmpty { progress.moved = moved } else { progress.moved.add(numbers) }
   }
 }
 
@@ -167,11 +178,15 @@ public final class Trainer {
 let bitsPerNat = 1.442_695_040_888_963_4
 
 extension Fabric {
-  /// Sums of a few numbers over ranks. Collective.
-  func sum(_ values: [Double], operation: StaticString) throws(CrosspointError) -> [Double] {
-    var values = values
-    try sum(&values, operation: operation)
-    return values
+  /// Sums of two numbers over ranks. Collective.
+  func sum(
+    _ first: Double, _ second: Double, operation: StaticString
+  ) throws(CrosspointError) -> (Double, Double) {
+    var sums = (first, second)
+    try withUnsafeMutableBytes(of: &sums) { bytes throws(CrosspointError) in
+      try allreduce(bytes.assumingMemoryBound(to: Double.self), operation: operation)
+    }
+    return sums
   }
 
   /// Replaces each number by its sum over ranks. Collective.

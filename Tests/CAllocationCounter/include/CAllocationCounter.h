@@ -4,7 +4,8 @@
 #define CALLOCATION_COUNTER_H
 
 // From now on the calls of this thread to malloc, calloc, realloc, posix_memalign and aligned_alloc are counted, but for
-// those of the MPI library: its pools for messages that come early grow to their size whenever the ranks' timing asks for it.
+// those of the MPI library, whose pools for messages that come early grow to their size whenever the ranks' timing asks for
+// it, and of OpenBLAS, which takes a kilobyte for some narrow products.
 void xp_start_counting(void);
 
 // Ends that; the number of calls.
