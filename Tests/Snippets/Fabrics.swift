@@ -6,6 +6,7 @@ final class LoneFabric: Fabric {
   let rank = 0
   let rankCount = 1
   var deadline = Duration.seconds(60)
+  let collectiveMemory = CollectiveMemory()
 
   func exchange(
     send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer],
@@ -35,6 +36,7 @@ final class CountingFabric: Fabric {
   var rank: Int { inner.rank }
   var rankCount: Int { inner.rankCount }
   var sharedMemory: (any SharedMemory)? { inner.sharedMemory }
+  var collectiveMemory: CollectiveMemory { inner.collectiveMemory }
   var deadline: Duration {
     get { inner.deadline }
     set { inner.deadline = newValue }
