@@ -3,7 +3,7 @@ import CrosspointCore
 /// How bytes reach the other ranks: the one thing that Crosspoint asks of a transport.
 ///
 /// Two implementations exist: `MPIFabric` (module CrosspointMPI) under mpirun, and ``SimulatedCluster``, whose ranks are
-/// threads of one process. Everything else (``allreduce(_:operation:)``, ``barrier(operation:)``, …) is built on
+/// threads of one process. Everything else (`allreduce`, ``barrier(operation:)``, …) is built on
 /// ``exchange(send:receive:operation:arrived:meanwhile:)`` in one place, so both give the same bits and every wait has the
 /// same deadline.
 ///

@@ -144,7 +144,7 @@ public final class MPIFabric: Fabric {
     }
   }
 
-  /// Waits for every rank, then ends MPI if ``world(deadline:)`` started it. Collective: the last call of every rank, after
+  /// Waits for every rank, then ends MPI if ``world(deadline:sharesMemory:)`` started it. Collective: the last call of every rank, after
   /// success and after an error that is agreed on. After any other use ``abort(exitCode:reporting:)``.
   ///
   /// - Throws: `deadlineExceeded` naming a rank that does not come; what made this fabric unusable.

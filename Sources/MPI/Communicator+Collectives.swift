@@ -29,7 +29,9 @@ extension Communicator {
   }
 
   /// Collects everybody's elements, in rank order. (MPI_Allgather)
-  /// - Parameter all: `size · mine.count` elements.
+  /// - Parameters:
+  ///   - mine: this rank's, as many on every rank.
+  ///   - all: `size · mine.count` elements.
   public func allgather<Element: Datatype>(
     _ mine: UnsafeBufferPointer<Element>, into all: UnsafeMutableBufferPointer<Element>
   ) throws(MPIError) {
@@ -55,7 +57,7 @@ extension Communicator {
   ///
   /// A rank that sends more than its peer expects is an error; one that sends less is not, and leaves the rest of the
   /// peer's block untouched: exchange the counts first. (The error may come after the harm: see
-  /// ``receive(into:from:tag:)``.)
+  /// `receive(into:from:tag:)`.)
   public func alltoallv<Element: Datatype>(
     _ send: UnsafeBufferPointer<Element>, _ sendBlocks: Blocks,
     into receive: UnsafeMutableBufferPointer<Element>, _ receiveBlocks: Blocks

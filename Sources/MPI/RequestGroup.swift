@@ -20,7 +20,9 @@ public final class RequestGroup {
   /// Messages since the last ``removeAll()``, whether over or not.
   public private(set) var count = 0
 
-  /// - Parameter capacity: messages for which memory is kept from the start; it grows on demand.
+  /// - Parameters:
+  ///   - communicator: where all its messages travel.
+  ///   - capacity: messages for which memory is kept from the start; it grows on demand.
   public init(on communicator: Communicator, capacity: Int = 16) {
     self.communicator = communicator
     self.capacity = max(1, capacity)
@@ -53,7 +55,9 @@ public final class RequestGroup {
   }
 
   /// Starts to receive an arrival and returns its number. (MPI_Imrecv)
-  /// - Parameter bytes: as many as the message has.
+  /// - Parameters:
+  ///   - arrival: what ``arrival(tag:)`` returned last.
+  ///   - bytes: as many as the message has.
   @discardableResult
   public func receive(_ arrival: Arrival, into bytes: UnsafeMutableRawBufferPointer) throws(MPIError) -> Int {
     // Open MPI 4.1 copies a long message whole, past the end of a buffer that is too small.

@@ -11,7 +11,9 @@ public final class SharedWindow<Element: Datatype> {
   public let mine: UnsafeMutableBufferPointer<Element>
 
   /// Allocates `count` elements for this rank; other ranks may ask for other counts. Collective. (MPI_Win_allocate_shared)
-  /// - Parameter communicator: ranks that share memory, as from ``Communicator/splitShared(key:)``.
+  /// - Parameters:
+  ///   - communicator: ranks that share memory, as from ``Communicator/splitShared(key:)``.
+  ///   - count: elements of this rank's part.
   public init(on communicator: Communicator, count: Int) throws(MPIError) {
     self.communicator = communicator
     let stride = MemoryLayout<Element>.stride

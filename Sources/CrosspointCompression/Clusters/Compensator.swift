@@ -9,7 +9,7 @@ public struct Compensator: Sendable {
   public let kind: ResidualCompensation
   /// Learned numbers of all experts; the same on every rank.
   public var parameters: [Float]
-  /// ∂L/∂``parameters``, summed by ``differentiate(expert:weight:dy:x:c:)``.
+  /// ∂L/∂``parameters``, added to by each backward pass.
   public var gradients: [Float]
   private let hidden: Int
   private let perExpert: Int

@@ -21,7 +21,7 @@ public struct RowTraits: Sendable, Hashable {
   /// `[T]`: tokens that each row stands for, by which the auxiliary losses and their counts weigh it; empty: one each.
   public var tokensPerRow: [Int32]
   /// `[T]`: how much a row matters to ``RoutingTrim/pruning(threshold:protecting:)``, for example
-  /// ``CrosspointTokens/TokenBatch/rowMagnitudes()``; may be empty where nothing is protected.
+  /// `TokenBatch.rowMagnitudes()`; may be empty where nothing is protected.
   public var importance: [Float]
   /// Of the draws of ``RoutingTrim/randomSecond(threshold:)``: another one for each batch.
   public var seed: UInt64
