@@ -2,6 +2,7 @@ import ArgumentParser
 import Crosspoint
 import CrosspointFiles
 import CrosspointOptions
+import CrosspointTokens
 import MPI
 
 struct BenchAlltoall: RankCommand {
@@ -9,8 +10,9 @@ struct BenchAlltoall: RankCommand {
     commandName: "alltoall",
     abstract: "Times the fabric's exchange against MPI_Alltoallv over a sweep of sizes.",
     discussion: """
-      Run it under mpirun. Every rank sends the same number of bytes to every rank, itself included. docs/benchmarks.md \
-      explains the columns.
+      Run it under mpirun. Every rank sends the same number of bytes to every rank, itself included; then all vote. \
+      crosspoint is the fabric with memory shared within a node, messages the same without, plain MPI_Alltoallv or, for \
+      the vote, MPI_Allreduce. docs/benchmarks.md explains the columns.
 
       Examples:
         mpirun -n 2 xpoint bench alltoall
@@ -18,7 +20,7 @@ struct BenchAlltoall: RankCommand {
       """)
 
   @Option(help: "Smallest number of bytes for each peer.")
-  var minBytes = 1024
+  var minBytes = 64
   @Option(help: "Largest number of bytes for each peer; sizes grow fourfold.")
   var maxBytes = 4 << 20
   @Option(help: "Timed runs of each implementation and size.")
@@ -47,7 +49,7 @@ struct BenchAlltoall: RankCommand {
   }
 }
 
-/// All sizes, one after the other.
+/// All sizes, one after the other, and a vote.
 private struct Sweep {
   let minBytes: Int
   let maxBytes: Int
@@ -62,6 +64,8 @@ private struct Sweep {
         ("warmup", "\(warmup)"),
       ], operation: "options")
     let ranks = fabric.rankCount
+    let messages = try MPIFabric(fabric.communicator, deadline: fabric.deadline, sharesMemory: false)
+    let sharing = try fabric.allgather([fabric.sharedMemory == nil ? 0 : 1]).count { $0[0] == 1 }
     var table = Table(columns: [
       "size(B)", "implementation", "min(us)", "median(us)", "p99(us)", "algbw(GB/s)", "busbw(GB/s)", "slowest",
       "#wrong",
@@ -69,29 +73,36 @@ private struct Sweep {
     ])
     var records: [BenchRecord] = []
     var wrong = 0
-    for bytes in sequence(first: minBytes, next: { $0 * 4 }).prefix(while: { $0 <= maxBytes }) {
-      let trial = try AlltoallTrial(bytes: bytes, fabric: fabric)
-      let (crosspoint, plain) = try trial.run(warmup: warmup, iterations: iterations)
-      let ratio = Samples(zip(crosspoint.times.seconds, plain.times.seconds).map { $0 / $1 }).median
-      wrong += crosspoint.wrong + plain.wrong
-      for (name, result) in [("crosspoint", crosspoint), ("plain", plain)] {
+    func report(_ op: String, _ bytes: Int, _ trial: any Trial) throws {
+      let results = try trial.run(warmup: warmup, iterations: iterations, on: fabric)
+      let plain = results[Implementation.plain.rawValue].times.seconds
+      for (implementation, result) in zip(Implementation.allCases, results) {
         let seconds = Samples(result.times.seconds)
         let algorithm = Double(bytes * ranks) / seconds.median
+        wrong += result.wrong
         table.append([
-          "\(bytes)", name, seconds.minimum.microseconds, seconds.median.microseconds,
-          seconds.percentile(99).microseconds, algorithm.gigabytes,
+          op == "vote" ? op : "\(bytes)", "\(implementation)", seconds.minimum.microseconds,
+          seconds.median.microseconds, seconds.percentile(99).microseconds, algorithm.gigabytes,
           (algorithm * Double(ranks - 1) / Double(ranks)).gigabytes, "\(result.times.rank)", "\(result.wrong)",
-          name == "plain" ? "1.000" : ratio.fixed(3),
+          Samples(ratiosOf: result.times.seconds, over: plain).median.fixed(3),
         ])
         records.append(
           BenchRecord(
-            op: "alltoall", implementation: name, ranks: ranks, tokensPerRank: 0, hidden: 0, topK: 0, pattern: "equal",
-            bytes: bytes * (ranks - 1), medianSeconds: seconds.median, p99Seconds: seconds.percentile(99),
-            slowestRank: result.times.rank))
+            op: op, implementation: "\(implementation)", ranks: ranks, tokensPerRank: 0, hidden: 0, topK: 0,
+            pattern: "equal", bytes: bytes * (ranks - 1), medianSeconds: seconds.median,
+            p99Seconds: seconds.percentile(99), slowestRank: result.times.rank))
       }
     }
+    for bytes in sequence(first: minBytes, next: { $0 * 4 }).prefix(while: { $0 <= maxBytes }) {
+      try report("alltoall", bytes, try AlltoallTrial(bytes: bytes, fabric: fabric, messages: messages))
+    }
+    try report("vote", 0, VoteTrial(fabric: fabric, messages: messages))
     try fabric.onRoot(operation: "report") { () throws(CrosspointError) in
-      print("# \(ranks) MPI ranks; \(iterations) timed runs each, taking turns; size: bytes for each peer")
+      print("# \(ranks) MPI ranks, \(sharing) of which share memory; \(iterations) timed runs each, taking turns")
+      print("# size: bytes for each peer; small ones many times a run")
+      for (rank, reason) in fabric.unshared.sorted(by: { $0.key < $1.key }) {
+        print("# ranks 0 and \(rank) share no memory: \(reason)")
+      }
       print(table.text)
       if let json { try writeJSON(records, to: json, argument: "--json") }
       try expectNothingWrong(wrong, "bytes arrived wrong")
@@ -99,71 +110,119 @@ private struct Sweep {
   }
 }
 
-/// One size, both implementations.
-private struct AlltoallTrial {
-  struct Result {
-    var times: SlowestTimes
-    var wrong: Int
-  }
+private enum Implementation: Int, CaseIterable {
+  case crosspoint, messages, plain
+}
 
-  let bytes: Int
-  let fabric: MPIFabric
-  private let send: [UInt8]
+private struct TrialResult {
+  var times: SlowestTimes
+  var wrong: Int
+}
 
-  init(bytes: Int, fabric: MPIFabric) throws {
-    self.bytes = bytes
-    self.fabric = fabric
-    // Every byte tells who sent it to whom.
-    send = (0..<fabric.rankCount).flatMap { peer in
-      [UInt8](repeating: Self.mark(from: fabric.rank, to: peer), count: bytes)
-    }
-  }
+/// Something that every implementation does.
+private protocol Trial {
+  /// So many times in a row in one timed run.
+  var repeats: Int { get }
+  func call(_ implementation: Implementation) throws
+  /// Bytes that came wrong to this rank in the last call.
+  func wrong(_ implementation: Implementation) -> Int
+}
 
-  func run(warmup: Int, iterations: Int) throws -> (crosspoint: Result, plain: Result) {
-    let blocks = try Blocks(counts: Array(repeating: bytes, count: fabric.rankCount))
-    var received = [[UInt8](repeating: 0, count: send.count), [UInt8](repeating: 0, count: send.count)]
-    var seconds: [[Double]] = [[], []]
+extension Trial {
+  /// By implementation. Collective.
+  func run(warmup: Int, iterations: Int, on fabric: any Fabric) throws -> [TrialResult] {
+    var seconds = Implementation.allCases.map { _ in [Double]() }
     for iteration in 0..<warmup + iterations {
-      for implementation in 0..<2 {
+      for implementation in Implementation.allCases {
         try fabric.barrier(operation: "bench")
         var watch = Stopwatch()
-        try send.withUnsafeBytes { send in
-          try received[implementation].withUnsafeMutableBytes { received in
-            if implementation == 0 {
-              try fabric.exchange(send: parts(send), receive: parts(received), operation: "bench")
-            } else {
-              try fabric.communicator.alltoallv(
-                send.assumingMemoryBound(to: UInt8.self), blocks, into: received.assumingMemoryBound(to: UInt8.self),
-                blocks)
-            }
-          }
-        }
-        let elapsed = watch.lap()
-        if iteration >= warmup { seconds[implementation].append(elapsed) }
+        for _ in 0..<repeats { try call(implementation) }
+        let elapsed = watch.lap() / Double(repeats)
+        if iteration >= warmup { seconds[implementation.rawValue].append(elapsed) }
       }
     }
-    return (try result(seconds[0], received[0]), try result(seconds[1], received[1]))
+    return try Implementation.allCases.map { implementation in
+      let mine = seconds[implementation.rawValue] + [Double(wrong(implementation))]
+      let everyones = try fabric.allgather(mine)
+      return TrialResult(
+        times: SlowestTimes(everyones.map { $0.dropLast() }), wrong: Int(everyones.reduce(0) { $0 + $1.last! }))
+    }
+  }
+}
+
+/// A vote in which nothing is wrong.
+private struct VoteTrial: Trial {
+  private let agreements: [Agreement]
+  private let communicator: Communicator
+  let repeats = 100
+
+  init(fabric: MPIFabric, messages: MPIFabric) {
+    agreements = [Agreement(fabric: fabric), Agreement(fabric: messages)]
+    communicator = fabric.communicator
   }
 
-  private func result(_ seconds: [Double], _ received: [UInt8]) throws -> Result {
-    var wrong = 0
-    for (index, byte) in received.enumerated() where byte != Self.mark(from: index / bytes, to: fabric.rank) {
-      wrong += 1
+  func call(_ implementation: Implementation) throws {
+    guard implementation != .plain else {
+      _ = try communicator.allreduce(Int32(0), .maximum)
+      return
     }
-    let everyones = try fabric.allgather(seconds + [Double(wrong)])
-    return Result(
-      times: SlowestTimes(everyones.map { $0.dropLast() }), wrong: Int(everyones.reduce(0) { $0 + $1.last! }))
+    try agreements[implementation.rawValue].settle(nil, operation: "bench")
+  }
+
+  func wrong(_ implementation: Implementation) -> Int { 0 }
+}
+
+/// Blocks of one size, in memory as an exchange has it.
+private final class AlltoallTrial: Trial {
+  private let bytes: Int
+  private let fabrics: [MPIFabric]
+  private let counts: Blocks
+  private let pool: BufferPool
+  private let send: UnsafeMutableRawBufferPointer
+  private let sendBlocks: [UnsafeRawBufferPointer]
+  /// By implementation.
+  private let received: [UnsafeMutableRawBufferPointer]
+  private let receivedBlocks: [[UnsafeMutableRawBufferPointer]]
+  private let buffers: [BufferPool.Buffer]
+
+  init(bytes: Int, fabric: MPIFabric, messages: MPIFabric) throws {
+    self.bytes = bytes
+    fabrics = [fabric, messages]
+    counts = try Blocks(counts: Array(repeating: bytes, count: fabric.rankCount))
+    let pool = BufferPool(memory: fabric.sharedMemory)
+    let size = bytes * fabric.rankCount
+    buffers = try (0...Implementation.allCases.count).map { _ in try pool.lease(bytes: size) }
+    let memory = buffers.map { UnsafeMutableRawBufferPointer(start: $0.base, count: size) }
+    (self.pool, send, received) = (pool, memory[0], Array(memory[1...]))
+    func blocks(_ all: UnsafeMutableRawBufferPointer) -> [UnsafeMutableRawBufferPointer] {
+      (0..<fabric.rankCount).map { UnsafeMutableRawBufferPointer(rebasing: all[$0 * bytes..<($0 + 1) * bytes]) }
+    }
+    sendBlocks = blocks(send).map { UnsafeRawBufferPointer($0) }
+    receivedBlocks = received.map(blocks)
+    // Every byte tells who sent it to whom.
+    for index in send.indices { send[index] = Self.mark(from: fabric.rank, to: index / bytes) }
+    for block in received { block.initializeMemory(as: UInt8.self, repeating: 0) }
+  }
+
+  deinit { for buffer in buffers { pool.release(buffer) } }
+
+  var repeats: Int { max(1, min(100, (1 << 16) / bytes)) }
+
+  func call(_ implementation: Implementation) throws {
+    let index = implementation.rawValue
+    guard implementation != .plain else {
+      return try fabrics[0].communicator.alltoallv(
+        UnsafeRawBufferPointer(send).assumingMemoryBound(to: UInt8.self), counts,
+        into: received[index].assumingMemoryBound(to: UInt8.self), counts)
+    }
+    try fabrics[index].exchange(send: sendBlocks, receive: receivedBlocks[index], operation: "bench")
+  }
+
+  func wrong(_ implementation: Implementation) -> Int {
+    received[implementation.rawValue].enumerated().count {
+      $0.element != Self.mark(from: $0.offset / bytes, to: fabrics[0].rank)
+    }
   }
 
   private static func mark(from source: Int, to target: Int) -> UInt8 { UInt8((37 * source + 11 * target + 1) % 256) }
-
-  private func parts(_ bytes: UnsafeRawBufferPointer) -> [UnsafeRawBufferPointer] {
-    (0..<fabric.rankCount).map { UnsafeRawBufferPointer(rebasing: bytes[$0 * self.bytes..<($0 + 1) * self.bytes]) }
-  }
-
-  private func parts(_ bytes: UnsafeMutableRawBufferPointer) -> [UnsafeMutableRawBufferPointer] {
-    (0..<fabric.rankCount).map {
-      UnsafeMutableRawBufferPointer(rebasing: bytes[$0 * self.bytes..<($0 + 1) * self.bytes])
-    }
-  }
 }
