@@ -4,24 +4,6 @@ import CrosspointCore
 ///
 /// A vote is one exchange of 48 bytes per rank, sealed: damage to one of its two copies changes nothing.
 public final class Agreement {
-  /// What every rank says.
-  private struct Ballot {
-    var verdict = Verdict.well.rawValue
-    var waitSeconds: Double = 0
-  }
-
-  /// How a rank fared, the worst last: where several failed, the lowest rank of the worst is named.
-  private enum Verdict: UInt64 {
-    case well
-    /// It only heard that another rank failed.
-    case heard
-    case failed
-
-    init(_ failure: CrosspointError?) {
-      self = failure.map { $0.code == .refusedElsewhere ? .heard : .failed } ?? .well
-    }
-  }
-
   private let fabric: any Fabric
   /// The rank that waited least at the last vote: the one for which the others waited.
   public private(set) var slowestRank = 0
@@ -35,35 +17,64 @@ public final class Agreement {
   public func settle(
     _ failure: CrosspointError?, waitSeconds: Double = 0, operation: StaticString
   ) throws(CrosspointError) {
-    let mine = Ballot(verdict: Verdict(failure).rawValue, waitSeconds: waitSeconds)
-    var (worst, worstRank) = (Verdict.well.rawValue, 0)
+    slowestRank = try fabric.settle(failure, waitSeconds: waitSeconds, operation: operation)
+  }
+}
+
+/// What every rank says in a vote.
+private struct Ballot {
+  /// How a rank fared, the worst last: where several failed, the lowest rank of the worst is named.
+  enum Verdict: UInt64 {
+    case well
+    /// It only heard that another rank failed.
+    case heard
+    case failed
+
+    init(_ failure: CrosspointError?) {
+      self = failure.map { $0.code == .refusedElsewhere ? .heard : .failed } ?? .well
+    }
+  }
+
+  var verdict = Verdict.well.rawValue
+  var waitSeconds: Double = 0
+}
+
+extension Fabric {
+  /// One vote, see ``Agreement/settle(_:waitSeconds:operation:)``; nothing is allocated. Collective.
+  /// - Returns: the rank that waited least.
+  @discardableResult
+  func settle(
+    _ failure: CrosspointError?, waitSeconds: Double = 0, operation: StaticString
+  ) throws(CrosspointError) -> Int {
+    let mine = Ballot(verdict: Ballot.Verdict(failure).rawValue, waitSeconds: waitSeconds)
+    var (worst, worstRank) = (Ballot.Verdict.well.rawValue, 0)
     var (leastWait, slowest) = (Double.infinity, 0)
     try withUnsafeBytes(of: mine) { bytes throws(CrosspointError) in
-      try fabric.gather(bytes, operation: operation) { rank, block in
+      try gather(bytes, operation: operation) { rank, block in
         let ballot = block.loadUnaligned(as: Ballot.self)
         if ballot.verdict > worst { (worst, worstRank) = (ballot.verdict, rank) }
         if ballot.waitSeconds < leastWait { (leastWait, slowest) = (ballot.waitSeconds, rank) }
       }
     }
-    slowestRank = slowest
-    if worst != Verdict.well.rawValue { throw try collect(failure, from: worstRank, operation: operation) }
+    if worst != Ballot.Verdict.well.rawValue { throw try collect(failure, from: worstRank, operation: operation) }
+    return slowest
   }
 
   /// Fetches the failing rank's error.
   private func collect(
-    _ failure: CrosspointError?, from rank: Int, operation: StaticString
+    _ failure: CrosspointError?, from source: Int, operation: StaticString
   ) throws(CrosspointError) -> CrosspointError {
     let record = UnsafeMutableRawBufferPointer.allocate(byteCount: CrosspointError.encodedSize, alignment: 8)
     defer { record.deallocate() }
     _ = record.initializeMemory(as: UInt8.self, repeating: 0)
     // An error that already names a rank (a corrupt frame names its sender) keeps it.
-    if let failure { failure.on(rank: failure.rank ?? fabric.rank).encode(into: record) }
-    try fabric.broadcast(record, from: rank, operation: operation)
+    if let failure { failure.on(rank: failure.rank ?? rank).encode(into: record) }
+    try broadcast(record, from: source, operation: operation)
     let error =
       CrosspointError(decoding: UnsafeRawBufferPointer(record))
       ?? CrosspointError(
-        .transport, operation: "\(operation)", rank: rank, argument: "failure record",
-        "rank \(rank) failed but its error cannot be read")
+        .transport, operation: "\(operation)", rank: source, argument: "failure record",
+        "rank \(source) failed but its error cannot be read")
     return error.agreed
   }
 }
@@ -78,7 +89,7 @@ extension Fabric {
     var result: Result?
     var failure: CrosspointError?
     do throws(CrosspointError) { result = try body() } catch { failure = error }
-    try Agreement(fabric: self).settle(failure, operation: operation)
+    try settle(failure, operation: operation)
     return result.take()!
   }
 
@@ -86,7 +97,7 @@ extension Fabric {
   /// the lowest rank's. Collective, for a step that has failed on every rank.
   public func cause(of error: CrosspointError, operation: StaticString) -> CrosspointError {
     do throws(CrosspointError) {
-      try Agreement(fabric: self).settle(error, operation: operation)
+      try settle(error, operation: operation)
       return error
     } catch {
       return error

@@ -14,21 +14,59 @@ public final class CollectiveMemory {
   // The blocks of the exchange under way, one for every rank.
   var send: [UnsafeRawBufferPointer] = []
   var receive: [UnsafeMutableRawBufferPointer] = []
+  // The same, each followed by its checksum.
+  private(set) var pairedSend: [UnsafeRawBufferPointer] = []
+  private(set) var pairedReceive: [UnsafeMutableRawBufferPointer] = []
   private var bytes = UnsafeMutableRawBufferPointer(start: nil, count: 0)
+  private var checksums = UnsafeMutableRawBufferPointer(start: nil, count: 0)
 
   public init() {}
 
-  deinit { free(bytes.baseAddress) }
+  deinit {
+    free(bytes.baseAddress)
+    free(checksums.baseAddress)
+  }
 
   /// As many bytes, until the next call.
   /// - Throws: `outOfMemory`.
   func take(bytes count: Int, operation: StaticString) throws(CrosspointError) -> UnsafeMutableRawBufferPointer {
-    if bytes.count < count {
-      let larger = try takeMemory(bytes: count, operation: operation.description, argument: "values")
-      free(bytes.baseAddress)
-      bytes = larger
-    }
+    try Self.grow(&bytes, to: count, operation: operation)
     return UnsafeMutableRawBufferPointer(rebasing: bytes[..<count])
+  }
+
+  private static func grow(
+    _ bytes: inout UnsafeMutableRawBufferPointer, to count: Int, operation: StaticString
+  ) throws(CrosspointError) {
+    guard bytes.count < count else { return }
+    let larger = try takeMemory(bytes: count, operation: operation.description, argument: "values")
+    free(bytes.baseAddress)
+    bytes = larger
+  }
+
+  /// A checksum for each block that is sent, and for each that is received.
+  func takeChecksums(
+    ranks: Int, operation: StaticString
+  ) throws(CrosspointError) -> (sent: UnsafeMutableBufferPointer<UInt64>, received: UnsafeMutableBufferPointer<UInt64>) {
+    try Self.grow(&checksums, to: 2 * ranks * MemoryLayout<UInt64>.size, operation: operation)
+    let all = checksums.bindMemory(to: UInt64.self)
+    return (
+      UnsafeMutableBufferPointer(rebasing: all[..<ranks]), UnsafeMutableBufferPointer(rebasing: all[ranks..<2 * ranks])
+    )
+  }
+
+  /// Lays each block's checksum behind it.
+  func pairBlocks(with sent: UnsafeMutableBufferPointer<UInt64>, _ received: UnsafeMutableBufferPointer<UInt64>) {
+    func place(_ checksums: UnsafeMutableBufferPointer<UInt64>, _ index: Int) -> UnsafeMutableRawBufferPointer {
+      UnsafeMutableRawBufferPointer(UnsafeMutableBufferPointer(rebasing: checksums[index...index]))
+    }
+    pairedSend.removeAll(keepingCapacity: true)
+    pairedReceive.removeAll(keepingCapacity: true)
+    for peer in send.indices {
+      pairedSend.append(send[peer])
+      pairedSend.append(UnsafeRawBufferPointer(place(sent, peer)))
+      pairedReceive.append(receive[peer])
+      pairedReceive.append(place(received, peer))
+    }
   }
 
   /// Makes as many equal parts of some bytes the blocks to receive.

@@ -6,6 +6,7 @@ extension Fabric {
   /// Every element is added in rank order 0, 1, … R−1 on one rank (or on all, when the array is small), so the result has
   /// the same bits on every rank and in every run, on any fabric. Cost: each rank sends and receives `2 (R−1)/R` times the
   /// array (reduce-scatter, then allgather; Rabenseifner 2004). The fabric keeps memory of the largest array's size.
+  /// - Throws: also `corruptFrame`, agreed on by all ranks, where a part of a large array comes damaged.
   public func allreduce(_ values: UnsafeMutableBufferPointer<Float>, operation: StaticString) throws(CrosspointError) {
     try reduce(UnsafeMutableRawBufferPointer(values), stride: 4, operation: operation, add: addFloats)
   }
@@ -55,13 +56,14 @@ extension Fabric {
     memory.receive(into: parts, parts: rankCount)
     memory.send.removeAll(keepingCapacity: true)
     for rank in 0..<rankCount { memory.send.append(UnsafeRawBufferPointer(chunk(rank))) }
-    try exchange(send: memory.send, receive: memory.receive, operation: operation)
+    let damage = try exchangeChecked(operation: operation)
     let total = memory.receive[0]
-    for part in memory.receive.dropFirst() { add(total, UnsafeRawBufferPointer(part)) }
+    for part in memory.receive.dropFirst() where damage == nil { add(total, UnsafeRawBufferPointer(part)) }
     memory.send.refill(with: UnsafeRawBufferPointer(total), count: rankCount)
     memory.receive.removeAll(keepingCapacity: true)
     for rank in 0..<rankCount { memory.receive.append(chunk(rank)) }
-    try exchange(send: memory.send, receive: memory.receive, operation: operation)
+    let later = try exchangeChecked(operation: operation)
+    try settle(damage ?? later, operation: operation)
   }
 }
 

@@ -6,7 +6,8 @@ import CrosspointCore
 /// a rank whose size differs is caught as ``CrosspointError/Code/truncatedFrame``. One rank alone communicates nothing.
 ///
 /// Blocks of up to 4096 bytes (votes, counts, options, totals) travel twice, each copy with a checksum: see
-/// ``SealedRecord``. What makes ranks part is therefore never a damaged byte.
+/// ``SealedRecord``. What makes ranks part is therefore never a damaged byte. Larger ones travel once with a checksum, and a
+/// vote follows: damage is `corruptFrame` with its sender on every rank, agreed on.
 extension Fabric {
   /// Collects one block of equal size from every rank: `all` holds rank 0's block, then rank 1's, and so on. Collective.
   ///
@@ -22,7 +23,8 @@ extension Fabric {
     guard mine.count <= sealedLimit else {
       collectiveMemory.send.refill(with: mine, count: rankCount)
       collectiveMemory.receive(into: all, parts: rankCount)
-      return try exchange(send: collectiveMemory.send, receive: collectiveMemory.receive, operation: operation)
+      try settle(exchangeChecked(operation: operation), operation: operation)
+      return
     }
     try gather(mine, operation: operation) { source, block in
       UnsafeMutableRawBufferPointer(rebasing: all[(source * block.count)...]).copyMemory(from: block)
@@ -59,29 +61,30 @@ extension Fabric {
   ) throws(CrosspointError) {
     precondition(root >= 0 && root < rankCount, "root \(root) of \(rankCount) ranks")
     guard rankCount > 1 else { return }
-    guard bytes.count <= sealedLimit else { return try copy(bytes, from: root, operation: operation) }
+    guard bytes.count <= sealedLimit else {
+      lay(bytes, from: root)
+      try settle(exchangeChecked(operation: operation), operation: operation)
+      return
+    }
     try withUnsafeTemporaryAllocation(byteCount: SealedRecord.size(of: bytes.count), alignment: 8) {
       record throws(CrosspointError) in
       if rank == root { SealedRecord.seal(UnsafeRawBufferPointer(bytes), into: record) }
-      try copy(record, from: root, operation: operation)
+      lay(record, from: root)
+      try exchange(send: collectiveMemory.send, receive: collectiveMemory.receive, operation: operation)
       guard rank != root else { return }
       bytes.copyMemory(
         from: try SealedRecord.open(UnsafeRawBufferPointer(record), from: root, to: rank, operation: operation))
     }
   }
 
-  private func copy(
-    _ bytes: UnsafeMutableRawBufferPointer, from root: Int, operation: StaticString
-  ) throws(CrosspointError) {
+  /// Makes the root's bytes the one block that it sends to each other rank.
+  private func lay(_ bytes: UnsafeMutableRawBufferPointer, from root: Int) {
     let nothing = UnsafeMutableRawBufferPointer(start: nil, count: 0)
-    var send = Array(repeating: UnsafeRawBufferPointer(nothing), count: rankCount)
-    var receive = Array(repeating: nothing, count: rankCount)
-    if rank == root {
-      for other in 0..<rankCount where other != root { send[other] = UnsafeRawBufferPointer(bytes) }
-    } else {
-      receive[root] = bytes
-    }
-    try exchange(send: send, receive: receive, operation: operation)
+    collectiveMemory.send.refill(
+      with: UnsafeRawBufferPointer(rank == root ? bytes : nothing), count: rankCount)
+    collectiveMemory.send[root] = UnsafeRawBufferPointer(nothing)
+    collectiveMemory.receive.refill(with: nothing, count: rankCount)
+    if rank != root { collectiveMemory.receive[root] = bytes }
   }
 
   /// Returns when every rank has called it. Collective.

@@ -16,21 +16,13 @@ extension Fabric {
   ) throws(CrosspointError) -> [UInt8] {
     var bytes: [UInt8] = []
     try onRoot(operation: operation) { () throws(CrosspointError) in bytes = try body() }
-    // Their number and checksum.
-    var summary = [UInt64(bytes.count), rank == 0 ? fnv1a(bytes) : 0]
-    try summary.withUnsafeMutableBufferPointer { summary throws(CrosspointError) in
-      try broadcast(UnsafeMutableRawBufferPointer(summary), from: 0, operation: operation)
+    var count = UInt64(bytes.count)
+    try withUnsafeMutableBytes(of: &count) { count throws(CrosspointError) in
+      try broadcast(count, from: 0, operation: operation)
     }
-    if rank != 0 { bytes = [UInt8](repeating: 0, count: Int(summary[0])) }
+    if rank != 0 { bytes = [UInt8](repeating: 0, count: Int(count)) }
     try bytes.withUnsafeMutableBufferPointer { bytes throws(CrosspointError) in
       try broadcast(UnsafeMutableRawBufferPointer(bytes), from: 0, operation: operation)
-    }
-    try together(operation: operation) { () throws(CrosspointError) in
-      guard rank == 0 || fnv1a(bytes) == summary[1] else {
-        throw CrosspointError(
-          .corruptFrame, operation: operation.description, argument: "bytes",
-          "\(bytes.count) bytes from rank 0 came damaged: suspect memory or network")
-      }
     }
     return bytes
   }

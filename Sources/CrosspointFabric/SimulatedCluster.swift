@@ -26,10 +26,12 @@ public struct SimulatedCluster: Sendable {
   /// What goes wrong.
   public var faults: [Fault]
 
+  /// - Precondition: 1 to 2¹⁶ ranks, each of which is a thread, and at least one per node; what a user asks for is for the
+  ///   program to check.
   public init(
     ranks: Int, ranksPerNode: Int = 1, deadline: Duration = .seconds(30), link: LinkModel? = nil, faults: [Fault] = []
   ) {
-    precondition(ranks > 0, "a cluster of \(ranks) ranks")
+    precondition((1...1 << 16).contains(ranks), "a cluster of \(ranks) ranks")
     precondition(ranksPerNode > 0, "nodes of \(ranksPerNode) ranks")
     self.ranks = ranks
     self.ranksPerNode = ranksPerNode

@@ -6,20 +6,22 @@ final class FileOutput {
   let descriptor: Int32
   private let path: String
   private let argument: String
-  /// How long a reader may take nothing.
-  private static let patience: Int32 = 60_000
+  private let patience: Duration
 
   /// Takes over a descriptor.
-  init(_ descriptor: Int32, path: String, argument: String) throws(CrosspointError) {
+  /// - Parameter patience: how long a reader may take nothing.
+  init(_ descriptor: Int32, path: String, argument: String, patience: Duration) throws(CrosspointError) {
     guard descriptor >= 0 else { throw fileError(argument, path, "cannot be opened", cause: errno) }
     self.descriptor = descriptor
     self.path = path
     self.argument = argument
+    self.patience = patience
   }
 
   /// Opens what is no regular file. A FIFO must have its reader already.
-  convenience init(stream path: String, argument: String) throws(CrosspointError) {
-    try self.init(open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC), path: path, argument: argument)
+  convenience init(stream path: String, argument: String, patience: Duration) throws(CrosspointError) {
+    try self.init(
+      open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC), path: path, argument: argument, patience: patience)
   }
 
   deinit { close(descriptor) }
@@ -35,8 +37,8 @@ final class FileOutput {
         written += count
       } else if errno == EAGAIN {
         var state = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
-        guard poll(&state, 1, Self.patience) != 0 else {
-          throw fileError(argument, path, "has a reader that takes nothing")
+        guard poll(&state, 1, Int32(clamping: Int(patience / .milliseconds(1)))) != 0 else {
+          throw fileError(argument, path, "has a reader that has taken nothing for \(patience)")
         }
       } else if errno != EINTR {
         throw fileError(argument, path, "cannot be written", cause: errno)

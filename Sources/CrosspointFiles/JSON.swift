@@ -12,6 +12,8 @@ package func encodedJSON(_ value: some Encodable, argument: String) throws(Cross
   return [UInt8](data) + [UInt8(ascii: "\n")]
 }
 
-package func writeJSON(_ value: some Encodable, to path: String, argument: String) throws(CrosspointError) {
-  try writeFile(path, try encodedJSON(value, argument: argument), argument: argument)
+package func writeJSON(
+  _ value: some Encodable, to path: String, argument: String, patience: Duration = .seconds(60)
+) throws(CrosspointError) {
+  try writeFile(path, try encodedJSON(value, argument: argument), argument: argument, patience: patience)
 }

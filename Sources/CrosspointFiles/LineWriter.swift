@@ -12,18 +12,24 @@ package final class LineWriter {
   private var end: Int?
 
   /// Begins a file anew, and it only replaces what was there once these bytes are in it.
-  /// - Parameter kept: whole lines to begin with; what is no regular file does not get them.
+  /// - Parameters:
+  ///   - kept: whole lines to begin with; what is no regular file does not get them.
+  ///   - patience: how long the reader of a FIFO may take nothing.
   /// - Throws: `file` with the system's reason.
-  package init(_ path: String, argument: String, keeping kept: [UInt8] = []) throws(CrosspointError) {
+  package init(
+    _ path: String, argument: String, keeping kept: [UInt8] = [], patience: Duration = .seconds(60)
+  ) throws(CrosspointError) {
     self.path = path
     self.argument = argument
     switch try FileDestination(path, argument: argument) {
     case .file(let file):
       try writeFile(path, kept, argument: argument)
-      output = try FileOutput(open(file, O_WRONLY | O_APPEND | O_CLOEXEC), path: path, argument: argument)
+      output = try FileOutput(
+        open(file, O_WRONLY | O_APPEND | O_CLOEXEC), path: path, argument: argument, patience: patience)
       end = kept.count
-    case .stream(let stream): output = try FileOutput(stream: stream, argument: argument)
-    case .descriptor(let number): output = try FileOutput(dup(number), path: path, argument: argument)
+    case .stream(let stream): output = try FileOutput(stream: stream, argument: argument, patience: patience)
+    case .descriptor(let number):
+      output = try FileOutput(dup(number), path: path, argument: argument, patience: patience)
     }
   }
 

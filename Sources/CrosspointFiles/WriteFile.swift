@@ -5,24 +5,27 @@ import Foundation
 ///
 /// Links are followed. A regular file is replaced atomically, or made: its bytes reach the disk before its name leads to
 /// them. What is no regular file is written straight to.
+/// - Parameter patience: how long the reader of a FIFO may take nothing.
 /// - Throws: `file` with the system's reason; then whatever was at the path before is still there, and nothing beside it.
 package func writeFile(
-  _ path: String, _ pieces: [UnsafeRawBufferPointer], argument: String
+  _ path: String, _ pieces: [UnsafeRawBufferPointer], argument: String, patience: Duration = .seconds(60)
 ) throws(CrosspointError) {
   switch try FileDestination(path, argument: argument) {
   case .file(let file): try replaceFile(file, pieces, named: path, argument: argument)
   case .stream(let stream):
-    let output = try FileOutput(stream: stream, argument: argument)
+    let output = try FileOutput(stream: stream, argument: argument, patience: patience)
     for piece in pieces { try output.write(piece) }
   case .descriptor(let number):
-    let output = try FileOutput(dup(number), path: path, argument: argument)
+    let output = try FileOutput(dup(number), path: path, argument: argument, patience: patience)
     for piece in pieces { try output.write(piece) }
   }
 }
 
-package func writeFile(_ path: String, _ bytes: [UInt8], argument: String) throws(CrosspointError) {
+package func writeFile(
+  _ path: String, _ bytes: [UInt8], argument: String, patience: Duration = .seconds(60)
+) throws(CrosspointError) {
   try bytes.withUnsafeBufferPointer { bytes throws(CrosspointError) in
-    try writeFile(path, [UnsafeRawBufferPointer(bytes)], argument: argument)
+    try writeFile(path, [UnsafeRawBufferPointer(bytes)], argument: argument, patience: patience)
   }
 }
 
@@ -36,7 +39,8 @@ private func replaceFile(
   let folder = PathParts(path).folder
   let unnamed = openUnnamed(folder)
   let output = try FileOutput(
-    unnamed ?? open(temporary, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0o666), path: named, argument: argument)
+    unnamed ?? open(temporary, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0o666), path: named, argument: argument,
+    patience: .zero)
   if unnamed == nil {
     // A killed writer holds no lock any more; one that has just ended has renamed its file.
     guard flock(output.descriptor, LOCK_EX | LOCK_NB) == 0,

@@ -3,9 +3,9 @@ import Crosspoint
 import MPI
 
 #if canImport(Glibc)
-  import Glibc
+  @preconcurrency import Glibc
 #elseif canImport(Darwin)
-  import Darwin
+  @preconcurrency import Darwin
 #endif
 
 extension ParsableCommand {
@@ -94,9 +94,18 @@ private struct Tool {
     end(fabric)
   }
 
-  /// Ends well.
+  /// Ends well, if what rank 0 has printed is written.
   private func end(_ fabric: MPIFabric?) -> Never {
-    do { try fabric?.finalize() } catch { end(fabric, error) }
+    do {
+      if let fabric {
+        try fabric.onRoot(operation: "file", flushOutput)
+        try fabric.finalize()
+      } else {
+        try flushOutput()
+      }
+    } catch {
+      end(fabric, error)
+    }
     leave(EXIT_SUCCESS)
   }
 
@@ -131,6 +140,14 @@ private struct Tool {
     let text = Array("\(command.name): \(line)\n".utf8)
     _ = write(STDERR_FILENO, text, text.count)
   }
+}
+
+/// Finds out whether all that was printed could be written, which `print` does not say.
+private func flushOutput() throws(CrosspointError) {
+  let (flushed, cause) = (fflush(stdout), errno)
+  guard flushed != 0 || ferror(stdout) != 0 else { return }
+  let why = flushed != 0 ? String(cString: strerror(cause)) : "see whether its disk is full"
+  throw CrosspointError(.file, operation: "file", argument: "standard output", "it cannot be written: \(why)")
 }
 
 /// The C library's `exit`, which ParsableCommand's own would hide.

@@ -14,17 +14,25 @@ public struct RowLayout: Sendable, Hashable {
   /// Number of rows.
   public var rows: Int { tokensPerRow.count }
 
-  /// Sequences of one length, without padding. Neither may be negative.
+  /// Tokens of a batch, which a rank routes at once.
+  private static let mostTokens = Int(Int32.max)
+
+  /// Sequences of one length, without padding, as a program makes them of batches that it has.
+  /// - Precondition: neither is negative, and there are at most 2³¹ − 1 sequences and tokens.
   public init(sequences: Int, length: Int) {
-    precondition(sequences >= 0 && length >= 0, "\(sequences) sequences of \(length) tokens")
+    let (tokens, overflow) = sequences.multipliedReportingOverflow(by: length)
+    precondition(
+      sequences >= 0 && length >= 0 && !overflow && max(sequences, tokens) <= Self.mostTokens,
+      "\(sequences) sequences of \(length) tokens")
     rowsPerSequence = Array(repeating: length, count: sequences)
     tokensPerSequence = rowsPerSequence
-    tokensPerRow = Array(repeating: 1, count: sequences * length)
+    tokensPerRow = Array(repeating: 1, count: tokens)
   }
 
   /// Sequences of any lengths.
   /// - Parameter isPadding: one per token, in the order of the batch; `nil`: no padding.
-  /// - Throws: `invalidArgument` for a negative length or another number of marks than tokens.
+  /// - Throws: `invalidArgument` for a negative length, more than 2³¹ − 1 tokens, or another number of marks than tokens;
+  ///   `outOfMemory`.
   public init(tokensPerSequence: [Int], isPadding: [Bool]? = nil) throws(CrosspointError) {
     func invalid(_ argument: String, _ message: String) -> CrosspointError {
       CrosspointError(.invalidArgument, operation: "RowLayout", argument: argument, message)
@@ -32,8 +40,13 @@ public struct RowLayout: Sendable, Hashable {
     var tokens = 0
     for (sequence, length) in tokensPerSequence.enumerated() {
       guard length >= 0 else { throw invalid("tokensPerSequence", "sequence \(sequence) has \(length) tokens") }
+      guard length <= Self.mostTokens - tokens else {
+        throw invalid(
+          "tokensPerSequence", "sequence \(sequence) has \(length) tokens; at most \(Self.mostTokens) in all")
+      }
       tokens += length
     }
+    try requireMemory(bytes: 4 * tokens, operation: "RowLayout", argument: "tokensPerSequence")
     if let isPadding, isPadding.count != tokens {
       throw invalid("isPadding", "\(isPadding.count) marks for \(tokens) tokens")
     }

@@ -51,6 +51,24 @@ import Testing
     }
   }
 
+  @Test func rowsThatCannotBeMeasuredAreSaidToBeSo() throws {
+    let choices = try SimulatedCluster(ranks: 2).run { fabric in
+      let exchange = try ExpertExchange(
+        fabric: fabric, layout: ExpertLayout(experts: 2, hidden: Self.hidden),
+        options: .init(nonFinite: .propagate, policy: .budget(bytes: 0.5)))
+      let tokens = try randomBatch(rows: 200, hidden: Self.hidden, seed: 1)
+      if fabric.rank == 1 { for row in 0..<200 { tokens.base[row * Self.hidden] = .nan } }
+      let routing = try randomRouting(tokens: 200, topK: 1, experts: 2, notSent: 0, seed: 2)
+      let handle = try exchange.dispatch(tokens, routing)
+      _ = try exchange.combine(handle.rows, handle)
+      return exchange.statistics.choices[0]
+    }
+    for choice in choices {
+      #expect(choice?.reason == .unmeasured && choice?.wire == .fp32)
+      #expect(choice?.description.contains("cannot be measured") == true)
+    }
+  }
+
   @Test(
     arguments: Hostile.allCases,
     [

@@ -24,6 +24,7 @@ struct ExtremeCountTests {
         _ = try LinearRouter(hidden: $0, router: router, seed: 1)
       }
     ),
+    ("RowGate", "hidden", { _ = try RowGate(hidden: $0, seed: 1) }),
     ("DeletionGate", "hidden", { _ = try DeletionGate(hidden: $0, options: DeletionOptions(rule: .fixed(rate: 0.5))) }),
   ]
 
@@ -39,6 +40,12 @@ struct ExtremeCountTests {
         error?.code == .invalidArgument && error?.argument == initialiser.argument, "\(String(describing: error))")
       #expect(error?.message.contains("\(count)") == true, "\(String(describing: error))")
     }
+  }
+
+  @Test(arguments: [[Int.max], [Int.max, Int.max], [1, Int(Int32.max)], [-1]])
+  func extremeLengthsOfSequencesAreRefused(lengths: [Int]) {
+    let error = #expect(throws: CrosspointError.self) { try RowLayout(tokensPerSequence: lengths) }
+    #expect(error?.code == .invalidArgument && error?.argument == "tokensPerSequence", "\(String(describing: error))")
   }
 
   /// No rows are a batch, if nothing overflows.

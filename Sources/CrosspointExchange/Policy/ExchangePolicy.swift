@@ -42,6 +42,8 @@ final class ExchangePolicy {
   private var kept = PolicyState()
   private var isLook = false
   private var extraBytes = 0
+  /// By kind: whether the rows of its last look could not be measured.
+  private var isUnmeasured = [Bool](repeating: false, count: Kind.allCases.count)
   // Of this rank, and of all.
   private var mine = PolicyMeasurement()
   private var sum = PolicyMeasurement()
@@ -71,7 +73,7 @@ final class ExchangePolicy {
 
   /// What chose last, where that can be used as it is.
   func choice(_ kind: Kind) -> PolicyChoice {
-    state[kind].choice ?? .lossless(.nothingTravels, bytes: 0)
+    state[kind].choice ?? .lossless(isUnmeasured[kind.rawValue] ? .unmeasured : .nothingTravels, bytes: 0)
   }
 
   /// Looks at the rows of a transfer and, if there is no choice yet, chooses. Collective then.
@@ -180,6 +182,7 @@ final class ExchangePolicy {
     let judge = PolicyJudge(
       goal: options.goal, hidden: hidden, announcementBytes: 4 * words * Double(links), speed: state.speed)
     let rate = state[kind].choice?.clusterRate
+    isUnmeasured[kind.rawValue] = sum.rows > 0 && !sum.isUsable
     state[kind].look(sum, judge)
     // The other transfers send as many rows: they choose anew.
     guard kind == .dispatch, rate != state[kind].choice?.clusterRate else { return }

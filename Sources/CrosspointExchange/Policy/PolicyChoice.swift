@@ -11,6 +11,8 @@ public struct PolicyChoice: Hashable, Sendable, Codable {
     case unreachable
     /// Lossless: no row leaves its rank.
     case nothingTravels
+    /// Lossless: rows that are not finite, or beyond the range of a float, cannot be measured.
+    case unmeasured
     /// Lossless: the rows weigh less than the announcements that go with them.
     case fewRows
     /// Lossless: the budget is what fp32 takes.
@@ -65,6 +67,7 @@ extension PolicyChoice: CustomStringConvertible {
       case .budget: "best within the budget"
       case .unreachable: "the fewest bytes there are, above the budget"
       case .nothingTravels: "lossless, no row leaves its rank"
+      case .unmeasured: "lossless, the rows cannot be measured"
       case .fewRows: "lossless, the rows weigh less than their announcements"
       case .budgetAllows: "lossless, as the budget allows"
       case .slowCodec: "lossless, the link is faster than the codec"

@@ -142,7 +142,7 @@ struct PolicyDirection: Codable, Equatable, Sendable {
     _ wanted: PolicyChoice, than now: PolicyJudge.Outlook, _ goal: ExchangeOptions.Policy.Goal
   ) -> Bool {
     switch (goal, wanted.reason) {
-    case (_, .nothingTravels), (_, .fewRows), (_, .budgetAllows), (_, .slowCodec): true
+    case (_, .nothingTravels), (_, .unmeasured), (_, .fewRows), (_, .budgetAllows), (_, .slowCodec): true
     case (.bytes, .budget):
       max(wanted.predictedError, PolicyJudge.leastError) < (1 - Self.margin) * max(now.error, PolicyJudge.leastError)
     default: wanted.predictedBytes < (1 - Self.margin) * now.bytes

@@ -73,7 +73,7 @@ public final class DeletionGate: TokenStage {
         controller = RateController(
           target: target, proportionalGain: proportional, integralGain: integral, leastWeight: leastWeight)
       }
-      gate = RowGate(hidden: hidden, seed: options.seed)
+      gate = try RowGate(hidden: hidden, seed: options.seed)
     }
   }
 

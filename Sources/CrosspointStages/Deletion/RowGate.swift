@@ -21,7 +21,10 @@ public struct RowGate: Sendable {
   /// `[d]`: Σ dz x / rms.
   private var sum: [Float]
 
-  public init(hidden: Int, seed: UInt64) {
+  /// - Throws: `invalidArgument` for a size out of 1 to 2²⁴, `outOfMemory`.
+  public init(hidden: Int, seed: UInt64) throws(CrosspointError) {
+    try Extent.require(hidden, in: Extent.hidden, operation: "RowGate", argument: "hidden")
+    try requireMemory(bytes: 24 * hidden + 8, operation: "RowGate", argument: "hidden")
     self.hidden = hidden
     let bound = (6 / Float(hidden + 1)).squareRoot()
     var generator = SplitMix64(seed: seed ^ 0x6D72_7435_6761_7465)

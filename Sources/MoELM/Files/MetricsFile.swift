@@ -37,9 +37,11 @@ final class MetricsFile {
   private let lines: LineWriter
   private let encoder = JSONEncoder()
 
-  /// - Parameter keeping: lines of later steps are dropped, so that a resumed run goes on where its checkpoint was.
+  /// - Parameters:
+  ///   - keeping: lines of later steps are dropped, so that a resumed run goes on where its checkpoint was.
+  ///   - patience: how long the reader of a FIFO may take nothing.
   /// - Throws: `file`.
-  init(_ path: String, keeping lastStep: Int) throws(CrosspointError) {
+  init(_ path: String, keeping lastStep: Int, patience: Duration) throws(CrosspointError) {
     var kept: [UInt8] = []
     if lastStep > 0, case .file(let file) = try FileDestination(path, argument: "metrics"), access(file, F_OK) == 0 {
       for line in try readFile(file, argument: "metrics").split(separator: UInt8(ascii: "\n")) {
@@ -49,7 +51,7 @@ final class MetricsFile {
         kept += line + [UInt8(ascii: "\n")]
       }
     }
-    lines = try LineWriter(path, argument: "metrics", keeping: kept)
+    lines = try LineWriter(path, argument: "metrics", keeping: kept, patience: patience)
     encoder.outputFormatting = [.sortedKeys]
   }
 

@@ -30,7 +30,7 @@ final class KeyGate {
   /// What every rank holds: nothing in the other forms.
   static func parameters(_ name: String, _ shape: ModelShape) throws(CrosspointError) -> [ParameterSpecification] {
     guard shape.stages.weighsAttention else { return [] }
-    let start = RowGate(hidden: shape.width, seed: shape.stages.seed).parameters
+    let start = try RowGate(hidden: shape.width, seed: shape.stages.seed).parameters
     return [
       ParameterSpecification(
         name: name, rows: 1, columns: start.count, start: .values(start), rate: shape.stages.deletionLearningRate)
@@ -45,7 +45,7 @@ final class KeyGate {
     self.control = control
     options = shape.stages
     context = shape.context
-    gate = RowGate(hidden: shape.width, seed: options.seed)
+    gate = try RowGate(hidden: shape.width, seed: options.seed)
     tokens = try TokenBatch(rows: 0, hidden: shape.width)
     biasGradients = gradientBuffer.base
     bias = UnsafePointer(biasBuffer.base)

@@ -19,7 +19,7 @@ public enum Evaluation {
       try Corpus.load(path: data, context: shape.context, batch: options.batch, fabric: fabric)
     }
     try fabric.onRoot(operation: "summary") { () throws(CrosspointError) in
-      if let file { try writeJSON(summary, to: file, argument: "summary") }
+      if let file { try writeJSON(summary, to: file, argument: "summary", patience: fabric.deadline / 2) }
     }
     return summary
   }

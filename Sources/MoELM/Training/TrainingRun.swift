@@ -38,7 +38,7 @@ public final class TrainingRun {
       for (path, argument) in [(run.checkpoint, "checkpoint"), (run.summary, "summary")] {
         if let path { _ = try FileDestination(path, argument: argument) }
       }
-      if let path = run.metrics { metrics = try MetricsFile(path, keeping: done) }
+      if let path = run.metrics { metrics = try MetricsFile(path, keeping: done, patience: fabric.deadline / 2) }
     }
   }
 
@@ -68,9 +68,10 @@ public final class TrainingRun {
       say("stopped after step \(trainer.progress.step) of \(options.steps); nothing is kept without --checkpoint")
     }
     let final = if let held { held } else { try trainer.measure(all: true) }
+    let patience = trainer.fabric.deadline / 2
     let summary = trainer.summary(heldOut: final, interrupted: trainer.progress.step < options.steps)
     try trainer.fabric.onRoot(operation: "summary") { () throws(CrosspointError) in
-      if let path = run.summary { try writeJSON(summary, to: path, argument: "summary") }
+      if let path = run.summary { try writeJSON(summary, to: path, argument: "summary", patience: patience) }
     }
     return summary
   }
