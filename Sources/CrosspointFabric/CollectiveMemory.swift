@@ -46,7 +46,8 @@ public final class CollectiveMemory {
   /// A checksum for each block that is sent, and for each that is received.
   func takeChecksums(
     ranks: Int, operation: StaticString
-  ) throws(CrosspointError) -> (sent: UnsafeMutableBufferPointer<UInt64>, received: UnsafeMutableBufferPointer<UInt64>) {
+  ) throws(CrosspointError) -> (sent: UnsafeMutableBufferPointer<UInt64>, received: UnsafeMutableBufferPointer<UInt64>)
+  {
     try Self.grow(&checksums, to: 2 * ranks * MemoryLayout<UInt64>.size, operation: operation)
     let all = checksums.bindMemory(to: UInt64.self)
     return (

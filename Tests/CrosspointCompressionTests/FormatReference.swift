@@ -21,6 +21,7 @@ struct FormatReference {
     case is FP16Format: rows.values.map { abs($0) < 65520 ? max(abs(Double($0)) * 0x1p-11, 0x1p-25) : .infinity }
     case is FP8Format: byRow { row in byBlock(row, of: 128, blockError) }
     case is UniformFormat: byRow(uniformError)
+    case is ZipCacheFormat: separated()
     default: nil
     }
   }
@@ -33,6 +34,28 @@ struct FormatReference {
     case let rotated as RotatedFormat: return 1.7 * ofBits[rotated.bits - 1].squareRoot()
     case let mixed as MixedFormat: return 1.7 * ofBits[mixed.low.bits - 1].squareRoot()
     default: return nil
+    }
+  }
+
+  /// Half a step of a row over its channels' scales √(max |x|), times the scale. What is far above typical of rows counts
+  /// up to 64 times that, so that one huge row does not set the scales.
+  private func separated() -> [Double] {
+    let (hidden, values) = (rows.hidden, rows.values.map { Double($0) })
+    let largest = stride(from: 0, to: values.count, by: hidden).map { start in
+      values[start..<start + hidden].reduce(0) { max($0, abs($1)) }
+    }.filter { $0 > 0 }
+    let typical = exp2(largest.reduce(0) { $0 + log2($1) } / Double(max(1, largest.count)))
+    let scales = (0..<hidden).map { channel in
+      let most = stride(from: channel, to: values.count, by: hidden).reduce(0.0) { max($0, abs(values[$1])) }
+      return min(most, 64 * typical).squareRoot()
+    }
+    return stride(from: 0, to: values.count, by: hidden).flatMap { start -> [Double] in
+      let over = (0..<hidden).map { scales[$0] > 0 ? values[start + $0] / scales[$0] : 0 }
+      let (low, high) = (over.min()!, over.max()!)
+      // Scales, the smallest element and the step are bfloat16.
+      let range = high - low + (abs(low) + abs(high)) * 3 * Self.bf16
+      let step = max(range / Double((1 << format.bits) - 1), Self.floor) * (1 + 2 * Self.bf16)
+      return (0..<hidden).map { scales[$0] * (1 + Self.bf16) * (step / 2 + max(abs(low), abs(high)) * 0x1p-21) }
     }
   }
 

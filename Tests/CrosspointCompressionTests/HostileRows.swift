@@ -52,6 +52,19 @@ struct HostileRows: CustomStringConvertible, Sendable {
     return all
   }
 
+  /// Rows with values of a size, none below half of it where they have it.
+  static func large(hidden: Int, size: Float) -> [HostileRows] {
+    func large(_ x: Float) -> Float { (x < 0 ? -1 : 1) * size * (0.5 + min(0.5, abs(x) / 4)) }
+    return [
+      HostileRows("one column of \(size)", hidden: hidden) { x, _, column in column == 0 ? large(x) : x },
+      HostileRows("one row of \(size)", hidden: hidden) { x, row, _ in row == 3 ? large(x) : x },
+      HostileRows("one element of \(size)", hidden: hidden) { x, row, column in
+        row == 3 && column == hidden - 1 ? -size : x
+      },
+      HostileRows("all of \(size)", hidden: hidden) { x, _, _ in large(x) },
+    ]
+  }
+
   /// Whether the energy is that of many different values: (Σx²)² / Σx⁴ says of how many.
   var energyIsSpread: Bool {
     let most = Double(values.reduce(0) { max($0, abs($1)) })

@@ -8,7 +8,7 @@ import CrosspointTokens
 func encodeFrame(
   _ x: [Float], hidden: Int, groups: [Int], as format: WireFormat,
   rounding: RowRounding = .nearest, importances: [Float]? = nil,
-  codec: RowCodec? = nil
+  codec: RowCodec? = nil, admitting values: AdmittedValues = .any
 ) throws -> [UInt8] {
   let codec = try codec ?? RowCodec(hidden: hidden, seed: 7, pool: BufferPool())
   let size = codec.maximumFrameBytes(format, rows: groups.reduce(0, +), groups: groups.count)
@@ -26,8 +26,14 @@ func encodeFrame(
       return RowSource(base: start, rows: rows, importances: importances == nil ? nil : weight)
     }
     return try [UInt8](unsafeUninitializedCapacity: size) { frame, count in
-      count = try codec.encode(
-        sources, as: format, rounding: rounding, into: UnsafeMutableRawBufferPointer(frame))
+      let frame = UnsafeMutableRawBufferPointer(frame)
+      let start = FrameHeader.bytes(groups: groups.count)
+      count =
+        start
+        + (try codec.encode(
+          sources, as: format, rounding: rounding, admitting: values,
+          header: UnsafeMutableRawBufferPointer(rebasing: frame[..<start]),
+          body: UnsafeMutableRawBufferPointer(rebasing: frame[start...])))
     }
   }
 }

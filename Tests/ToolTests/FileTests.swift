@@ -32,6 +32,25 @@ struct FileTests {
     }
   }
 
+  @Test func aFullDiskUnderStandardOutputIsAnError() throws {
+    try TinyRun.use { run in
+      let full = ["-c", "exec \"$0\" \"$@\" >/dev/full"]
+      let codec = ["bench", "codec", "--rows", "8", "--hidden", "8", "--iterations", "1"]
+      for (tool, arguments) in [
+        (Tool.xpoint, codec), (.xpoint, ["doctor", "--json"]), (.xpoint, ["--help"]), (.moeLM, ["train", "--help"]),
+        (.moeLM, run.train() + ["--ranks-simulated", "2"]),
+      ] {
+        let outcome = try Launch.run(
+          URL(fileURLWithPath: "/bin/sh"), full + [tool.executable().path] + arguments, limit: 30)
+        expectOneLine(outcome, of: tool, "file: standard output: it cannot be written")
+      }
+      let odd = ["-n", "1", "/bin/sh"] + full + [try Tool.moeLM.executable().path] + run.train()
+      let others = [":", "-n", "3", try Tool.moeLM.executable().path] + run.train()
+      let outcome = try Launch.run(Programs.mpirun(), Programs.oversubscribe + odd + others, limit: 30)
+      expectOneLine(outcome, "rank 0: file: standard output: it cannot be written")
+    }
+  }
+
   /// /proc is a folder in which root cannot write, either.
   @Test(arguments: ["metrics", "checkpoint", "summary"])
   func aFolderThatCannotBeWrittenInIsNamed(option: String) throws {

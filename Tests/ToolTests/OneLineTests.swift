@@ -5,9 +5,6 @@ import Testing
 /// Whatever goes wrong, one line says what and on which rank, no rank waits, and nothing is left.
 @Suite(.serialized)
 struct OneLineTests {
-  /// How often a case is repeated where ranks race to leave; CROSSPOINT_REPEATS asks for more.
-  private static let repeats = ProcessInfo.processInfo.environment["CROSSPOINT_REPEATS"].flatMap { Int($0) } ?? 10
-
   private func expectOneLine(
     _ outcome: Outcome, of tool: Tool = .moeLM, _ line: String, code: Int32 = 1,
     sourceLocation: SourceLocation = #_sourceLocation
@@ -36,7 +33,7 @@ struct OneLineTests {
   func whatAllRanksKnowIsPrintedBeforeAnyLeaves(_ agreed: Agreed) throws {
     let more = agreed.rawValue.split(separator: " ").map(String.init)
     try TinyRun.use { run in
-      for _ in 0..<Self.repeats {
+      for _ in 0..<(Repeats.asked ?? 10) {
         expectOneLine(try Tool.moeLM.run(ranks: 4, run.train(steps: 20) + more), agreed.line)
       }
       let simulated = try Tool.moeLM.run(run.train(steps: 20) + more + ["--ranks-simulated", "4"])
@@ -47,7 +44,7 @@ struct OneLineTests {
   @Test(arguments: [2, 4])
   func aMistakeOnOneCommandLineIsPrintedOnceWithItsRank(ranks: Int) throws {
     try TinyRun.use { run in
-      for _ in 0..<Self.repeats / 2 {
+      for _ in 0..<(Repeats.asked ?? 10) / 2 {
         expectOneLine(
           try Tool.moeLM.run(ranks: ranks, run.train(), onRank: ranks - 1, ["--nonsense"]),
           "rank \(ranks - 1): arguments: invalidArgument: command line: Unknown option '--nonsense' (see moe-lm train --help)",

@@ -1,0 +1,7 @@
+import Foundation
+
+/// How thoroughly the tests look: few repeats and samples by default, for a short run.
+enum Repeats {
+  /// CROSSPOINT_REPEATS: how often a case is repeated where ranks race to leave; then nothing is left out either.
+  static let asked = ProcessInfo.processInfo.environment["CROSSPOINT_REPEATS"].flatMap { Int($0) }
+}
