@@ -7,7 +7,7 @@ import Foundation
 public final class Launch {
   private static let mark = "CROSSPOINT_LAUNCH"
 
-  private let process = Process()
+  private let child = Process()
   private let mark = "\(Launch.mark)=\(UUID().uuidString)"
   private let folder: URL
   private let start = ContinuousClock.now
@@ -22,25 +22,25 @@ public final class Launch {
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: false)
     let work = folder.appendingPathComponent("work")
     try FileManager.default.createDirectory(at: work, withIntermediateDirectories: false)
-    process.currentDirectoryURL = work
-    process.executableURL = program
-    process.arguments = arguments
-    process.standardInput = FileHandle.nullDevice
+    child.currentDirectoryURL = work
+    child.executableURL = program
+    child.arguments = arguments
+    child.standardInput = FileHandle.nullDevice
     // Files, unlike pipes, take any amount of output without a reader.
-    process.standardOutput = try file("output")
-    process.standardError = try file("errors")
+    child.standardOutput = try file("output")
+    child.standardError = try file("errors")
     let parts = mark.split(separator: "=").map(String.init)
     let ours = [
       "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OPENBLAS_NUM_THREADS": "1",
       "SWIFT_BACKTRACE": "enable=no", parts[0]: parts[1],
     ]
-    process.environment = ProcessInfo.processInfo.environment
+    child.environment = ProcessInfo.processInfo.environment
       .merging(ours) { _, new in new }.merging(environment) { _, new in new }
-    try process.run()
+    try child.run()
   }
 
   deinit {
-    if process.isRunning { endAll() }
+    if child.isRunning { endAll() }
     try? FileManager.default.removeItem(at: folder)
   }
 
@@ -52,7 +52,10 @@ public final class Launch {
   }
 
   /// Sends the program itself a signal.
-  public func signal(_ number: Int32) { kill(process.processIdentifier, number) }
+  public func signal(_ number: Int32) { kill(child.processIdentifier, number) }
+
+  /// The process of the program itself.
+  public var process: Int32 { child.processIdentifier }
 
   /// The process of an MPI rank, once it runs.
   public func process(ofRank rank: Int) -> Int32? {
@@ -63,7 +66,7 @@ public final class Launch {
   public var output: String { text("output") }
   public var errors: String { text("errors") }
 
-  public var isRunning: Bool { process.isRunning }
+  public var isRunning: Bool { child.isRunning }
 
   /// Waits until a condition holds, for example that a rank has started or a line was written.
   /// - Throws: if the program ends before, or the limit passes.
@@ -81,11 +84,11 @@ public final class Launch {
   /// Waits for the end.
   /// - Throws: ``LaunchFailure`` if the limit passes, after ending every process of the launch.
   public func wait() throws -> Outcome {
-    while process.isRunning {
+    while child.isRunning {
       guard seconds < limit else {
         endAll()
         throw LaunchFailure(
-          "\(process.executableURL?.path ?? "") \(process.arguments ?? []) did not end within \(limit) seconds\n"
+          "\(child.executableURL?.path ?? "") \(child.arguments ?? []) did not end within \(limit) seconds\n"
             + output + errors)
       }
       Thread.sleep(forTimeInterval: 0.005)
@@ -100,7 +103,7 @@ public final class Launch {
     let names = left.map { "\($0) \(Self.words(of: $0, "cmdline").joined(separator: " "))" }
     endAll()
     return Outcome(
-      exitCode: process.terminationStatus, output: output, errors: errors, seconds: seconds, left: names)
+      exitCode: child.terminationStatus, output: output, errors: errors, seconds: seconds, left: names)
   }
 
   private var seconds: Double {
@@ -110,7 +113,7 @@ public final class Launch {
 
   private func endAll() {
     for process in processes() { kill(process, SIGKILL) }
-    if process.isRunning { process.waitUntilExit() }
+    if child.isRunning { child.waitUntilExit() }
   }
 
   /// The processes of this launch that live, zombies not among them.

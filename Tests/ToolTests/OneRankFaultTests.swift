@@ -103,7 +103,7 @@ struct OneRankFaultTests {
         let lines = outcome.errorLines(of: "moe-lm")
         let cause = "moe-lm: rank 0: file: " + fault.cause.replacing("F/", with: run.path("small") + "/")
         #expect(outcome.exitCode == 1 && lines.count == 1, "\(fault): \(outcome)")
-        #expect(isRace || outcome.seconds < 7, "the deadline of 5 s plus 2 s: \(outcome)")
+        #expect(isRace || outcome.seconds < 20, "the deadline, and a busy machine: \(outcome)")
         #expect(lines.first?.hasPrefix(cause) == true, "\(fault): \(outcome)")
         // Reader and remounter of the fault itself may be left.
         #expect(!outcome.left.contains { $0.contains("moe-lm") && !$0.contains("bash") }, "\(outcome)")
