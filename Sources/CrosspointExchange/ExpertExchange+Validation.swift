@@ -75,7 +75,7 @@ struct CheckedBatch {
 
   /// Names the first value that is not finite or, if it is a row's that travels, beyond the bound of its format.
   func problem(_ kind: TransferKind, _ format: WireFormat = .fp32, rank: Int) -> CrosspointError? {
-    guard let index = AdmittedValues.finite.firstRefused(base, rows * hidden, format) else { return nil }
+    guard let index = AdmittedValues.finite.firstRefused(base, rows * hidden, bound: format.bound) else { return nil }
     return CrosspointError(
       .nonFinite, operation: "\(kind.operation)", rank: rank, argument: argument,
       "row \(index / hidden), column \(index % hidden) is \(AdmittedValues.complaint(base[index], format))")

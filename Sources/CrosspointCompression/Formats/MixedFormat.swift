@@ -77,10 +77,12 @@ struct MixedFormat: GroupFormat {
 
   func encode(_ group: RowSource, to body: inout BodyWriter) throws(CrosspointError) -> Bool {
     let mean = RotatedMean.encode(of: group, to: &body)
-    let bitmap = body.next
-    try markImportantRows(of: group, mean: mean, into: bitmap, body.codec)
+    let (bitmap, codec) = (body.next, body.codec)
+    try markImportantRows(of: group, mean: mean, into: bitmap, codec)
     body.advance(by: bitmapBytes(rows: group.rows))
-    for index in 0..<group.rows { try format(ofRow: index, in: bitmap).encode(index, of: group, mean: mean, to: &body) }
+    for index in 0..<group.rows {
+      try format(ofRow: index, in: bitmap).encode(index, of: group, mean: mean, to: &body, codec)
+    }
     return mean != nil
   }
 
@@ -88,8 +90,10 @@ struct MixedFormat: GroupFormat {
     let mean = isCentred ? RotatedMean.decode(from: &body) : nil
     let bitmap = body.take(bitmapBytes(rows: group.rows))
     try check(bitmap, rows: group.rows)
+    let codec = body.codec
     for index in 0..<group.rows {
-      format(ofRow: index, in: bitmap).decodeRow(into: group.base + index * body.hidden, mean: mean, from: &body)
+      format(ofRow: index, in: bitmap).decodeRow(
+        into: group.base + index * codec.hidden, mean: mean, from: &body, codec)
     }
   }
 

@@ -24,22 +24,24 @@ struct RotatedFormat: GroupFormat {
 
   func encode(_ group: RowSource, to body: inout BodyWriter) throws(CrosspointError) -> Bool {
     let mean = RotatedMean.encode(of: group, to: &body)
-    for index in 0..<group.rows { try encode(index, of: group, mean: mean, to: &body) }
+    let codec = body.codec
+    for index in 0..<group.rows { try encode(index, of: group, mean: mean, to: &body, codec) }
     return mean != nil
   }
 
   func decode(_ group: RowTarget, isCentred: Bool, from body: inout BodyReader) {
     let mean = isCentred ? RotatedMean.decode(from: &body) : nil
-    for index in 0..<group.rows { decodeRow(into: group.base + index * body.hidden, mean: mean, from: &body) }
+    let codec = body.codec
+    for index in 0..<group.rows { decodeRow(into: group.base + index * codec.hidden, mean: mean, from: &body, codec) }
   }
 
   /// Appends a row; the next one is fetched from memory meanwhile.
   func encode(
-    _ index: Int, of group: RowSource, mean: UnsafePointer<Float>?, to body: inout BodyWriter
+    _ index: Int, of group: RowSource, mean: UnsafePointer<Float>?, to body: inout BodyWriter, _ codec: RowCodec
   ) throws(CrosspointError) {
     let row = try body.row(index, of: group)
     let ahead = index + 1 < group.rows ? group.row(index + 1, hidden: body.hidden) : nil
-    encode(row, into: body.next, ahead: ahead, mean: mean, &body.rounding, body.codec)
+    encode(row, into: body.next, ahead: ahead, mean: mean, &body.rounding, codec)
     body.advance(by: rowBytes(body.hidden))
   }
 
@@ -97,9 +99,9 @@ struct RotatedFormat: GroupFormat {
 
   /// - Parameter mean: What was taken off: in the rotated domain; as it is where rows have signs of their own.
   func decodeRow(
-    into row: UnsafeMutablePointer<Float>, mean: UnsafePointer<Float>?, from body: inout BodyReader
+    into row: UnsafeMutablePointer<Float>, mean: UnsafePointer<Float>?, from body: inout BodyReader, _ codec: RowCodec
   ) {
-    let (codec, hidden) = (body.codec, body.hidden)
+    let hidden = codec.hidden
     let bytes = body.take(rowBytes(hidden))
     let scale = BFloat16(bits: bytes.get(at: 0))
     codec.kernels.lloyd_max_decode(

@@ -10,9 +10,8 @@ package enum AdmittedValues: Sendable {
   /// Finite values within the bound.
   case finite
 
-  /// The place of the first value of a format's rows that is not admitted.
-  package func firstRefused(_ values: UnsafePointer<Float>, _ count: Int, _ format: WireFormat) -> Int? {
-    let bound = format.bound
+  /// The place of the first value that is not admitted in a format of this bound.
+  package func firstRefused(_ values: UnsafePointer<Float>, _ count: Int, bound: Float) -> Int? {
     if self == .any { return nil }
     if bound == .greatestFiniteMagnitude {
       // Only what is not finite is beyond it.
@@ -33,15 +32,15 @@ package enum AdmittedValues: Sendable {
   }
 }
 
-extension RowCodec {
+extension AdmittedValues {
   /// Throws `nonFinite` if a row holds a value that is not admitted.
   @inline(__always)
   package func check(
-    _ row: UnsafePointer<Float>, _ values: AdmittedValues, _ format: WireFormat
+    _ row: UnsafePointer<Float>, _ hidden: Int, bound: Float, _ format: @autoclosure () -> WireFormat
   ) throws(CrosspointError) {
-    guard let column = values.firstRefused(row, hidden, format) else { return }
+    guard let column = firstRefused(row, hidden, bound: bound) else { return }
     throw CrosspointError(
       .nonFinite, operation: "encode", argument: "groups",
-      "column \(column) of a row is \(AdmittedValues.complaint(row[column], format))")
+      "column \(column) of a row is \(Self.complaint(row[column], format()))")
   }
 }

@@ -3,6 +3,7 @@ import CrosspointCore
 /// The body of a frame while it is read; its size has been compared with what its rows take.
 struct BodyReader {
   let codec: RowCodec
+  let hidden: Int
   /// The frame's header, which says of each group whether it is centred.
   let header: UnsafeRawPointer
   /// The keys of rows that have signs of their own.
@@ -17,12 +18,11 @@ struct BodyReader {
   /// - Parameter sum: The checksum that the body must have.
   init(_ codec: RowCodec, header: UnsafeRawPointer, body: UnsafeRawBufferPointer, sum: UInt64) {
     (self.codec, self.header, self.body, self.sum) = (codec, header, body, sum)
+    hidden = codec.hidden
     // Without rows there may be no memory.
     start = body.baseAddress ?? header
     checksum = FrameChecksum(of: start, lanes: codec.lanes, kernels: codec.kernels)
   }
-
-  var hidden: Int { codec.hidden }
 
   /// The next bytes, summed before they are read.
   @inline(__always)

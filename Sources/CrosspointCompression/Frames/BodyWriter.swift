@@ -3,11 +3,13 @@ import CrosspointCore
 /// The body of a frame while it is written: formats append to it, and its checksum is taken while bytes are in the cache.
 struct BodyWriter {
   let codec: RowCodec
+  let hidden: Int
   /// The frame's header, which says of each group whether it is centred.
   let header: UnsafeMutableRawPointer
   var rounding: RowRounding
   private let format: WireFormat
   private let admitted: AdmittedValues
+  private let bound: Float
   private let start: UnsafeMutableRawPointer
   private var checksum: FrameChecksum
   /// Bytes so far.
@@ -18,11 +20,9 @@ struct BodyWriter {
     header: UnsafeMutableRawPointer, start: UnsafeMutableRawPointer
   ) {
     (self.codec, self.format, self.rounding, self.admitted) = (codec, format, rounding, admitted)
-    (self.header, self.start) = (header, start)
+    (self.header, self.start, hidden, bound) = (header, start, codec.hidden, format.bound)
     checksum = FrameChecksum(of: start, lanes: codec.lanes, kernels: codec.kernels)
   }
-
-  var hidden: Int { codec.hidden }
 
   /// Where the next bytes belong.
   var next: UnsafeMutableRawPointer { start + count }
@@ -37,14 +37,16 @@ struct BodyWriter {
   /// A row of a group, looked at just before it is encoded.
   @inline(__always)
   func row(_ index: Int, of group: RowSource) throws(CrosspointError) -> UnsafePointer<Float> {
-    let row = group.row(index, hidden: codec.hidden)
+    let row = group.row(index, hidden: hidden)
     try check(row)
     return row
   }
 
   /// Throws `nonFinite` if a row holds a value that is not admitted.
   @inline(__always)
-  func check(_ row: UnsafePointer<Float>) throws(CrosspointError) { try codec.check(row, admitted, format) }
+  func check(_ row: UnsafePointer<Float>) throws(CrosspointError) {
+    try admitted.check(row, hidden, bound: bound, format)
+  }
 
   /// The checksum of the whole body.
   func sum() -> UInt64 { checksum.finish(count) }

@@ -64,7 +64,7 @@ extension RowCodec {
     for (index, group) in groups.enumerated() {
       for index in 0..<group.rows {
         let row = group.row(index, hidden: hidden)
-        try check(row, values, .fp32)
+        try values.check(row, hidden, bound: .greatestFiniteMagnitude, .fp32)
         checksum.absorb(row, 4 * hidden)
       }
       FrameHeader.setGroup(index, rows: group.rows, centred: false, in: base)
