@@ -77,11 +77,12 @@ struct MixedFormat: GroupFormat {
 
   func encode(_ group: RowSource, to body: inout BodyWriter) throws(CrosspointError) -> Bool {
     let mean = RotatedMean.encode(of: group, to: &body)
-    let (bitmap, codec) = (body.next, body.codec)
-    try markImportantRows(of: group, mean: mean, into: bitmap, codec)
+    let bitmap = body.next
+    try markImportantRows(of: group, mean: mean, into: bitmap, body.codec)
     body.advance(by: bitmapBytes(rows: group.rows))
+    let (few, many) = (RotatedCoder(body.codec, bits: low.bits), RotatedCoder(body.codec, bits: high.bits))
     for index in 0..<group.rows {
-      try format(ofRow: index, in: bitmap).encode(index, of: group, mean: mean, to: &body, codec)
+      try (isHigh(index, in: bitmap) ? many : few).encode(index, of: group, mean: mean, to: &body)
     }
     return mean != nil
   }
@@ -90,16 +91,16 @@ struct MixedFormat: GroupFormat {
     let mean = isCentred ? RotatedMean.decode(from: &body) : nil
     let bitmap = body.take(bitmapBytes(rows: group.rows))
     try check(bitmap, rows: group.rows)
-    let codec = body.codec
+    let (few, many) = (RotatedCoder(body.codec, bits: low.bits), RotatedCoder(body.codec, bits: high.bits))
     for index in 0..<group.rows {
-      format(ofRow: index, in: bitmap).decodeRow(
-        into: group.base + index * codec.hidden, mean: mean, from: &body, codec)
+      let row = group.base + index * body.hidden
+      (isHigh(index, in: bitmap) ? many : few).decode(into: row, mean: mean, from: &body)
     }
   }
 
-  /// How a row is coded, by the bitmap of its group.
-  private func format(ofRow row: Int, in bitmap: UnsafeRawPointer) -> RotatedFormat {
-    bitmap.load(fromByteOffset: row / 8, as: UInt8.self) >> UInt8(row % 8) & 1 == 1 ? high : low
+  /// Whether a row has more bits, by the bitmap of its group.
+  private func isHigh(_ row: Int, in bitmap: UnsafeRawPointer) -> Bool {
+    bitmap.load(fromByteOffset: row / 8, as: UInt8.self) >> UInt8(row % 8) & 1 == 1
   }
 
   /// Refuses a bitmap that marks another number of rows than a group of this size has, or rows beyond them: then sizes of

@@ -24,32 +24,44 @@ struct RotatedFormat: GroupFormat {
 
   func encode(_ group: RowSource, to body: inout BodyWriter) throws(CrosspointError) -> Bool {
     let mean = RotatedMean.encode(of: group, to: &body)
-    let codec = body.codec
-    for index in 0..<group.rows { try encode(index, of: group, mean: mean, to: &body, codec) }
+    let coder = RotatedCoder(body.codec, bits: bits)
+    for index in 0..<group.rows { try coder.encode(index, of: group, mean: mean, to: &body) }
     return mean != nil
   }
 
   func decode(_ group: RowTarget, isCentred: Bool, from body: inout BodyReader) {
     let mean = isCentred ? RotatedMean.decode(from: &body) : nil
-    let codec = body.codec
-    for index in 0..<group.rows { decodeRow(into: group.base + index * codec.hidden, mean: mean, from: &body, codec) }
+    let coder = RotatedCoder(body.codec, bits: bits)
+    for index in 0..<group.rows { coder.decode(into: group.base + index * body.hidden, mean: mean, from: &body) }
+  }
+}
+
+/// Codes the rows of a group: what they share is found once.
+struct RotatedCoder {
+  private let codec: RowCodec
+  private let book: Codebook
+  private let rowBytes: Int
+
+  init(_ codec: RowCodec, bits: Int) {
+    (self.codec, book) = (codec, Codebook.ofBits[bits - 1])
+    rowBytes = RotatedFormat(bits: bits).rowBytes(codec.hidden)
   }
 
   /// Appends a row; the next one is fetched from memory meanwhile.
   func encode(
-    _ index: Int, of group: RowSource, mean: UnsafePointer<Float>?, to body: inout BodyWriter, _ codec: RowCodec
+    _ index: Int, of group: RowSource, mean: UnsafePointer<Float>?, to body: inout BodyWriter
   ) throws(CrosspointError) {
     let row = try body.row(index, of: group)
     let ahead = index + 1 < group.rows ? group.row(index + 1, hidden: body.hidden) : nil
-    encode(row, into: body.next, ahead: ahead, mean: mean, &body.rounding, codec)
-    body.advance(by: rowBytes(body.hidden))
+    encode(row, into: body.next, ahead: ahead, mean: mean, &body.rounding)
+    body.advance(by: rowBytes)
   }
 
   private func encode(
     _ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, ahead: UnsafePointer<Float>?,
-    mean: UnsafePointer<Float>?, _ rounding: inout RowRounding, _ codec: RowCodec
+    mean: UnsafePointer<Float>?, _ rounding: inout RowRounding
   ) {
-    let (book, hidden, rotated) = (Codebook.ofBits[bits - 1], codec.hidden, codec.scratchRow(1))
+    let (bits, hidden, rotated) = (book.bits, codec.hidden, codec.scratchRow(1))
     // Centred before it is rotated: one pass then also gives the energy, which the rotation keeps.
     let energy = codec.kernels.centre(rotated, row, mean, hidden)
     if rounding.rounding == .eden { codec.kernels.flip_signs(rotated, rotated, hidden, rounding.nextKey()) }
@@ -57,18 +69,18 @@ struct RotatedFormat: GroupFormat {
     let key = rounding.nextDither()
     let scale =
       key == nil
-      ? BFloat16(nearest: codec.rootMeanSquare(rotated, energy: energy)) : coveringScale(rotated, book, codec)
+      ? BFloat16(nearest: codec.rootMeanSquare(rotated, energy: energy)) : coveringScale(rotated)
     out.put(scale.bits, at: 0)
     let factor = 1 / scale.value
     guard factor.isFinite, factor > 0 else {
       // Zero (or too small to be divided by) decodes as zeros; NaN and infinity as NaN.
       out.put(scale.value.isFinite ? UInt16(0) : BFloat16.nan.bits, at: 0)
-      (out + 2).initializeMemory(as: UInt8.self, repeating: 0, count: rowBytes(hidden) - 2)
+      (out + 2).initializeMemory(as: UInt8.self, repeating: 0, count: rowBytes - 2)
       return
     }
     guard let key else {
       codec.kernels.lloyd_max_encode(out + 2, rotated, hidden, Int32(bits), factor, book.compander)
-      if rounding.rounding == .eden { rescale(out, rotated, rms: scale.value, book, codec) }
+      if rounding.rounding == .eden { rescale(out, rotated, rms: scale.value) }
       return
     }
     codec.kernels.dither_levels(rotated, rotated, hidden, factor, book.levels, 1 << (bits - 1), key)
@@ -76,7 +88,7 @@ struct RotatedFormat: GroupFormat {
   }
 
   /// The scale whose outermost level is the largest element: rounding at random needs a level on either side.
-  private func coveringScale(_ row: UnsafeMutablePointer<Float>, _ book: Codebook, _ codec: RowCodec) -> BFloat16 {
+  private func coveringScale(_ row: UnsafeMutablePointer<Float>) -> BFloat16 {
     let most = codec.kernels.largest_magnitude(row, codec.hidden)
     return most.isFinite ? BFloat16(up: most / book.outermostLevel) : .nan
   }
@@ -84,28 +96,27 @@ struct RotatedFormat: GroupFormat {
   /// The scale with which the decoded row d has the length of the row y along y: `⟨d, y⟩ = |y|²`. Over random rotations the
   /// mean of d is then y (EDEN, theorem 1).
   private func rescale(
-    _ out: UnsafeMutableRawPointer, _ rotated: UnsafeMutablePointer<Float>, rms: Float, _ book: Codebook,
-    _ codec: RowCodec
+    _ out: UnsafeMutableRawPointer, _ rotated: UnsafeMutablePointer<Float>, rms: Float
   ) {
     let (hidden, decoded) = (codec.hidden, codec.scratchRow(2))
     // Squares must stay within the range of a float: rows far from 1 are compared over their root mean square.
     let isModerate = (1e-15...1e15).contains(rms)
     if !isModerate { codec.kernels.scale(rotated, 1 / rms, rotated, hidden) }
-    codec.kernels.lloyd_max_decode(decoded, out + 2, hidden, Int32(bits), isModerate ? rms : 1, book.levels)
+    codec.kernels.lloyd_max_decode(decoded, out + 2, hidden, Int32(book.bits), isModerate ? rms : 1, book.levels)
     let ratio = codec.kernels.dot(rotated, rotated, hidden) / codec.kernels.dot(rotated, decoded, hidden)
     guard ratio.isFinite, ratio > 0 else { return }
     out.put(BFloat16(nearest: rms * ratio).bits, at: 0)
   }
 
   /// - Parameter mean: What was taken off: in the rotated domain; as it is where rows have signs of their own.
-  func decodeRow(
-    into row: UnsafeMutablePointer<Float>, mean: UnsafePointer<Float>?, from body: inout BodyReader, _ codec: RowCodec
+  func decode(
+    into row: UnsafeMutablePointer<Float>, mean: UnsafePointer<Float>?, from body: inout BodyReader
   ) {
     let hidden = codec.hidden
-    let bytes = body.take(rowBytes(hidden))
+    let bytes = body.take(rowBytes)
     let scale = BFloat16(bits: bytes.get(at: 0))
     codec.kernels.lloyd_max_decode(
-      row, bytes + 2, hidden, Int32(bits), scale.value, Codebook.ofBits[bits - 1].levels)
+      row, bytes + 2, hidden, Int32(book.bits), scale.value, book.levels)
     let signs = body.signs?.nextKey()
     if let mean, signs == nil { codec.kernels.axpy(row, 1, mean, hidden) }
     codec.rotation.rotateBack(row, count: 1, into: row)
