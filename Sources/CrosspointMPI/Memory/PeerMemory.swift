@@ -29,6 +29,7 @@ final class PeerMemory: Sendable {
     self.controlBytes = controlBytes
     table = SegmentTable(at: control)
     mappings = Mutex([])
+    mappings.withLock { $0.reserveCapacity(64) }
   }
 
   deinit {

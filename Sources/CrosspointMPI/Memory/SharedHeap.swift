@@ -47,6 +47,11 @@ final class SharedHeap: Sendable {
     self.controlBytes = controlBytes
     table = SegmentTable(at: control)
     state = Mutex(State(end: round(controlBytes, to: Self.alignment)))
+    // Memory of this process is not asked for later.
+    state.withLock {
+      $0.segments.reserveCapacity(SegmentTable.capacity)
+      $0.free.reserveCapacity(SegmentTable.capacity)
+    }
   }
 
   deinit {
@@ -59,8 +64,10 @@ final class SharedHeap: Sendable {
     guard bytes > 0, bytes < 1 << 48 else { return nil }
     let size = round(bytes, to: 64)
     return state.withLock { state in
-      let fits = state.free.indices.filter { state.free[$0].count >= size }
-      if let best = fits.min(by: { state.free[$0].count < state.free[$1].count }) {
+      var best: Int?
+      for (index, range) in state.free.enumerated()
+      where range.count >= size && best.map({ range.count < state.free[$0].count }) ?? true { best = index }
+      if let best {
         let range = state.free[best]
         if range.count == size {
           state.free.remove(at: best)
