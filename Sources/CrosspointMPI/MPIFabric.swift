@@ -30,6 +30,9 @@ public final class MPIFabric: Fabric {
   /// The ranks of this node that this one shares no memory with, and why.
   public var unshared: [Int: String] { node.obstacles.mapValues(\.description) }
 
+  /// What keeps this process from sharing memory with any other; `nil`: nothing.
+  package static var memoryObstacle: String? { NodeMemory.obstacle?.description }
+
   let node: NodeMemory.Joined
   // The exchange under way; kept between exchanges so that none allocates.
   let group: RequestGroup

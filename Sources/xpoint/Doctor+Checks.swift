@@ -5,7 +5,7 @@ import MPI
 
 extension Doctor {
   static func checks() -> [Check] {
-    [platform, cores, kernelVariant, mpiLibrary, launcher, rootPermission, sharedMemory, simulatedExchange]
+    [platform, cores, kernelVariant, mpiLibrary, launcher, rootPermission, sharedMemory, nodeMemory, simulatedExchange]
   }
 
   private static var environment: [String: String] { ProcessInfo.processInfo.environment }
@@ -114,6 +114,28 @@ extension Doctor {
         fix: "clear it or make it larger (docker run --shm-size=1g): MPI puts its buffers there")
     }
     return .ok("/dev/shm", found)
+  }
+
+  /// What this process can do alone and, under a launcher, whether the ranks of its node do.
+  private static var nodeMemory: Check {
+    func warning(_ found: String) -> Check {
+      Check(
+        name: "memory of a node", verdict: .warning, found: found,
+        fix: "rows travel in slower messages: docs/launching.md says what ranks need to share memory")
+    }
+    if let obstacle = MPIFabric.memoryObstacle { return warning("not shared: \(obstacle)") }
+    do {
+      guard MPIEnvironment.launchedRank != nil else {
+        return .ok("memory of a node", "can be shared with other ranks of this machine")
+      }
+      let fabric = try MPIFabric.world()
+      let shared = (0..<fabric.rankCount).filter { fabric.sharedMemory?.reaches($0) ?? ($0 == fabric.rank) }
+      let alone = fabric.unshared.sorted { $0.key < $1.key }.map { "; not with rank \($0.key): \($0.value)" }.joined()
+      let found = "rank \(fabric.rank) shares with ranks \(shared.map(String.init).joined(separator: ", "))\(alone)"
+      return alone.isEmpty ? .ok("memory of a node", found) : warning(found)
+    } catch {
+      return warning("\(error)")
+    }
   }
 
   /// Two ranks in this process, experts that are the identity, one expert per token: the input must come back bit for bit.

@@ -11,6 +11,17 @@ extension NodeMemory {
     var neighbours: [Neighbour?] = []
   }
 
+  /// What keeps this process from sharing memory with any other; `nil`: nothing.
+  static var obstacle: MemoryObstacle? {
+    do throws(MemoryObstacle) {
+      let heap = try SharedHeap(controlBytes: SegmentTable.bytes)
+      _ = try PeerMemory(opening: heap.name, controlBytes: SegmentTable.bytes)
+      return nil
+    } catch {
+      return error
+    }
+  }
+
   /// Opens the memory of every rank of the node, both ways or not at all. Collective.
   ///
   /// - Parameters:
