@@ -1,6 +1,7 @@
 import Foundation
 
-/// What the documents show of code, and the compiled source that it comes from (Tests/Snippets).
+/// What the documents show of code, and the compiled source that it comes from: Tests/Snippets, and what belongs to the
+/// package's own tests.
 enum Snippet {
   static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
     .deletingLastPathComponent()
@@ -19,14 +20,15 @@ enum Snippet {
     try String(contentsOf: root.appendingPathComponent(page), encoding: .utf8)
   }
 
-  /// The parts between `// snippet: NAME` and `// end` of all files of the compiled source, those of one name joined, by name.
+  /// The parts between `// snippet: NAME` and `// end` of all files of the compiled source; those of one
+  /// name are joined.
   static func compiled() throws -> [String: String] {
-    let folder = root.appendingPathComponent("Tests/Snippets")
+    let folder = root.appendingPathComponent("Tests")
     var parts: [String: [String]] = [:]
     for path in try FileManager.default.subpathsOfDirectory(atPath: folder.path) where path.hasSuffix(".swift") {
       var name: String?
       var lines: [Substring] = []
-      for line in try text("Tests/Snippets/\(path)").split(separator: "\n", omittingEmptySubsequences: false) {
+      for line in try text("Tests/\(path)").split(separator: "\n", omittingEmptySubsequences: false) {
         let content = line.trimmingCharacters(in: .whitespaces)
         if content.hasPrefix("// snippet: ") {
           name = String(content.dropFirst("// snippet: ".count))

@@ -9,7 +9,7 @@ struct SnippetTests {
     let compiled = Set(try Snippet.compiled().values)
     for block in Snippet.blocks(in: try Snippet.text(page)) where block.language == "swift" {
       let isCompiled = compiled.contains(block.code)
-      #expect(isCompiled, "\(page): in no file of Tests/Snippets:\n\(block.code)")
+      #expect(isCompiled, "\(page): in no file of Tests:\n\(block.code)")
     }
   }
 
