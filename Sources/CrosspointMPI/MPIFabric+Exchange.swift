@@ -37,41 +37,19 @@ extension MPIFabric {
       let tag = sequence % tagCount
       for peer in 0..<rankCount { sources[peer] = Source(isKnown: node.neighbours[peer] == nil) }
       fillMailboxes(send)
-      try post(send, tag, operation)
+      group.removeAll()
+      planMessages(send)
       for block in blocks(of: rank, send.count) { try copyOwnBlock(from: send[block], to: receive[block], operation) }
       for source in 0..<rankCount where sources[source].isKnown {
         if source != rank { sources[source].chunks = messages(from: source, into: receive) }
         if sources[source].isComplete { arrived(source) }
       }
-      try drain(into: receive, tag, until: expiry, operation, arrived, meanwhile)
+      try drain(send, into: receive, tag, until: expiry, operation, arrived, meanwhile)
     } catch {
       // Those under way go on by themselves, and may use the memory of their blocks.
       for index in 0..<group.count { group.release(index) }
       failure = error
       throw error
-    }
-  }
-
-  /// Starts all sends, first to the next rank, so that no rank is everybody's first.
-  private func post(
-    _ send: [UnsafeRawBufferPointer], _ tag: Int, _ operation: StaticString
-  ) throws(CrosspointError) {
-    group.removeAll()
-    transfers.removeAll(keepingCapacity: true)
-    for step in 1..<max(1, rankCount) {
-      let peer = (rank + step) % rankCount
-      let mailbox = node.neighbours[peer]?.outbox(sequence)
-      for block in blocks(of: peer, send.count) {
-        let chunks = Chunks(bytes: send[block].count, limit: chunkLimit)
-        for chunk in 0..<messages(block, send[block].count, send.count, mailbox) {
-          do {
-            try group.send(.init(rebasing: send[block][chunks.range(chunk)]), to: peer, tag: tag)
-          } catch {
-            throw CrosspointError(error, operation: operation.description)
-          }
-          transfers.append(Transfer(peer: peer, kind: .send))
-        }
-      }
     }
   }
 
@@ -81,19 +59,11 @@ extension MPIFabric {
     return peer * share..<(peer + 1) * share
   }
 
-  /// Messages that a block takes: at least one for a rank's first block, none for an empty one behind it, nor for one that
-  /// a mailbox has or names.
-  private func messages(_ block: Int, _ bytes: Int, _ count: Int, _ mailbox: Mailbox?) -> Int {
-    let (isFirst, index) = (block.isMultiple(of: count / rankCount), block % (count / rankCount))
-    if let mailbox, mailbox.place(index) != .message { return 0 }
-    return bytes == 0 && !isFirst ? 0 : Chunks(bytes: bytes, limit: chunkLimit).count
-  }
-
   /// Messages that all blocks of a rank take.
   func messages(from source: Int, into receive: [UnsafeMutableRawBufferPointer]) -> Int {
     let mailbox = node.neighbours[source]?.inbox(sequence)
     return blocks(of: source, receive.count).reduce(0) {
-      $0 + messages($1, receive[$1].count, receive.count, mailbox)
+      $0 + messages($1, receive[$1].count, receive.count, mailbox, limit: messageLimit(source))
     }
   }
 
@@ -109,17 +79,19 @@ extension MPIFabric {
   /// Receives what comes until everything is over, and works while nothing does. A wrong length is thrown once the rest is
   /// over too, so that MPI has let go of the memory, or at the deadline; the work ends at once.
   private func drain(
-    into receive: [UnsafeMutableRawBufferPointer], _ tag: Int, until expiry: ContinuousClock.Instant,
+    _ send: [UnsafeRawBufferPointer], into receive: [UnsafeMutableRawBufferPointer], _ tag: Int,
+    until expiry: ContinuousClock.Instant,
     _ operation: StaticString, _ arrived: (_ source: Int) -> Void, _ meanwhile: () -> Bool
   ) throws(CrosspointError) {
     var expiry = expiry
     var hasWork = true
-    // Messages, mailboxes, messages under way, and ranks that take blocks from here.
-    var (awaited, unread, active, untaken) = (0, 0, transfers.count, 0)
+    // Messages, mailboxes, messages to send and under way, and ranks that take blocks from here.
+    var (awaited, unread, unsent, active, untaken) = (0, 0, 0, 0, 0)
     for source in sources {
       awaited += source.chunks
       unread += source.isKnown ? 0 : 1
       untaken += source.takes ? 1 : 0
+      unsent += source.unsent
     }
     var idle = 0
     var fault: CrosspointError?
@@ -135,7 +107,7 @@ extension MPIFabric {
       idle = 0
       if sources[peer].isComplete { arrived(peer) }
     }
-    while awaited > 0 || unread > 0 || active > 0 || untaken > 0 {
+    while awaited > 0 || unread > 0 || unsent > 0 || active > 0 || untaken > 0 {
       idle += 1
       if idle == 1 { polled = .now }
       for peer in sources.indices where unread > 0 && !sources[peer].isKnown { read(peer) }
@@ -145,6 +117,11 @@ extension MPIFabric {
         idle = 0
       }
       do {
+        if unsent > 0 {
+          let started = try startSends(send, tag)
+          (unsent, active) = (unsent - started, active + started)
+          if started > 0 { idle = 0 }
+        }
         while awaited > 0, let arrival = try group.arrival(tag: tag) {
           if !sources[arrival.source].isKnown { read(arrival.source) }
           let waitedFor = sources[arrival.source].chunks - sources[arrival.source].started
@@ -174,6 +151,7 @@ extension MPIFabric {
         if now - polled > absence { expiry += now - polled }
         polled = now
         if now >= expiry { throw fault ?? expired(operation) }
+        if unsent > 0 { passOver(now) }
         sched_yield()
       }
     }
@@ -188,24 +166,24 @@ extension MPIFabric {
     let peer = arrival.source
     let source = sources[peer]
     let mailbox = node.neighbours[peer]?.inbox(sequence)
+    let limit = messageLimit(peer)
     // The block and the part of it that come next.
     var chunk = source.started
     var (expected, before) = (0, 0)
     var place: UnsafeMutableRawBufferPointer?
     for block in blocks(of: peer, receive.count) {
-      let count = messages(block, receive[block].count, receive.count, mailbox)
+      let count = messages(block, receive[block].count, receive.count, mailbox, limit: limit)
       expected += receive[block].count
-      if place == nil { before += min(receive[block].count, chunk * chunkLimit) }
+      if place == nil { before += min(receive[block].count, chunk * limit) }
       if place == nil, chunk < count {
-        let range = Chunks(bytes: receive[block].count, limit: chunkLimit).range(chunk)
+        let range = Chunks(bytes: receive[block].count, limit: limit).range(chunk)
         place = UnsafeMutableRawBufferPointer(rebasing: receive[block][range])
       }
       chunk -= count
     }
     if source.started < source.chunks, let place, place.count == arrival.byteCount {
       sources[peer].started += 1
-      try group.receive(arrival, into: place)
-      transfers.append(Transfer(peer: peer, kind: .block))
+      note(try group.receive(arrival, into: place), Transfer(peer: peer, kind: .block))
       return nil
     }
     let aside: UnsafeMutableRawBufferPointer
@@ -214,8 +192,7 @@ extension MPIFabric {
     } catch {
       return error
     }
-    try group.receive(arrival, into: aside)
-    transfers.append(Transfer(peer: peer, kind: .stray(aside)))
+    note(try group.receive(arrival, into: aside), Transfer(peer: peer, kind: .stray(aside)))
     sources[peer].started = source.chunks
     let message = "\(before + arrival.byteCount) bytes or more where rank \(rank) expects \(expected)"
     return truncated(peer, message, operation)
@@ -223,7 +200,7 @@ extension MPIFabric {
 
   private func finish(_ transfer: Transfer, _ arrived: (_ source: Int) -> Void) {
     switch transfer.kind {
-    case .send: break
+    case .send: finishSend(to: transfer.peer)
     case .stray(let memory): free(memory.baseAddress)
     case .block:
       sources[transfer.peer].done += 1
@@ -241,8 +218,7 @@ extension MPIFabric {
     var silent = sources.indices.filter { !sources[$0].isComplete }
     let verb = silent.isEmpty ? "receive from" : "send to"
     if silent.isEmpty {
-      let pending = transfers.indices.filter { group.isPending($0) }.map { transfers[$0].peer }
-      silent = Set(pending + sources.indices.filter { sources[$0].takes }).sorted()
+      silent = sources.indices.filter { sources[$0].sending > 0 || sources[$0].takes }
     }
     let names = silent.map(String.init).joined(separator: ", ")
     return CrosspointError(

@@ -24,7 +24,7 @@ public final class MPIFabric: Fabric {
 
   /// The communicator that this fabric has for itself; for collectives of MPI's own between two exchanges.
   public let communicator: Communicator
-  /// Blocks are sent in messages of at most this many bytes.
+  /// Blocks are sent in messages of at most this many bytes; between nodes in smaller ones.
   public let chunkLimit: Int
   public var sharedMemory: (any SharedMemory)? { node.memory }
   /// The ranks of this node that this one shares no memory with, and why.
@@ -40,6 +40,8 @@ public final class MPIFabric: Fabric {
   var transfers: [Transfer] = []
   /// How much each rank has sent.
   let sources: UnsafeMutableBufferPointer<Source>
+  /// Messages that this rank sends at the moment, without those to ranks that are passed over.
+  var sendsUnderWay = 0
   /// Exchanges so far.
   var sequence = 0
   /// What made this fabric unusable.

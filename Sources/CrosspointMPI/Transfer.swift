@@ -12,7 +12,7 @@ struct Transfer {
   let kind: Kind
 }
 
-/// How much of its blocks a rank has sent, and what it has yet to take of this rank's.
+/// How much of its blocks a rank has sent, and what it has yet to get of this rank's.
 struct Source {
   /// Whether it is known which of the blocks come in messages.
   var isKnown = true
@@ -24,6 +24,15 @@ struct Source {
   var done = 0
   /// Whether it has yet to take blocks out of this rank's memory.
   var takes = false
+  /// Messages to it that have not been started, and the part of its blocks that comes next.
+  var unsent = 0
+  var nextBlock = 0
+  var nextChunk = 0
+  /// Messages to it that are under way, and when one was last started or over.
+  var sending = 0
+  var sent = ContinuousClock.now
+  /// Whether it takes none of them, and others do not wait for it.
+  var isPassedOver = false
 
   var isComplete: Bool { isKnown && done == chunks }
 }

@@ -3,7 +3,8 @@ internal import CMPI
 /// Many messages of bytes under way at once, in bookkeeping memory that is allocated once and reused.
 ///
 /// For transports: unlike ``Request`` it holds no buffers. The caller keeps all memory valid until a message is over, and
-/// gets a number for each message, counted from zero since the last ``removeAll()``.
+/// gets a number for each message, from zero on since the last ``removeAll()``. The numbers of messages that are over are
+/// given again.
 public final class RequestGroup {
   /// A message that has come and waits to be received.
   public struct Arrival {
@@ -17,7 +18,9 @@ public final class RequestGroup {
   private var statuses: UnsafeMutablePointer<MPI_Status>
   private var indices: UnsafeMutablePointer<Int32>
   private var capacity: Int
-  /// Messages since the last ``removeAll()``, whether over or not.
+  /// Numbers of messages that are over.
+  private var free: [Int] = []
+  /// Numbers given since the last ``removeAll()``.
   public private(set) var count = 0
 
   /// - Parameters:
@@ -26,6 +29,7 @@ public final class RequestGroup {
   public init(on communicator: Communicator, capacity: Int = 16) {
     self.communicator = communicator
     self.capacity = max(1, capacity)
+    free.reserveCapacity(self.capacity)
     requests = .allocate(capacity: self.capacity)
     statuses = .allocate(capacity: self.capacity)
     indices = .allocate(capacity: self.capacity)
@@ -64,10 +68,11 @@ public final class RequestGroup {
     precondition(bytes.count == arrival.byteCount, "\(bytes.count) bytes for a message of \(arrival.byteCount)")
     let length = try int32(bytes.count, "MPI_Imrecv", rank: communicator.rank)
     var message = arrival.message
-    let slot = next()
+    let index = next()
     try check(
-      "MPI_Imrecv", rank: communicator.rank, cmpi_imrecv(bytes.baseAddress, length, cmpi_byte(), &message, slot))
-    return count - 1
+      "MPI_Imrecv", rank: communicator.rank,
+      cmpi_imrecv(bytes.baseAddress, length, cmpi_byte(), &message, requests + index))
+    return index
   }
 
   /// Starts a send and returns its number. (MPI_Isend)
@@ -76,11 +81,11 @@ public final class RequestGroup {
     let length = try int32(bytes.count, "MPI_Isend", rank: communicator.rank)
     let destination = try int32(destination, "MPI_Isend", rank: communicator.rank)
     let tag = try int32(tag, "MPI_Isend", rank: communicator.rank)
-    let slot = next()
+    let index = next()
     try check(
       "MPI_Isend", rank: communicator.rank,
-      cmpi_isend(bytes.baseAddress, length, cmpi_byte(), destination, tag, communicator.raw, slot))
-    return count - 1
+      cmpi_isend(bytes.baseAddress, length, cmpi_byte(), destination, tag, communicator.raw, requests + index))
+    return index
   }
 
   /// Lets MPI progress and reports the number of each message that is over now. (MPI_Testsome)
@@ -92,7 +97,11 @@ public final class RequestGroup {
     let code = cmpi_testsome(length, requests, &done, indices, statuses)
     let finished = max(0, Int(done))
     guard code == cmpi_success() else { throw failure(code, finished) }
-    for position in 0..<finished { report(Int(indices[position])) }
+    for position in 0..<finished {
+      let index = Int(indices[position])
+      free.append(index)
+      report(index)
+    }
     return finished
   }
 
@@ -123,15 +132,16 @@ public final class RequestGroup {
   public func removeAll() {
     for index in 0..<count { precondition(!isPending(index), "message \(index) is still under way") }
     count = 0
+    free.removeAll(keepingCapacity: true)
   }
 
-  /// A free slot for a request.
-  private func next() -> UnsafeMutablePointer<cmpi_request> {
+  /// A number for a message.
+  private func next() -> Int {
+    if let index = free.popLast() { return index }
     if count == capacity { grow() }
-    let slot = requests + count
-    slot.initialize(to: cmpi_request_null())
+    (requests + count).initialize(to: cmpi_request_null())
     count += 1
-    return slot
+    return count - 1
   }
 
   private func grow() {
@@ -141,6 +151,7 @@ public final class RequestGroup {
     statuses.deallocate()
     indices.deallocate()
     capacity *= 2
+    free.reserveCapacity(capacity)
     requests = larger
     statuses = .allocate(capacity: capacity)
     indices = .allocate(capacity: capacity)

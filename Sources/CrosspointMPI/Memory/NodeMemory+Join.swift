@@ -9,6 +9,9 @@ extension NodeMemory {
     var obstacles: [Int: MemoryObstacle] = [:]
     /// By rank of the fabric: those that this one shares memory with.
     var neighbours: [Neighbour?] = []
+
+    /// Whether another rank is of this node.
+    func isHere(_ rank: Int) -> Bool { neighbours[rank] != nil || obstacles[rank] != nil }
   }
 
   /// What keeps this process from sharing memory with any other; `nil`: nothing.
