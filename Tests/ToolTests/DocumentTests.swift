@@ -19,6 +19,13 @@ import Testing
     }
   }
 
+  /// Tables aside.
+  @Test(arguments: Snippet.pages + Snippet.notebook) func linesEndWithinAHundredColumns(page: String) throws {
+    for line in try Snippet.text(page).split(separator: "\n") where !line.hasPrefix("|") {
+      #expect(line.count <= 100, "\(page): \(line)")
+    }
+  }
+
   /// Text as text and no more points than can be told apart: a page stays quick to load.
   @Test func picturesAreSmall() throws {
     let folder = Snippet.root.appendingPathComponent("docs")
