@@ -24,6 +24,38 @@ public final class DispatchHandle {
   /// choice was not sent.
   public internal(set) var topkWeightGradients: [Float] = []
 
+  /// `[rows × hidden]`, in the order of ``rows``: where experts write their outputs, so that ``ExpertExchange/combine(_:meanwhile:)``
+  /// need not copy them. Uninitialised at first.
+  ///
+  /// The batch is a view of the handle's memory. Other ranks of the node read it during `combine` and `combineBackward`: leave
+  /// it unchanged until the latter has returned, which ends it.
+  /// - Throws: `outOfMemory`, on this rank alone.
+  public func outputs() throws(CrosspointError) -> TokenBatch {
+    try Self.fill(&outputRows, like: rows, pool)
+    return TokenBatch(viewing: outputRows)
+  }
+
+  /// `[rows × hidden]`, in the order of ``rows``: where experts write ∂L/∂rows for
+  /// ``ExpertExchange/dispatchBackward(_:meanwhile:)``. Uninitialised at first; a view of the handle's memory.
+  /// - Throws: `outOfMemory`, on this rank alone.
+  public func rowGradients() throws(CrosspointError) -> TokenBatch {
+    try Self.fill(&gradientRows, like: rows, pool)
+    return TokenBatch(viewing: gradientRows)
+  }
+
+  private static func fill(
+    _ batch: inout TokenBatch, like rows: borrowing TokenBatch, _ pool: BufferPool
+  ) throws(CrosspointError) {
+    guard batch.rows != rows.rows else { return }
+    batch = try TokenBatch(uninitializedRows: rows.rows, hidden: rows.hidden, pool: pool)
+  }
+
+  /// Where the outputs for this rank's tokens lie, from combine to combineBackward.
+  var outputsAtHome = HomeRows()
+  /// What ``outputs()`` and ``rowGradients()`` show; without rows until they are asked for.
+  var outputRows: TokenBatch
+  var gradientRows: TokenBatch
+
   /// The exchange that made it.
   let owner: ObjectIdentifier
   var stage = Stage.finished
@@ -46,9 +78,14 @@ public final class DispatchHandle {
     self.pool = pool
     self.hidden = hidden
     rows = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    outputRows = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    gradientRows = TokenBatch(emptyOfHidden: hidden, pool: pool)
     source = SentTokens(hidden: hidden, pool: pool)
     received = ReceivedRows(pool: pool)
   }
+
+  /// Whether outputs lie in memory that stays as it is until `combineBackward`.
+  func holds(_ output: borrowing TokenBatch) -> Bool { output.base == outputRows.base || output.base == rows.base }
 
   /// What its rows are addressed to: the routing's experts, or with one copy per rank ranks.
   var destinations: Routing { copies == nil ? routing : copies!.routing }
@@ -56,6 +93,8 @@ public final class DispatchHandle {
   /// Gives every buffer back, so that the handle can serve another dispatch.
   func recycle() {
     rows = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    outputRows = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    gradientRows = TokenBatch(emptyOfHidden: hidden, pool: pool)
     source = SentTokens(hidden: hidden, pool: pool)
     received = ReceivedRows(pool: pool)
     stage = .finished
@@ -75,7 +114,7 @@ struct SentTokens: ~Copyable {
   /// The tokens and output gradients, kept only where residuals need them.
   var tokens: TokenBatch
   var outputGradients: TokenBatch
-  /// Expert outputs as received, `[rows sent × hidden]`, for ∂L/∂weights.
+  /// Expert outputs as received, `[rows sent × hidden]`; empty where all are read where they lie.
   var outputs: TokenBatch
   /// Σ u over each row's members, for the residual's backward.
   var rowGradients: TokenBatch

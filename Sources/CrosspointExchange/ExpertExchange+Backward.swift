@@ -27,17 +27,27 @@ extension ExpertExchange {
   ) throws(CrosspointError) -> TokenBatch {
     transfer.begin(.combineBackward)
     defer { transfer.end() }
+    transfer.format = transferFormat(.combineBackward)
+    // Sums over clusters are needed once more, and a policy looks at them before they are sent.
+    let writesSums = policy == nil && !handle.source.isClustered
+    let keepsSums = !writesSums || !transfer.isAllDirect
     var attempt = Attempt(
       problem(handle, expects: .combined)
         ?? problem("outputGradient", outputGradient, rows: handle.routing.tokens)
         ?? checked("outputGradient", outputGradient)?.problem(.combineBackward, rank: fabric.rank))
     var watch = Stopwatch()
+    let dy = UnsafePointer(outputGradient.base)
     var received = attempt { () throws(CrosspointError) in
-      handle.source.rowGradients = try leaseRows(handle.source.plan.rows)
-      differentiateSum(handle, outputGradient.base, into: handle.source.rowGradients.base)
+      handle.source.rowGradients = try leaseRows(keepsSums ? handle.source.plan.rows : 0)
+      let sums = handle.source.rowGradients.base
+      if keepsSums {
+        differentiateSum(handle, dy, weights: false) { row, destination in
+          writesSums && isDirect(destination) ? nil : sums + row * layout.hidden
+        }
+      }
       if compensates(handle) { handle.source.outputGradients = try copy(outputGradient) }
       let received = try leaseRows(handle.received.total)
-      sendFromHome(handle, handle.source.rowGradients.base)
+      sendFromHome(handle, sums)
       receiveAtExperts(handle, received.base)
       handle.roundingStep = gradientSteps
       return received
@@ -48,18 +58,36 @@ extension ExpertExchange {
     statistics.seconds.cluster += watch.lap()
 
     try sample(handle, nil, &attempt)
-    try send(handle, checked: nil, &attempt)
-    try move(meanwhile: work, &attempt)
+    try send(handle, &attempt)
+    // Outputs that lie with their experts can be read until the vote.
+    func differentiate() {
+      var watch = Stopwatch()
+      if writesSums { find(&places, handle, handle.source.rowGradients.base, inNode: true) }
+      differentiateSum(handle, dy, weights: true) { row, destination in
+        writesSums && places.isElsewhere(destination) ? places.row(row, of: destination, hidden: layout.hidden) : nil
+      }
+      statistics.seconds.cluster += watch.lap()
+    }
+    try move(
+      writing: { () throws(CrosspointError) in
+        if writesSums { differentiate() }
+        return writesSums
+      }, meanwhile: work, &attempt)
+    if !writesSums { attempt { () throws(CrosspointError) in differentiate() } }
     try settle(handle, attempt)
     handle.stage = .combineBackwarded
 
     let rows = received.take()!
     handle.source.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
-    guard let gradients = copies.take() else { return rows }
-    watch = Stopwatch()
-    differentiateOutputs(rows.base, handle, into: gradients.base)
-    statistics.seconds.cluster += watch.lap()
-    return gradients
+    if let gradients = copies.take() {
+      watch = Stopwatch()
+      differentiateOutputs(rows.base, handle, into: gradients.base)
+      statistics.seconds.cluster += watch.lap()
+      handle.outputRows = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
+      return gradients
+    }
+    handle.outputRows = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
+    return rows
   }
 
   /// Brings the experts' input gradients home. Collective.
@@ -75,111 +103,134 @@ extension ExpertExchange {
   ) throws(CrosspointError) -> TokenBatch {
     transfer.begin(.dispatchBackward)
     defer { transfer.end() }
+    transfer.checked = checked("rowGradient", rowGradient)
     var attempt = Attempt(
       problem(handle, expects: .combineBackwarded) ?? problem("rowGradient", rowGradient, rows: handle.rows.rows))
     var watch = Stopwatch()
-    var summed: TokenBatch?
     if sharesCopies {
-      summed = attempt { () throws(CrosspointError) in
+      attempt { () throws(CrosspointError) in
         try writeShareGradients(handle)
-        return try sumGradients(rowGradient.base, handle)
+        try sumGradients(rowGradient.base, handle)
       }
     }
-    var returned = attempt { () throws(CrosspointError) in
-      let returned = try leaseRows(handle.source.plan.rows)
-      sendFromExperts(handle, summed?.base ?? rowGradient.base)
-      receiveAtHome(handle, returned.base)
-      return returned
+    if !attempt.hasFailed {
+      let rows = sharesCopies ? handle.copies!.sums.base : rowGradient.base
+      sendFromExperts(handle, rows)
+      // Compensation changes what comes home.
+      if !compensates(handle) { transfer.offered = (UnsafePointer(rows), handle.received.total) }
     }
-    var tokenGradient = attempt { () throws(CrosspointError) in try leaseRows(handle.routing.tokens) }
     statistics.seconds.cluster += watch.lap()
 
     try sample(handle, nil, &attempt)
-    try send(handle, checked: checked("rowGradient", rowGradient), &attempt)
+    try send(handle, &attempt)
+    var returned = attempt { () throws(CrosspointError) in
+      let rows = try leaseRows(transfer.readsInPlace && transfer.isAllDirect ? 0 : handle.source.plan.rows)
+      receiveAtHome(handle, rows.base)
+      return rows
+    }
+    var tokenGradient = attempt { () throws(CrosspointError) in try leaseRows(handle.routing.tokens) }
     try move(meanwhile: work, &attempt)
     if sharesCopies { attempt { () throws(CrosspointError) in try takeShareGradients(handle) } }
+    // As in combine: rows are read before the vote, or are there after it.
+    let isEarly = transfer.readsInPlace
+    if isEarly, let rows = returned?.base, let gradients = tokenGradient?.base {
+      attempt { () throws(CrosspointError) in try gatherGradients(handle, rows, into: gradients) }
+    }
     try settle(handle, attempt)
     handle.stage = .finished
-
-    watch = Stopwatch()
     let rows = returned.take()!
     let result = tokenGradient.take()!
-    differentiateRows(handle, rows.base)
-    gatherGradients(handle, rows.base, into: result.base)
-    statistics.seconds.cluster += watch.lap()
+    if !isEarly { try gatherGradients(handle, rows.base, into: result.base) }
     return result
   }
 
-  /// S_j, ∂L/∂w and ∂L/∂A from ∂L/∂y.
+  /// ``dispatchBackward(_:_:meanwhile:)`` of what the experts have written to ``DispatchHandle/rowGradients()``. Collective.
+  public func dispatchBackward(
+    _ handle: DispatchHandle, meanwhile work: LocalWork = { () throws(CrosspointError) in false }
+  ) throws(CrosspointError) -> TokenBatch {
+    try dispatchBackward(TokenBatch(viewing: handle.gradientRows), handle, meanwhile: work)
+  }
+
+  private func isDirect(_ destination: Int) -> Bool {
+    transfer.route(destinations.rank(of: destination, rankCount: fabric.rankCount)) == .direct
+  }
+
+  /// From ∂L/∂y the sums S_j of the rows for which there is a place, and, if they are asked for, ∂L/∂w and ∂L/∂A.
   private func differentiateSum(
-    _ handle: DispatchHandle, _ dy: UnsafePointer<Float>, into sums: UnsafeMutablePointer<Float>
+    _ handle: DispatchHandle, _ dy: UnsafePointer<Float>, weights: Bool,
+    into place: (_ row: Int, _ destination: Int) -> UnsafeMutablePointer<Float>?
   ) {
     let hidden = layout.hidden
     let routing = handle.destinations
-    let outputs = handle.source.outputs.base
-    handle.topkWeightGradients.resize(routing.topkIndices.count)
+    if weights { handle.topkWeightGradients.resize(routing.topkIndices.count) }
     for slot in routing.topkIndices.indices {
       let row = handle.source.plan.rowOfSlot[slot]
       guard row >= 0 else {
-        handle.topkWeightGradients[slot] = 0
+        if weights { handle.topkWeightGradients[slot] = 0 }
         continue
       }
       let token = slot / routing.topK
-      let weight = routing.topkWeights[slot]
+      let (weight, destination) = (routing.topkWeights[slot], Int(routing.topkIndices[slot]))
       let gradient = dy + token * hidden
-      if handle.source.plan.firstSlot[row] == slot {
-        kernels.scale(sums + row * hidden, weight, gradient, hidden)
-      } else {
-        kernels.axpy(sums + row * hidden, weight, gradient, hidden)
+      if let sum = place(row, destination) {
+        if handle.source.plan.firstSlot[row] == slot {
+          kernels.scale(sum, weight, gradient, hidden)
+        } else {
+          kernels.axpy(sum, weight, gradient, hidden)
+        }
       }
-      var weightGradient = kernels.dot(gradient, outputs + row * hidden, hidden)
+      guard weights else { continue }
+      let output = handle.outputsAtHome.row(row, of: destination, hidden: hidden)
+      var weightGradient = kernels.dot(gradient, output, hidden)
       if compensates(handle, row: row) {
         let (x, c) = handle.source.residual(token: token, row: row)
-        weightGradient += compensator.differentiate(
-          expert: Int(routing.topkIndices[slot]), weight: weight, dy: gradient, x: x, c: c)
+        weightGradient += compensator.differentiate(expert: destination, weight: weight, dy: gradient, x: x, c: c)
       }
       handle.topkWeightGradients[slot] = weightGradient
     }
   }
 
-  /// Turns v_j into (v_j − Aᵀ S_j) / n_j, the part of ∂L/∂x that a row's members share, in place.
-  private func differentiateRows(_ handle: DispatchHandle, _ rows: UnsafeMutablePointer<Float>) {
-    guard handle.source.isClustered else { return }
+  /// Turns v_j into v_j − Aᵀ S_j, in place, where residuals are compensated; a lone member has none.
+  private func addCompensation(_ handle: DispatchHandle, _ rows: UnsafeMutablePointer<Float>) {
+    guard compensates(handle) else { return }
     let hidden = layout.hidden
     let sums = handle.source.rowGradients.base
     for expert in 0..<destinations.experts {
-      // What a lone member shares is v_j itself.
       for row in handle.source.plan.rows(of: expert) where handle.source.plan.counts[row] > 1 {
-        let shared = rows + row * hidden
-        if compensates(handle) {
-          compensator.addAdjoint(expert: expert, weight: -1, of: sums + row * hidden, to: shared)
-        }
-        kernels.scale(shared, 1 / Float(handle.source.plan.counts[row]), shared, hidden)
+        compensator.addAdjoint(expert: expert, weight: -1, of: sums + row * hidden, to: rows + row * hidden)
       }
     }
   }
 
-  /// ∂L/∂x_i: the shared parts of the rows that token i joined, and its own residual's.
+  /// ∂L/∂x_i: an equal share of each row that token i joined, and its own residual's.
   private func gatherGradients(
-    _ handle: DispatchHandle, _ rows: UnsafePointer<Float>, into dx: UnsafeMutablePointer<Float>
-  ) {
+    _ handle: DispatchHandle, _ rows: UnsafeMutablePointer<Float>, into dx: UnsafeMutablePointer<Float>
+  ) throws(CrosspointError) {
+    var watch = Stopwatch()
+    defer { statistics.seconds.cluster += watch.lap() }
+    addCompensation(handle, rows)
+    find(&places, handle, rows, inNode: transfer.readsInPlace)
     let hidden = layout.hidden
     let routing = handle.destinations
+    // Sums over copies have been looked at where they were made.
+    let isChecked = transfer.readsInPlace && transfer.checked != nil && !sharesCopies
     for token in 0..<routing.tokens {
       let gradient = dx + token * hidden
       var isFirst = true
       for slot in (token * routing.topK)..<((token + 1) * routing.topK) {
         let row = handle.source.plan.rowOfSlot[slot]
         guard row >= 0 else { continue }
-        if isFirst {
-          gradient.update(from: rows + row * hidden, count: hidden)
-        } else {
-          kernels.axpy(gradient, 1, rows + row * hidden, hidden)
+        let destination = Int(routing.topkIndices[slot])
+        let shared = places.row(row, of: destination, hidden: hidden)
+        if isChecked, places.isElsewhere(destination), handle.source.plan.firstSlot[row] == slot {
+          try check(shared, "rowGradient")
         }
+        let share = 1 / Float(handle.source.plan.counts[row])
+        add(shared, weight: share, to: gradient, isFirst: isFirst, hidden: hidden)
         isFirst = false
         if compensates(handle, row: row) {
           compensator.addAdjoint(
-            expert: Int(routing.topkIndices[slot]), weight: routing.topkWeights[slot],
+            expert: destination, weight: routing.topkWeights[slot],
             of: handle.source.outputGradients.base + token * hidden, to: gradient)
         }
       }

@@ -11,7 +11,8 @@ extension ExpertExchange {
   /// the result is bitwise repeatable, and with one expert of weight 1 it is that expert's output bit for bit.
   ///
   /// - Parameters:
-  ///   - output: `[rows × hidden]`, in the order of `handle.rows`.
+  ///   - output: `[rows × hidden]`, in the order of `handle.rows`. ``DispatchHandle/outputs()`` of the handle are read where they
+  ///     lie by ranks of this node, if all of these have theirs there; others are copied.
   ///   - work: see ``LocalWork``.
   /// - Returns: `[T × hidden]`.
   /// - Throws: `invalidArgument`, `handleMisuse`, `nonFinite`, `outOfMemory`, `corruptFrame`, what the work throws, and the fabric's
@@ -23,49 +24,69 @@ extension ExpertExchange {
   ) throws(CrosspointError) -> TokenBatch {
     transfer.begin(.combine)
     defer { transfer.end() }
+    transfer.checked = checked("output", output)
     var attempt = Attempt(
       problem(handle, expects: .dispatched) ?? problem("output", output, rows: handle.rows.rows))
     var watch = Stopwatch()
-    var summed: TokenBatch?
-    if sharesCopies { summed = attempt { () throws(CrosspointError) in try sumOutputs(output.base, handle) } }
-    var y = attempt { () throws(CrosspointError) in
-      handle.source.outputs = try leaseRows(handle.source.plan.rows)
-      sendFromExperts(handle, summed?.base ?? output.base)
-      receiveAtHome(handle, handle.source.outputs.base)
-      return try leaseRows(handle.routing.tokens)
+    if sharesCopies { attempt { () throws(CrosspointError) in try sumOutputs(output, handle) } }
+    if !attempt.hasFailed {
+      let rows = sharesCopies ? handle.copies!.sums.base : output.base
+      sendFromExperts(handle, rows)
+      if sharesCopies || handle.holds(output) { transfer.offered = (UnsafePointer(rows), handle.received.total) }
     }
     statistics.seconds.cluster += watch.lap()
 
     try sample(handle, nil, &attempt)
-    try send(handle, checked: checked("output", output), &attempt)
+    try send(handle, &attempt)
+    var y = attempt { () throws(CrosspointError) in
+      let isRead = transfer.readsInPlace && transfer.isAllDirect
+      handle.source.outputs = try leaseRows(isRead ? 0 : handle.source.plan.rows)
+      receiveAtHome(handle, handle.source.outputs.base)
+      return try leaseRows(handle.routing.tokens)
+    }
     try move(meanwhile: work, &attempt)
+    // What others still write here is there after the vote; what is read in their memory must be read before it.
+    let isEarly = transfer.readsInPlace
+    if isEarly, let sums = y?.base { attempt { () throws(CrosspointError) in try weightedSum(handle, into: sums) } }
     try settle(handle, attempt)
     handle.stage = .combined
-
-    watch = Stopwatch()
     let result = y.take()!
-    weightedSum(handle, into: result.base)
-    statistics.seconds.cluster += watch.lap()
+    if !isEarly { try weightedSum(handle, into: result.base) }
     return result
   }
 
+  /// ``combine(_:_:meanwhile:)`` of the outputs that the experts have written to ``DispatchHandle/outputs()``. Collective.
+  public func combine(
+    _ handle: DispatchHandle, meanwhile work: LocalWork = { () throws(CrosspointError) in false }
+  ) throws(CrosspointError) -> TokenBatch {
+    try combine(TokenBatch(viewing: handle.outputRows), handle, meanwhile: work)
+  }
+
   /// Sums each token's choices into its row of `y`.
-  private func weightedSum(_ handle: DispatchHandle, into y: UnsafeMutablePointer<Float>) {
+  private func weightedSum(_ handle: DispatchHandle, into y: UnsafeMutablePointer<Float>) throws(CrosspointError) {
+    var watch = Stopwatch()
+    defer { statistics.seconds.cluster += watch.lap() }
+    find(&handle.outputsAtHome, handle, handle.source.outputs.base, inNode: transfer.readsInPlace)
     let hidden = layout.hidden
     let routing = handle.destinations
-    let outputs = handle.source.outputs.base
+    // Sums over copies have been looked at where they were made.
+    let isChecked = transfer.readsInPlace && transfer.checked != nil && !sharesCopies
     for token in 0..<routing.tokens {
       let sum = y + token * hidden
       var isFirst = true
       for slot in (token * routing.topK)..<((token + 1) * routing.topK) {
         let row = handle.source.plan.rowOfSlot[slot]
         guard row >= 0 else { continue }
-        let weight = routing.topkWeights[slot]
-        add(outputs + row * hidden, weight: weight, to: sum, isFirst: isFirst, hidden: hidden)
+        let (weight, destination) = (routing.topkWeights[slot], Int(routing.topkIndices[slot]))
+        let output = handle.outputsAtHome.row(row, of: destination, hidden: hidden)
+        if isChecked, handle.outputsAtHome.isElsewhere(destination), handle.source.plan.firstSlot[row] == slot {
+          try check(output, "output")
+        }
+        add(output, weight: weight, to: sum, isFirst: isFirst, hidden: hidden)
         isFirst = false
         if compensates(handle, row: row) {
           let (x, c) = handle.source.residual(token: token, row: row)
-          compensator.add(expert: Int(routing.topkIndices[slot]), weight: weight, x: x, c: c, to: sum)
+          compensator.add(expert: destination, weight: weight, x: x, c: c, to: sum)
         }
       }
       if isFirst { sum.update(repeating: 0, count: hidden) }

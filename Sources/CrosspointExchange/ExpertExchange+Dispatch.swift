@@ -23,6 +23,7 @@ extension ExpertExchange {
     handle.roundingStep = gradientSteps
     transfer.begin(.dispatch)
     defer { transfer.end() }
+    if clusterer == nil { transfer.checked = checked("tokens", tokens) }
     var attempt = Attempt(problem(tokens: tokens, routing: routing))
     let base = tokens.base
     attempt { () throws(CrosspointError) in
@@ -44,11 +45,19 @@ extension ExpertExchange {
     if options.wire.dispatch.weighsRows { attempt { () throws(CrosspointError) in try weighRows(handle) } }
     if !attempt.hasFailed { sendRows(handle, base) }
 
-    try send(handle, tokens: base, checked: clusterer == nil ? checked("tokens", tokens) : nil, &attempt)
+    try send(handle, tokens: base, &attempt)
     attempt { () throws(CrosspointError) in try makeRoom(handle) }
-    try move(meanwhile: work, &attempt)
-    attempt { () throws(CrosspointError) in try group(handle) }
+    try move(
+      writing: { () throws(CrosspointError) in try writeTokens(base, handle) }, meanwhile: work, &attempt)
+    handle.rowsPerExpert.resize(localExperts.count)
+    var copied: TokenBatch?
+    if sharesCopies { copied = attempt { () throws(CrosspointError) in try placeCopies(handle) } }
     try settle(handle, attempt)
+    if let copies = copied.take() {
+      fanOut(handle, into: copies)
+    } else {
+      for local in 0..<localExperts.count { handle.rowsPerExpert[local] = handle.received.count(of: local) }
+    }
     handle.stage = .dispatched
     statistics.record(routing, rowsSent: handle.source.plan.rows)
     return handle
@@ -81,6 +90,28 @@ extension ExpertExchange {
               importances: weights))
       }
     }
+  }
+
+  /// Writes each token to all its rows within the node, while it is in the cache; not if rows stand for clusters.
+  private func writeTokens(
+    _ tokens: UnsafePointer<Float>, _ handle: DispatchHandle
+  ) throws(CrosspointError) -> Bool {
+    if handle.source.isClustered { return false }
+    find(&places, handle, handle.rows.base, inNode: true)
+    let hidden = layout.hidden
+    let routing = handle.destinations
+    for token in 0..<routing.tokens {
+      let values = tokens + token * hidden
+      var isChecked = false
+      for slot in (token * routing.topK)..<((token + 1) * routing.topK) {
+        let row = handle.source.plan.rowOfSlot[slot]
+        guard row >= 0, places.isElsewhere(Int(routing.topkIndices[slot])) else { continue }
+        if !isChecked { try transfer.admitted.check(values, layout.hidden, bound: .greatestFiniteMagnitude, .fp32) }
+        isChecked = true
+        places.row(row, of: Int(routing.topkIndices[slot]), hidden: hidden).update(from: values, count: hidden)
+      }
+    }
+    return true
   }
 
   /// Decides which tokens share a row and averages them; also measures what stays home.
@@ -127,12 +158,5 @@ extension ExpertExchange {
     }
     handle.rows = try leaseRows(handle.received.total)
     receiveAtExperts(handle, handle.rows.base)
-  }
-
-  /// Groups the rows that have arrived by local expert, which they are unless they are copies.
-  private func group(_ handle: DispatchHandle) throws(CrosspointError) {
-    handle.rowsPerExpert.resize(localExperts.count)
-    if sharesCopies { return try fanOut(handle) }
-    for local in 0..<localExperts.count { handle.rowsPerExpert[local] = handle.received.count(of: local) }
   }
 }

@@ -9,7 +9,7 @@ extension ExpertExchange {
   ///
   /// - Parameter tokens: what the rows of a dispatch stand for.
   func send(
-    _ handle: DispatchHandle, tokens: UnsafePointer<Float>? = nil, checked: CheckedBatch?, _ attempt: inout Attempt
+    _ handle: DispatchHandle, tokens: UnsafePointer<Float>? = nil, _ attempt: inout Attempt
   ) throws(CrosspointError) {
     let kind = transfer.kind
     if let policy {
@@ -17,16 +17,19 @@ extension ExpertExchange {
       transfer.measure.wireBytes += policy.takeExtraBytes()
     }
     let (format, rounding) = (transferFormat(kind), rounding(kind, handle))
-    attempt { () throws(CrosspointError) in try transfer.encode(as: format, rounding: rounding, checked: checked) }
+    attempt { () throws(CrosspointError) in try transfer.encode(as: format, rounding: rounding) }
     if let policy, policy.judges(kind) { attempt { () throws(CrosspointError) in try judge(handle, tokens: tokens) } }
     try transfer.announce(&attempt)
   }
 
   /// Moves what was announced to the transfer's targets, and does the caller's work. Collective.
-  func move(meanwhile work: LocalWork, _ attempt: inout Attempt) throws(CrosspointError) {
+  func move(
+    writing: () throws(CrosspointError) -> Bool = { () throws(CrosspointError) in false }, meanwhile work: LocalWork,
+    _ attempt: inout Attempt
+  ) throws(CrosspointError) {
     attempt { () throws(CrosspointError) in try transfer.place() }
     try transfer.settle(attempt)
-    try transfer.move(meanwhile: work, &attempt)
+    try transfer.move(writing: writing, meanwhile: work, &attempt)
   }
 
   /// Ends a transfer on which every rank agrees. Collective.
@@ -77,6 +80,29 @@ extension ExpertExchange {
       handle.received.forEachGroup(from: rank) { start, rows in
         transfer.sources[rank].append(RowSource(base: base + start * layout.hidden, rows: rows))
       }
+    }
+  }
+
+  /// Finds the rows of this rank's tokens once they can be read, or written: see ``HomeRows``.
+  func find(_ rows: inout HomeRows, _ handle: DispatchHandle, _ base: UnsafeMutablePointer<Float>, inNode: Bool) {
+    rows.find(
+      transfer, handle.source.plan, base, inNode: inNode, hidden: layout.hidden, destinations: destinations(of:))
+  }
+
+  /// Looks at a row of another rank's batch that is read where it lies; the error names its first such value.
+  func check(
+    _ row: UnsafePointer<Float>, _ argument: String
+  ) throws(CrosspointError) {
+    do throws(CrosspointError) {
+      try AdmittedValues.finite.check(row, layout.hidden, bound: .greatestFiniteMagnitude, .fp32)
+    } catch {
+      // The same on every rank that finds one: of several batches the lowest rank's.
+      for rank in 0..<fabric.rankCount where transfer.route(rank) == .direct {
+        let (base, rows) = try transfer.tables.rowsOffered(by: rank, hidden: layout.hidden)
+        let batch = CheckedBatch(argument: argument, base: base, rows: rows, hidden: layout.hidden)
+        if let problem = batch.problem(transfer.kind, rank: rank) { throw problem }
+      }
+      throw error
     }
   }
 

@@ -42,6 +42,8 @@ public final class ExpertExchange {
   let policy: ExchangePolicy?
   /// How many centroids the last dispatch with clusters had.
   var lastCentroidCount = 0
+  /// Where the rows of the transfer under way lie.
+  var places = HomeRows()
   private var handles: [DispatchHandle] = []
 
   /// Collective: checks that every rank passes the same layout and options.
@@ -70,6 +72,7 @@ public final class ExpertExchange {
       try Self.parts(
         fabric: fabric, layout: layout, destinations: destinations, options: options, agreement: agreement, pool: pool)
     }
+    try NodeTables.connect(parts?.transfer.tables, fabric, &attempt)
     try agreement.settle(attempt.failure, operation: "ExpertExchange.init")
     transfer = parts!.transfer
     clusterer = parts!.clusterer

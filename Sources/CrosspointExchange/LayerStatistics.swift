@@ -10,6 +10,8 @@ public struct LayerStatistics: Sendable, Equatable {
     /// Bytes that left this rank: announcements, headers, counts, scales, rows and metadata; not the two votes
     /// to each rank, nor the transport's own.
     public var wireBytes = 0
+    /// The part of ``wireBytes`` that went to ranks of the same node through memory that they share: no message.
+    public var nodeBytes = 0
     /// Bytes that fp32 rows of every routed token would have taken between this rank and the others, either way.
     public var uncompressedBytes = 0
     /// Bytes of rows that stayed on this rank; never counted as traffic.
@@ -61,6 +63,7 @@ public struct LayerStatistics: Sendable, Equatable {
   public subscript(kind: TransferKind) -> Traffic { traffic[kind.rawValue] }
 
   public var wireBytes: Int { traffic.reduce(0) { $0 + $1.wireBytes } }
+  public var nodeBytes: Int { traffic.reduce(0) { $0 + $1.nodeBytes } }
   public var uncompressedBytes: Int { traffic.reduce(0) { $0 + $1.uncompressedBytes } }
   /// Rows sent per routed pair, 1 without clusters and with a copy per expert; 1 when nothing was routed.
   public var rowsSentFraction: Double { rowsRouted == 0 ? 1 : Double(rowsSent) / Double(rowsRouted) }
@@ -80,6 +83,7 @@ public struct LayerStatistics: Sendable, Equatable {
   /// Adds what a transfer moved.
   mutating func record(_ measure: Transfer.Measure, _ kind: TransferKind, uncompressedBytes: Int) {
     traffic[kind.rawValue].wireBytes += measure.wireBytes
+    traffic[kind.rawValue].nodeBytes += measure.nodeBytes
     traffic[kind.rawValue].uncompressedBytes += uncompressedBytes
     traffic[kind.rawValue].localBytes += measure.localBytes
     seconds.encode += measure.encode
@@ -110,6 +114,7 @@ public struct LayerStatistics: Sendable, Equatable {
     sum.rowsSent += other.rowsSent
     for kind in sum.traffic.indices {
       sum.traffic[kind].wireBytes += other.traffic[kind].wireBytes
+      sum.traffic[kind].nodeBytes += other.traffic[kind].nodeBytes
       sum.traffic[kind].uncompressedBytes += other.traffic[kind].uncompressedBytes
       sum.traffic[kind].localBytes += other.traffic[kind].localBytes
     }

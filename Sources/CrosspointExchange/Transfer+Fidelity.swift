@@ -23,19 +23,24 @@ extension Transfer {
     _ compare: (_ rank: Int, _ arrived: [RowTarget]) -> Fidelity?
   ) throws(CrosspointError) {
     for rank in 0..<fabric.rankCount where rank != fabric.rank && sources[rank].rowCount > 0 {
-      let decoded = try pool.lease(bytes: canSendInPlace(to: rank) ? 0 : sources[rank].rowCount * rowBytes)
+      let decoded = try pool.lease(bytes: arrivesAsItLies(at: rank) ? 0 : sources[rank].rowCount * rowBytes)
       defer { pool.release(decoded) }
       try decodeOwnFrame(to: rank, into: decoded.base.assumingMemoryBound(to: Float.self))
       measure.fidelity = measure.fidelity + (compare(rank, ownTargets) ?? compareRows(to: rank))
     }
   }
 
-  /// Fills ``ownTargets`` with what a rank will get; rows that are sent as they lie are there already.
+  /// Whether a rank gets plain rows that need not be gathered.
+  private func arrivesAsItLies(at rank: Int) -> Bool {
+    format == .fp32 && sources[rank].allSatisfy { $0.indices == nil }
+  }
+
+  /// Fills ``ownTargets`` with what a rank will get.
   private func decodeOwnFrame(
     to rank: Int, into decoded: UnsafeMutablePointer<Float>
   ) throws(CrosspointError) {
     ownTargets.removeAll(keepingCapacity: true)
-    if canSendInPlace(to: rank) {
+    if arrivesAsItLies(at: rank) {
       // Nobody writes here.
       for source in sources[rank] {
         ownTargets.append(RowTarget(base: UnsafeMutablePointer(mutating: source.base), rows: source.rows))
@@ -47,12 +52,10 @@ extension Transfer {
       ownTargets.append(RowTarget(base: next, rows: source.rows))
       next += source.rows * codec.hidden
     }
-    // Blocks of a body lie one behind the other.
-    let body = UnsafeRawBufferPointer(start: outgoing[blocks(of: rank)].baseAddress, count: bodyBytes[rank])
     let header = announcement(to: rank).header
     try codec.decode(
       header: UnsafeRawBufferPointer(rebasing: header[..<RowCodec.headerBytes(groups: sources[rank].count)]),
-      body: body, into: ownTargets)
+      body: encoded[rank], into: ownTargets)
   }
 
   private func compareRows(to rank: Int) -> Fidelity {

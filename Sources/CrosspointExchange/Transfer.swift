@@ -8,22 +8,22 @@ import CrosspointTokens
 /// | phase | collective | |
 /// |---|---|---|
 /// | ``begin(_:)`` | | the caller then fills ``sources`` |
-/// | ``encode(as:rounding:checked:)`` | | one frame for every other rank that gets rows |
+/// | ``encode(as:rounding:)`` | | a frame for every rank that gets one |
 /// | ``announce(_:)`` | yes | step, sizes, row counts and the frame's header, to every rank; all are checked |
-/// | ``place()`` | | the caller has filled ``targets``: memory for what will arrive; rows that stay are copied |
+/// | ``place()`` | | the caller has filled ``targets``: memory for what will arrive; ranks of the node are told where |
 /// | ``settle(_:)`` | yes | every rank can go on, or all throw |
-/// | ``move(meanwhile:)`` | yes | the bodies; each is decoded as it arrives, and the caller's work is done |
-/// | ``settle(_:)`` | yes | every frame was intact, or all throw |
+/// | ``move(writing:meanwhile:_:)`` | yes | rows are written or decoded, bodies travel, the caller's work is done |
+/// | ``settle(_:)`` | yes | every row is there, or all throw |
 /// | ``end()`` | | memory goes back |
 ///
-/// Plain fp32 rows are not coded. Large groups of them travel as a block each, out of the memory where they lie unless they
-/// must be gathered, into the memory where they belong; both ends only sum them. Rows that stay on this rank never are coded.
+/// How rows reach a rank is its ``Route``.
 ///
 /// Buffers come from the pool: in the steady state nothing is allocated.
 final class Transfer {
   /// What a transfer measured.
   struct Measure {
     var wireBytes = 0
+    var nodeBytes = 0
     var localBytes = 0
     var encode = 0.0
     var skew = 0.0
@@ -32,6 +32,18 @@ final class Transfer {
     var meanwhile = 0.0
     var slowestRank = 0
     var fidelity = Fidelity()
+  }
+
+  /// How rows reach a rank, and come from it.
+  enum Route {
+    /// Another node: a frame in a message. Large groups of plain fp32 rows travel as a block each, out of the memory where
+    /// they lie unless they must be gathered, into the memory where they belong; both ends only sum them.
+    case message
+    /// The same node, coded: the receiver reads the frame in the sender's memory.
+    case frame
+    /// The same node, plain fp32, or this rank itself: rows are written once, where they belong, or read where they lie.
+    /// Memory is no network: they have no checksum.
+    case direct
   }
 
   /// What the first floats of a note are: bytes sent, and the logarithms to base 2 of the two sums of squares of the
@@ -52,11 +64,15 @@ final class Transfer {
   /// The most metadata that may travel with each row; none: nothing ever does.
   let metadataBytesPerRow: Int
   let agreement: Agreement
+  /// What the ranks of this node tell each other.
+  let tables: NodeTables
 
   // The transfer under way.
   private(set) var kind = TransferKind.dispatch
   private var sequence: UInt64 = 0
   var format = WireFormat.fp32
+  /// The batch that the rows come from, if they must be finite; each row is looked at just before it is read. Without, NaN and
+  /// infinity travel; what is beyond the format's bound never does.
   var checked: CheckedBatch?
   var measure = Measure()
   /// Groups of rows to every rank, in the order of its destinations.
@@ -65,9 +81,16 @@ final class Transfer {
   var targets: [[RowTarget]]
   /// Metadata to and from every rank, this one included; the receiver's is valid until ``end()``.
   var metadataOut: RankBlocks
-  var metadataIn: RankBlocks
+  var metadataIn: [UnsafeRawBufferPointer]
+  /// Rows that all groups to ranks of this node are part of, if they stay unchanged until the last vote: then those ranks may
+  /// read them where they lie. Set before ``encode(as:rounding:)``.
+  var offered: (base: UnsafePointer<Float>, count: Int)?
+  /// Whether rows from ranks with a direct route are read where they lie; the same on all of them. Known when announced.
+  private(set) var readsInPlace = false
+  /// For ranks with a direct route, where their groups of rows lie that are read, or where those belong that are written.
+  var nodeRows: [[RowTarget]]
   /// What this rank tells every other with its announcements, as many floats on every rank; the first become what the
-  /// transfer itself finds out, see ``NoteWord``. Set before ``encode(as:rounding:checked:)``.
+  /// transfer itself finds out, see ``NoteWord``. Set before ``encode(as:rounding:)``.
   var note = UnsafeMutableBufferPointer<Float>(start: nil, count: 0)
 
   // Its memory.
@@ -83,6 +106,9 @@ final class Transfer {
   var outgoing: [UnsafeRawBufferPointer]
   var incoming: [UnsafeMutableRawBufferPointer]
   var bodyBytes: [Int]
+  /// The bodies of frames that were encoded for other ranks, and of those from others that do not arrive in place.
+  var encoded: [UnsafeRawBufferPointer]
+  var bodies: [UnsafeRawBufferPointer]
   /// Whether a rank's body arrives where its rows belong.
   var arrivesInPlace: [Bool]
   /// Where a frame of this rank's own is decoded.
@@ -101,7 +127,10 @@ final class Transfer {
     rowBytes = layout.hidden * MemoryLayout<Float>.stride
     groupCapacity = max(1, layout.mostExperts(rankCount: ranks))
     metadataOut = RankBlocks(ranks: ranks, pool: pool)
-    metadataIn = RankBlocks(ranks: ranks, pool: pool)
+    metadataIn = Array(repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: ranks)
+    (encoded, bodies) = (metadataIn, metadataIn)
+    nodeRows = Array(repeating: [], count: ranks)
+    tables = try NodeTables(fabric: fabric, groups: groupCapacity, pool: pool)
     announcementBaseWords = Announcement.words(
       groups: groupCapacity, headerBytes: RowCodec.headerBytes(groups: groupCapacity))
     announcementStride = announcementBaseWords + noteCapacity
@@ -129,9 +158,13 @@ final class Transfer {
   /// Begins the next transfer, with nothing to send.
   func begin(_ kind: TransferKind) {
     self.kind = kind
+    format = .fp32
     sequence += 1
     measure = Measure()
     note = UnsafeMutableBufferPointer(start: nil, count: 0)
+    offered = nil
+    readsInPlace = false
+    tables.offer(nil)
     metadataOut.clear()
     clearSources()
     for rank in targets.indices { targets[rank].removeAll(keepingCapacity: true) }
@@ -176,7 +209,10 @@ final class Transfer {
         metadata: UnsafeRawBufferPointer(metadataOut[rank]), groups: sources[rank])
     }
     try fabric.exchange(send: announcements, receive: announcementsReceived, operation: kind.operation)
-    attempt { () throws(CrosspointError) in try check() }
+    attempt { () throws(CrosspointError) in
+      try check()
+      readsInPlace = tables.ranks.allSatisfy { route($0) != .direct || tables.isOffered(by: $0) }
+    }
     measure.skew = watch.lap()
   }
 
@@ -215,6 +251,14 @@ final class Transfer {
           "\(record.metadataBytes) bytes of metadata announced for \(rows) rows, at most \(mostMetadata) possible")
       }
     }
+  }
+
+  /// Whether all rows of this rank come and go without a frame.
+  var isAllDirect: Bool { (0..<fabric.rankCount).allSatisfy { route($0) == .direct } }
+
+  func route(_ rank: Int) -> Route {
+    if rank == fabric.rank { return .direct }
+    return !tables.reaches(rank) ? .message : format == .fp32 ? .direct : .frame
   }
 
   /// Rows of each group that a rank has announced.

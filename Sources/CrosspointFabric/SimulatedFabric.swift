@@ -5,9 +5,10 @@ final class SimulatedFabric: Fabric {
   let rank: Int
   let rankCount: Int
   var deadline: Duration
-  let sharedMemory: (any SharedMemory)?
+  var sharedMemory: (any SharedMemory)? { memory }
   let collectiveMemory = CollectiveMemory()
 
+  private let memory: SimulatedMemory?
   private let switchboard: Switchboard
   private let faults: [Fault]
   /// Exchanges begun, for the faults.
@@ -17,7 +18,7 @@ final class SimulatedFabric: Fabric {
     self.rank = rank
     rankCount = cluster.ranks
     deadline = cluster.deadline
-    sharedMemory =
+    self.memory =
       cluster.ranksPerNode == 1
       ? nil : SimulatedMemory(rank: rank, ranksPerNode: cluster.ranksPerNode, blocks: memory)
     faults = cluster.faults
@@ -31,16 +32,21 @@ final class SimulatedFabric: Fabric {
     precondition(send.count.isMultiple(of: rankCount) && send.count == receive.count, "as many blocks for each rank")
     let exchange = begun
     begun += 1
-    try suffer(exchange, operation)
-    let transfer = Switchboard.Transfer(
-      rank: rank, send: send, receive: receive, operation: operation, deadline: deadline)
-    try switchboard.exchange(
-      transfer,
-      arrived: { source in
-        let share = receive.count / rankCount
-        flipBytes(of: receive[(source * share)..<((source + 1) * share)], from: source, exchange)
-        arrived(source)
-      }, meanwhile: meanwhile)
+    do throws(CrosspointError) {
+      try suffer(exchange, operation)
+      let transfer = Switchboard.Transfer(
+        rank: rank, send: send, receive: receive, operation: operation, deadline: deadline)
+      try switchboard.exchange(
+        transfer,
+        arrived: { source in
+          let share = receive.count / rankCount
+          flipBytes(of: receive[(source * share)..<((source + 1) * share)], from: source, exchange)
+          arrived(source)
+        }, meanwhile: meanwhile)
+    } catch {
+      memory?.fail()
+      throw error
+    }
   }
 
   /// The faults of this rank itself.

@@ -7,12 +7,26 @@ final class SimulatedMemory: SharedMemory {
   private let ranksPerNode: Int
   /// What every rank of the cluster has allocated.
   private let blocks: Blocks
+  /// Whether this rank's fabric has failed: what it gives back then lasts as long as the cluster.
+  private let hasFailed = Atomic(false)
 
   /// Memory in use, by rank; what belongs to nobody is not to be reached.
   final class Blocks: Sendable {
     private let ofRank: Mutex<[[UInt: Int]]>
+    /// What ranks gave back after their fabric had failed.
+    private let kept = Mutex<[(base: UInt, bytes: Int)]>([])
 
     init(ranks: Int) { ofRank = Mutex(Array(repeating: [:], count: ranks)) }
+
+    deinit {
+      for block in kept.withLock({ $0 }) {
+        PrivateMemory.shared.deallocate(UnsafeMutableRawPointer(bitPattern: block.base)!, bytes: block.bytes)
+      }
+    }
+
+    func keep(_ base: UnsafeMutableRawPointer, _ bytes: Int) {
+      kept.withLock { $0.append((UInt(bitPattern: base), bytes)) }
+    }
 
     func insert(_ base: UnsafeMutableRawPointer, _ bytes: Int, of rank: Int) {
       ofRank.withLock { $0[rank][UInt(bitPattern: base)] = bytes }
@@ -45,9 +59,13 @@ final class SimulatedMemory: SharedMemory {
   }
 
   func deallocate(_ base: UnsafeMutableRawPointer, bytes: Int) {
+    if hasFailed.load(ordering: .relaxed) { return blocks.keep(base, bytes) }
     blocks.remove(base, of: rank)
     PrivateMemory.shared.deallocate(base, bytes: bytes)
   }
+
+  /// The fabric has failed.
+  func fail() { hasFailed.store(true, ordering: .relaxed) }
 
   func reaches(_ rank: Int) -> Bool { rank / ranksPerNode == self.rank / ranksPerNode }
 

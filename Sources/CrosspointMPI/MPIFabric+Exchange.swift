@@ -49,6 +49,7 @@ extension MPIFabric {
       // Those under way go on by themselves, and may use the memory of their blocks.
       for index in 0..<group.count { group.release(index) }
       failure = error
+      node.memory?.fail()
       throw error
     }
   }

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Crosspoint
 
-/// The links between ranks that a tool simulates.
+/// The nodes that a tool simulates, and the links between ranks.
 public struct LinkArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
@@ -11,12 +11,16 @@ public struct LinkArguments: ParsableArguments {
   @Option(help: ArgumentHelp("How long they are under way, with --link-speed.", valueName: "µs"))
   public var linkLatency = 0
 
+  @Option(help: "Simulated ranks that form a node and share memory.")
+  public var ranksPerNode = 1
+
   public init() {}
 
   public func validate() throws {
     if let linkSpeed, !(linkSpeed > 0 && linkSpeed.isFinite) {
       throw ValidationError("--link-speed is \(linkSpeed); a finite number above 0 is needed")
     }
+    guard ranksPerNode > 0 else { throw ValidationError("--ranks-per-node is \(ranksPerNode); at least 1 is needed") }
     guard (0...60_000_000).contains(linkLatency) else {
       throw ValidationError("--link-latency is \(linkLatency): 0 to 60000000")
     }
@@ -25,17 +29,20 @@ public struct LinkArguments: ParsableArguments {
     }
   }
 
-  /// Refuses links where no ranks are simulated.
+  /// Refuses nodes and links where no ranks are simulated.
   /// - Parameter option: the one that simulates ranks.
   public func require(_ option: String, _ ranks: Int?) throws {
     guard linkSpeed == nil || ranks != nil else {
       throw ValidationError("--link-speed is for ranks that \(option) makes")
     }
+    guard ranksPerNode == 1 || ranks != nil else {
+      throw ValidationError("--ranks-per-node is for ranks that \(option) makes")
+    }
   }
 
-  /// Ranks that are joined by such links.
+  /// Such ranks.
   public func cluster(ranks: Int, deadline: Duration) -> SimulatedCluster {
     let link = linkSpeed.map { LinkModel(latency: .microseconds(linkLatency), bytesPerSecond: $0 * 1e6) }
-    return SimulatedCluster(ranks: ranks, deadline: deadline, link: link)
+    return SimulatedCluster(ranks: ranks, ranksPerNode: ranksPerNode, deadline: deadline, link: link)
   }
 }

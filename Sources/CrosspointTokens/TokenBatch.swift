@@ -64,6 +64,14 @@ public struct TokenBatch: ~Copyable, @unchecked Sendable {
     self.pool = pool
   }
 
+  /// The same rows, whose memory stays the other's.
+  package init(viewing rows: borrowing TokenBatch) {
+    buffer = BufferPool.Buffer(base: rows.buffer.base, capacity: 0)
+    self.rows = rows.rows
+    hidden = rows.hidden
+    pool = rows.pool
+  }
+
   deinit { pool.release(buffer) }
 
   /// All floats, row after row. Valid as long as the batch is.

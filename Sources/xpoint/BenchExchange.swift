@@ -76,7 +76,7 @@ struct BenchExchange: RankCommand {
       (settings.hidden, settings.input) = (rows.hidden, rows.array)
     }
     let onLinks = links.linkSpeed.map { " on links of \($0) MB/s and \(links.linkLatency) µs" } ?? ""
-    return { [settings, json] fabric in
+    return { [settings, json, ranksPerNode = links.ranksPerNode] fabric in
       try settings.agree(on: fabric)
       let mpi = (fabric as? MPIFabric).map { MPITransport(communicator: $0.communicator) }
       let report = try ExchangeTrial(
@@ -84,7 +84,7 @@ struct BenchExchange: RankCommand {
       ).run()
       let transport =
         mpi == nil
-        ? "\(fabric.rankCount) simulated ranks\(onLinks); plain moves its bytes over the same fabric"
+        ? "\(fabric.rankCount) simulated ranks, \(ranksPerNode) a node\(onLinks); plain moves its bytes over the same fabric"
         : "\(fabric.rankCount) MPI ranks"
       try fabric.onRoot(operation: "report") { () throws(CrosspointError) in
         print(report.text(transport: transport))

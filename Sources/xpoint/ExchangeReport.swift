@@ -30,6 +30,8 @@ struct ExchangeReport: Sendable {
   /// Rows that all ranks sent, per exchange, and the routed pairs that they stood for; own experts included.
   private let rowsSent: Int
   private let rowsRouted: Int
+  /// Bytes of all ranks, per exchange, that stayed within their node.
+  private let nodeBytes: Int
   /// What a policy chose for each transfer.
   private let choices: [String]
   let wrongValues: Int
@@ -93,9 +95,12 @@ struct ExchangeReport: Sendable {
         (phase.key, all.map { $0[index] }.max()! / Double(settings.iterations))
       }
     }
-    let rows = try fabric.allgather([Double(statistics.rowsSent), Double(statistics.rowsRouted)])
+    let rows = try fabric.allgather([
+      Double(statistics.rowsSent), Double(statistics.rowsRouted), Double(statistics.nodeBytes),
+    ])
     rowsSent = Int(rows.map { $0[0] }.reduce(0, +)) / settings.iterations
     rowsRouted = Int(rows.map { $0[1] }.reduce(0, +)) / settings.iterations
+    nodeBytes = Int(rows.map { $0[2] }.reduce(0, +)) / settings.iterations
     let inside = statistics.seconds
     crosspointPhases = try phases([
       "hash and average": inside.hash, "sums": inside.cluster, "policy": inside.policy, "encode": inside.encode,
@@ -145,7 +150,7 @@ struct ExchangeReport: Sendable {
       # \(transport); \(settings.experts) experts, pattern \(settings.pattern.rawValue), \
       \(settings.warmup) warm-up and \(settings.iterations) timed runs each, taking turns; kernels: \(kernelName)
       # \(settings.options)
-      # \(rowsSent) rows sent per exchange for \(rowsRouted) routed pairs, over all ranks
+      # \(rowsSent) rows sent per exchange for \(rowsRouted) routed pairs, over all ranks; \(nodeBytes) bytes in shared memory
       """
     let inside = zip(Self.implementations, [crosspointPhases, plainPhases]).map { name, phases in
       "# inside \(name), per exchange, largest over ranks (us): "

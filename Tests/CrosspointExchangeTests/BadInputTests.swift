@@ -10,10 +10,11 @@ import Testing
 
 /// Runs a body on every rank and gives each rank's error; a rank that does not throw is a test failure.
 func errors(
-  ranks: Int = 3, deadline: Duration = .seconds(5), faults: [Fault] = [],
+  ranks: Int = 3, ranksPerNode: Int = 1, deadline: Duration = .seconds(5), faults: [Fault] = [],
   _ body: @escaping @Sendable (any Fabric) throws -> Void
 ) -> [CrosspointError] {
-  SimulatedCluster(ranks: ranks, deadline: deadline, faults: faults).results(body).compactMap { result in
+  let cluster = SimulatedCluster(ranks: ranks, ranksPerNode: ranksPerNode, deadline: deadline, faults: faults)
+  return cluster.results(body).compactMap { result in
     switch result {
     case .success:
       Issue.record("a rank did not throw")
@@ -211,7 +212,7 @@ func errors(
 
 @Suite struct FaultTests {
   /// Fabric exchanges that a whole training step makes, init included.
-  static let exchangesPerStep = 2 + 4 * 4
+  static let exchangesPerStep = 3 + 4 * 4
 
   static func step(_ fabric: any Fabric, options: ExchangeOptions = .init()) throws {
     let exchange = try ExpertExchange(fabric: fabric, layout: BadInputTests.layout, options: options)
@@ -228,7 +229,7 @@ func errors(
     }
   }
 
-  @Test(arguments: [0, 1, 2, 3, 4, 5, 8, 12, 17])
+  @Test(arguments: [0, 1, 2, 3, 4, 5, 6, 9, 13, 18])
   func aSilentRankIsNamedWithinTheDeadline(phase: Int) {
     let thrown = errors(deadline: .milliseconds(150), faults: [.silent(2, fromExchange: phase)]) {
       try Self.step($0)
@@ -241,7 +242,7 @@ func errors(
   }
 
   /// Payload frames are the third exchange of each transfer.
-  @Test(arguments: [4, 8, 12, 16], [0, 9, 33, 63, 64, 100])
+  @Test(arguments: [5, 9, 13, 17], [0, 9, 33, 63, 64, 100])
   func aFlippedByteInAFrameIsTheSameErrorOnEveryRank(phase: Int, offset: Int) {
     let thrown = errors(faults: [.flippedByte(from: 0, to: 1, exchange: phase, offset: offset)]) { try Self.step($0) }
     #expect(thrown.count == 3)
@@ -255,7 +256,7 @@ func errors(
   /// Fixed words, row counts, and the frame's header behind them.
   @Test(arguments: 0..<116)
   func aFlippedByteInAnAnnouncementIsCaught(offset: Int) {
-    let thrown = errors(faults: [.flippedByte(from: 2, to: 0, exchange: 2, offset: offset)]) { try Self.step($0) }
+    let thrown = errors(faults: [.flippedByte(from: 2, to: 0, exchange: 3, offset: offset)]) { try Self.step($0) }
     for error in thrown { #expect(error == thrown[0]) }
     #expect(thrown.first?.code == .corruptFrame)
   }

@@ -24,7 +24,7 @@ import Testing
   func aFlippedByteBesideDispatchedRowsIsTheSameErrorOnEveryRank(wire: WireFormat) throws {
     let (rows, beside) = try Self.dispatched(wire)
     for offset in rows..<rows + beside {
-      Self.expectCorrupt(wire, from: 1, to: 0, exchange: 4, offset: offset)
+      Self.expectCorrupt(wire, from: 1, to: 0, exchange: 5, offset: offset)
     }
   }
 
@@ -34,7 +34,7 @@ import Testing
     let (rows, beside) = try Self.dispatched(wire)
     let marks = rows / (wire == .bf16 ? 4 : 8)
     for offset in rows..<rows + beside - marks {
-      Self.expectCorrupt(wire, from: 0, to: 1, exchange: 16, offset: offset)
+      Self.expectCorrupt(wire, from: 0, to: 1, exchange: 17, offset: offset)
     }
   }
 
@@ -47,14 +47,14 @@ import Testing
     #expect(thrown.count == 3)
     for error in thrown {
       #expect(error.code == .corruptFrame && error.argument == "metadata")
-      #expect(error.rank == sender && error.operation == (exchange == 4 ? "dispatch" : "dispatchBackward"))
+      #expect(error.rank == sender && error.operation == (exchange == 5 ? "dispatch" : "dispatchBackward"))
       #expect(error == thrown[0])
     }
   }
 
   @Test(arguments: 0..<108)
   func aFlippedByteInAnAnnouncementIsCaught(offset: Int) {
-    let thrown = errors(faults: [.flippedByte(from: 2, to: 0, exchange: 2, offset: offset)]) {
+    let thrown = errors(faults: [.flippedByte(from: 2, to: 0, exchange: 3, offset: offset)]) {
       try FaultTests.step($0, options: .init(copies: .perRank))
     }
     for error in thrown { #expect(error == thrown[0]) }

@@ -70,8 +70,8 @@ import Testing
     #expect(try peak(.init()) < 4 * batch)
   }
 
-  /// Payloads are the third exchange of each transfer; init takes two.
-  @Test(arguments: [4, 8, 12, 16], [0, 70_000, 300_001])
+  /// Payloads are the third exchange of each transfer; init takes three.
+  @Test(arguments: [5, 9, 13, 17], [0, 70_000, 300_001])
   func aFlippedByteIsTheSameErrorOnEveryRank(phase: Int, offset: Int) {
     let faults = [Fault.flippedByte(from: 0, to: 1, exchange: phase, offset: offset)]
     let results = SimulatedCluster(ranks: 2, deadline: .seconds(20), faults: faults).results { try Self.step($0) }

@@ -44,18 +44,19 @@ import Testing
     }
   }
 
-  @Test(arguments: ExchangeOptions.Copies.allCases, [nil, link])
-  func workChangesNoBit(copies: ExchangeOptions.Copies, link: LinkModel?) throws {
+  @Test(arguments: ExchangeOptions.Copies.allCases, [(1, nil), (1, link), (2, link), (3, nil)])
+  func workChangesNoBit(copies: ExchangeOptions.Copies, _ net: (ranksPerNode: Int, link: LinkModel?)) throws {
     let options = ExchangeOptions(
       compression: .crossPolytope(), copies: copies, wire: .init(try .rotated(bits: 4)), gradientRounding: .stochastic)
     let plain = try SimulatedCluster(ranks: 3).run { try Self.step($0, options) { _ in 0 }.result }
-    let busy = try SimulatedCluster(ranks: 3, link: link).run { try Self.step($0, options) { _ in 50 }.result }
+    let cluster = SimulatedCluster(ranks: 3, ranksPerNode: net.ranksPerNode, link: net.link)
+    let busy = try cluster.run { try Self.step($0, options) { _ in 50 }.result }
     for (plain, busy) in zip(plain, busy) { #expect(plain.isBitwiseEqual(to: busy)) }
   }
 
   /// Rank 1 begins each exchange of bodies only after rank 0's first slice in it.
   @Test func aRankWorksAfterItHasSentAndBeforeAnythingArrives() throws {
-    let bodies: [Kind: Int] = [.dispatch: 4, .combine: 8, .combineBackward: 12, .dispatchBackward: 16]
+    let bodies: [Kind: Int] = [.dispatch: 5, .combine: 9, .combineBackward: 13, .dispatchBackward: 17]
     let begun = Kind.allCases.map { _ in Signal() }
     let events = try SimulatedCluster(ranks: 2).run { base -> [String] in
       let fabric = WatchedFabric(base) { number in
@@ -86,9 +87,12 @@ import Testing
   }
 
   /// It throws in its third slice: alone, or while the others work too.
-  @Test(arguments: Kind.allCases, [false, true])
-  func aSliceThatThrowsIsTheSameErrorOnEveryRankAndTheExchangeGoesOn(in phase: Kind, link: Bool) throws {
-    let results = SimulatedCluster(ranks: 3, deadline: .seconds(5), link: link ? Self.link : nil).results { fabric in
+  @Test(arguments: Kind.allCases, [(1, nil), (1, link), (2, link), (3, nil)])
+  func aSliceThatThrowsIsTheSameErrorOnEveryRankAndTheExchangeGoesOn(
+    in phase: Kind, _ net: (ranksPerNode: Int, link: LinkModel?)
+  ) throws {
+    let cluster = SimulatedCluster(ranks: 3, ranksPerNode: net.ranksPerNode, deadline: .seconds(5), link: net.link)
+    let results = cluster.results { fabric in
       let exchange = try ExpertExchange(fabric: fabric, layout: BadInputTests.layout)
       func step(failing: Bool) throws -> [Int] {
         var slices = Kind.allCases.map { _ in 0 }
@@ -137,7 +141,7 @@ import Testing
     for error in thrown { #expect(error.code == .nonFinite && error.rank == 1) }
   }
 
-  @Test(arguments: 2..<18, [false, true])
+  @Test(arguments: 3..<19, [false, true])
   func aLostRankIsNamedToThoseWhoWork(phase: Int, isSilent: Bool) {
     let fault = isSilent ? Fault.silent(2, fromExchange: phase) : .dead(2, atExchange: phase)
     // A dead rank is noticed at once; only a silent one takes the deadline, which the others must not miss on a busy machine.

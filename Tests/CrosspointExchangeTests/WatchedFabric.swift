@@ -18,6 +18,7 @@ final class WatchedFabric: Fabric {
   var rank: Int { base.rank }
   var rankCount: Int { base.rankCount }
   var collectiveMemory: CollectiveMemory { base.collectiveMemory }
+  var sharedMemory: (any SharedMemory)? { base.sharedMemory }
   var deadline: Duration {
     get { base.deadline }
     set { base.deadline = newValue }

@@ -45,6 +45,25 @@ struct SharedMemoryTests {
     }
   }
 
+  /// A rank that has not heard of it may still write there.
+  @Test func whatAFailedRankGivesBackIsGivenToNobody() {
+    let begun = Signal()
+    let results = SimulatedCluster(ranks: 2, ranksPerNode: 2, deadline: .milliseconds(50)).results { fabric in
+      let memory = try #require(fabric.sharedMemory)
+      let mine = try #require(memory.allocate(bytes: 4096))
+      let address = try #require(memory.address(of: mine))
+      if fabric.rank == 1 { #expect(begun.wait()) }
+      #expect(throws: CrosspointError.self) { try fabric.barrier(operation: "test") }
+      memory.deallocate(mine, bytes: 4096)
+      let next = try #require(memory.allocate(bytes: 4096))
+      #expect(next != mine)
+      #expect(try memory.pointer(to: address, bytes: 4096, of: fabric.rank) == mine)
+      memory.deallocate(next, bytes: 4096)
+      if fabric.rank == 0 { begun.raise() }
+    }
+    for result in results { #expect(throws: Never.self) { try result.get() } }
+  }
+
   @Test func ranksThatAreAloneShareNothing() throws {
     let shared = try SimulatedCluster(ranks: 2).run { $0.sharedMemory != nil }
     #expect(shared == [false, false])

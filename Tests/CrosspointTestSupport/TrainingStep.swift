@@ -22,9 +22,12 @@ public struct StepResult: Sendable, Equatable {
 }
 
 /// Dispatch, toy experts, combine and both backward passes with the output gradient `dy`.
-/// - Parameter work: what to do during each transfer, in slices.
+/// - Parameters:
+///   - inPlace: whether experts write to the handle's memory.
+///   - work: what to do during each transfer, in slices.
 public func trainingStep(
   _ exchange: ExpertExchange, tokens: borrowing TokenBatch, routing: Routing, dy: borrowing TokenBatch,
+  inPlace: Bool = false,
   meanwhile work: (TransferKind) throws(CrosspointError) -> Bool = { _ throws(CrosspointError) in false
   }
 ) throws(CrosspointError) -> StepResult {
@@ -32,14 +35,22 @@ public func trainingStep(
   let first = exchange.localExperts.lowerBound
   let handle = try exchange.dispatch(tokens, routing) { () throws(CrosspointError) in try work(.dispatch) }
   let output = try experts.forward(handle.rows, rowsPerExpert: handle.rowsPerExpert, firstExpert: first)
-  let y = try exchange.combine(output, handle) { () throws(CrosspointError) in try work(.combine) }
+  func combineWork() throws(CrosspointError) -> Bool { try work(.combine) }
+  if inPlace { _ = try handle.outputs().elements.update(fromContentsOf: output.elements) }
+  let y =
+    inPlace
+    ? try exchange.combine(handle, meanwhile: combineWork)
+    : try exchange.combine(output, handle, meanwhile: combineWork)
   let dOutput = try exchange.combineBackward(dy, handle) { () throws(CrosspointError) in
     try work(.combineBackward)
   }
   let dRows = try experts.backward(handle.rows, dOutput, rowsPerExpert: handle.rowsPerExpert, firstExpert: first)
-  let dTokens = try exchange.dispatchBackward(dRows, handle) { () throws(CrosspointError) in
-    try work(.dispatchBackward)
-  }
+  func backwardWork() throws(CrosspointError) -> Bool { try work(.dispatchBackward) }
+  if inPlace { _ = try handle.rowGradients().elements.update(fromContentsOf: dRows.elements) }
+  let dTokens =
+    inPlace
+    ? try exchange.dispatchBackward(handle, meanwhile: backwardWork)
+    : try exchange.dispatchBackward(dRows, handle, meanwhile: backwardWork)
   return StepResult(
     y: y.array, tokenGradients: dTokens.array, weightGradients: handle.topkWeightGradients,
     compensationGradients: exchange.compensator.gradients, rowOrigins: handle.rows.array)

@@ -25,25 +25,27 @@ struct LinearExperts {
     }
   }
 
-  func forward(_ handle: DispatchHandle) throws(CrosspointError) -> TokenBatch {
-    let output = try TokenBatch(rows: handle.rows.rows, hidden: hidden)
+  /// Writes the outputs to the handle's memory.
+  func forward(_ handle: DispatchHandle) throws(CrosspointError) {
+    let output = try handle.outputs()
     forEachRow(handle.rowsPerExpert) { row, matrix in
       let (x, o) = (handle.rows.row(row), output.row(row))
+      o.update(repeating: 0)
       for i in 0..<hidden {
         for j in 0..<hidden { o[i] += weight[matrix + i * hidden + j] * x[j] }
       }
     }
-    return output
   }
 
-  /// Adds to `gradient` and returns ∂L/∂rows.
+  /// Adds to `gradient` and writes ∂L/∂rows to the handle's memory.
   mutating func backward(
     _ handle: DispatchHandle, _ dOutput: borrowing TokenBatch
-  ) throws(CrosspointError) -> TokenBatch {
-    let dRows = try TokenBatch(rows: handle.rows.rows, hidden: hidden)
+  ) throws(CrosspointError) {
+    let dRows = try handle.rowGradients()
     var gradient = gradient
     forEachRow(handle.rowsPerExpert) { row, matrix in
       let (x, d, dx) = (handle.rows.row(row), dOutput.row(row), dRows.row(row))
+      dx.update(repeating: 0)
       for i in 0..<hidden {
         for j in 0..<hidden {
           gradient[matrix + i * hidden + j] += d[i] * x[j]
@@ -52,7 +54,6 @@ struct LinearExperts {
       }
     }
     self.gradient = gradient
-    return dRows
   }
 
   mutating func step(rate: Float) {
@@ -83,8 +84,8 @@ func train(_ fabric: any Fabric) throws -> [Float] {
     // Forward.
     let decision = try gate.route(tokens)
     let handle = try exchange.dispatch(tokens, decision.routing)
-    let output = try experts.forward(handle)
-    let y = try exchange.combine(output, handle)
+    try experts.forward(handle)
+    let y = try exchange.combine(handle)
 
     // L = mean over all tokens of ½ |y + x|², and ∂L/∂y.
     let dy = try TokenBatch(rows: tokenCount, hidden: hidden)
@@ -97,8 +98,8 @@ func train(_ fabric: any Fabric) throws -> [Float] {
 
     // Backward, with the same handle.
     let dOutput = try exchange.combineBackward(dy, handle)
-    let dRows = try experts.backward(handle, dOutput)
-    var dTokens = try exchange.dispatchBackward(dRows, handle)
+    try experts.backward(handle, dOutput)
+    var dTokens = try exchange.dispatchBackward(handle)
     try gate.backward(
       decision, topkWeightGradients: handle.topkWeightGradients, tokens: tokens, into: &dTokens)
     // dTokens now goes to whatever made the tokens.

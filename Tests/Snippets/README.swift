@@ -15,10 +15,11 @@ func readme() throws {
   let exchange = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 16, hidden: 768))
   let decision = try gate.route(tokens)  // LinearRouter, or a gate of your own
   let handle = try exchange.dispatch(tokens, decision.routing)  // handle.rows grouped by local expert
-  let output = try experts.forward(handle.rows, handle.rowsPerExpert)  // yours
-  let y = try exchange.combine(output, handle)  // weights are applied here
+  try experts.forward(handle.rows, into: handle.outputs())  // yours; read there, not copied
+  let y = try exchange.combine(handle)  // weights are applied here
   let dOutput = try exchange.combineBackward(dy, handle)  // also ∂L/∂weights
-  let dTokens = try exchange.dispatchBackward(experts.backward(dOutput), handle)
+  try experts.backward(dOutput, into: handle.rowGradients())
+  let dTokens = try exchange.dispatchBackward(handle)
   // end
 
   try expect(zip(y.array, values).allSatisfy { abs($0 - 2 * $1) < 1e-5 }, "experts double, and weights sum to one")
@@ -28,11 +29,15 @@ func readme() throws {
 
 /// E(x) = 2 x.
 struct DoublingExperts {
-  func forward(
-    _ rows: borrowing TokenBatch, _ rowsPerExpert: [Int] = []
-  ) throws(CrosspointError) -> TokenBatch {
-    let output = try TokenBatch(rows: rows.rows, hidden: rows.hidden)
+  func forward(_ rows: borrowing TokenBatch, into output: borrowing TokenBatch) {
     for (index, value) in rows.elements.enumerated() { output.elements[index] = 2 * value }
+  }
+
+  func backward(_ dOutput: borrowing TokenBatch, into dRows: borrowing TokenBatch) { forward(dOutput, into: dRows) }
+
+  func forward(_ rows: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
+    let output = try TokenBatch(rows: rows.rows, hidden: rows.hidden)
+    forward(rows, into: output)
     return output
   }
 

@@ -34,6 +34,7 @@ private func breakOnPurpose() throws {
   // snippet: faults
   var cluster = SimulatedCluster(ranks: 4, deadline: .milliseconds(300))
   cluster.link = LinkModel(latency: .microseconds(50), bytesPerSecond: 125e6)
+  cluster.ranksPerNode = 2  // ranks of a node share memory
   cluster.faults = [.silent(2, fromExchange: 7)]
   let results = cluster.results { fabric in try train(fabric) }
   // end

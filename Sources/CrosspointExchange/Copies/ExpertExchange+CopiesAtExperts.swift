@@ -4,8 +4,8 @@ import CrosspointTokens
 /// One copy per rank, where the experts are: each row is handed to those that it is marked for, and what they make of it
 /// is summed, weighted, before it goes home.
 extension ExpertExchange {
-  /// Hands the rows that arrived to the experts: `handle.rows` becomes a row per pair, grouped by expert.
-  func fanOut(_ handle: DispatchHandle) throws(CrosspointError) {
+  /// Decides where the copies of each row that arrives go, by the marks that came with it; returns memory for them.
+  func placeCopies(_ handle: DispatchHandle) throws(CrosspointError) -> TokenBatch {
     try readMarks(handle)
     let rows = handle.rows.rows
     try handle.copies!.places.resize(handle.copies!.marks.pairs)
@@ -19,17 +19,26 @@ extension ExpertExchange {
       handle.copies!.expertStart[local] = start
       start += handle.rowsPerExpert[local]
     }
-    let copies = try leaseRows(handle.copies!.marks.pairs)
-    let hidden = layout.hidden
     for row in 0..<rows {
       handle.copies!.marks.forEachPair(of: row) { pair, expert in
         let place = handle.copies!.expertStart[expert]
         handle.copies!.expertStart[expert] = place + 1
         handle.copies!.places[pair] = place
-        (copies.base + place * hidden).update(from: handle.rows.base + row * hidden, count: hidden)
       }
     }
-    handle.rows = consume copies
+    return try leaseRows(handle.copies!.marks.pairs)
+  }
+
+  /// Hands the rows that have arrived to the experts: `handle.rows` becomes a row per pair, grouped by expert.
+  func fanOut(_ handle: DispatchHandle, into copies: consuming TokenBatch) {
+    let hidden = layout.hidden
+    for row in 0..<handle.rows.rows {
+      for pair in handle.copies!.marks.pairs(of: row) {
+        let copy = copies.base + handle.copies!.places[pair] * hidden
+        copy.update(from: handle.rows.base + row * hidden, count: hidden)
+      }
+    }
+    handle.rows = copies
   }
 
   /// The marks of every row that arrived, with their weights.
@@ -39,7 +48,7 @@ extension ExpertExchange {
     for peer in 0..<fabric.rankCount {
       guard
         handle.copies!.marks.readBits(
-          handle.received.rows(from: peer), from: UnsafeRawBufferPointer(transfer.metadataIn[peer]),
+          handle.received.rows(from: peer), from: transfer.metadataIn[peer],
           experts: localExperts.count)
       else { throw corruptMarks(.dispatch, peer, "rows are marked for experts that are not there") }
     }
@@ -47,7 +56,7 @@ extension ExpertExchange {
     for peer in 0..<fabric.rankCount {
       let rows = handle.received.rows(from: peer)
       let (block, bits) = (
-        UnsafeRawBufferPointer(transfer.metadataIn[peer]), handle.copies!.marks.bitBytes(rows: rows.count)
+        transfer.metadataIn[peer], handle.copies!.marks.bitBytes(rows: rows.count)
       )
       let weights = handle.copies!.marks.weights(of: rows)
       guard block.count == bits + PairNumbers.bytes(weights.count, isRounded: isRounded) else {
@@ -57,27 +66,26 @@ extension ExpertExchange {
     }
   }
 
-  /// The weighted sum of what the experts made of each row: what goes home. Keeps the outputs themselves.
-  func sumOutputs(_ output: UnsafePointer<Float>, _ handle: DispatchHandle) throws(CrosspointError) -> TokenBatch {
-    let outputs = try leaseRows(handle.copies!.marks.pairs)
-    let kept = outputs.base
-    let hidden = layout.hidden
-    handle.copies!.outputs = consume outputs
-    return try sum(output, handle) { pair, output in
+  /// The weighted sums of what the experts made of each row, which go home. Keeps the outputs themselves.
+  func sumOutputs(_ output: borrowing TokenBatch, _ handle: DispatchHandle) throws(CrosspointError) {
+    let (rows, hidden) = (output.base, layout.hidden)
+    let kept = handle.holds(output) ? nil : try handle.outputs().base
+    handle.copies!.outputs = UnsafePointer(kept ?? rows)
+    handle.copies!.sums = try sum(rows, handle) { pair, place in
       // Copied while it is in the cache.
-      (kept + pair * hidden).update(from: output, count: hidden)
+      if let kept { (kept + place).update(from: rows + place, count: hidden) }
       return handle.copies!.marks.weights.base[pair]
     }
   }
 
-  /// The sum of the gradients of each row's copies.
-  func sumGradients(_ gradient: UnsafePointer<Float>, _ handle: DispatchHandle) throws(CrosspointError) -> TokenBatch {
-    try sum(gradient, handle) { _, _ in 1 }
+  /// The sums of the gradients of each row's copies, which go home.
+  func sumGradients(_ gradient: UnsafePointer<Float>, _ handle: DispatchHandle) throws(CrosspointError) {
+    handle.copies!.sums = try sum(gradient, handle) { _, _ in 1 }
   }
 
+  /// Sums the copies of each row that arrived, and looks at the sums: they may be read where they lie.
   private func sum(
-    _ rows: UnsafePointer<Float>, _ handle: DispatchHandle,
-    _ weight: (_ pair: Int, _ source: UnsafePointer<Float>) -> Float
+    _ rows: UnsafePointer<Float>, _ handle: DispatchHandle, _ weight: (_ pair: Int, _ place: Int) -> Float
   ) throws(CrosspointError) -> TokenBatch {
     let hidden = layout.hidden
     let sums = try leaseRows(handle.received.total)
@@ -85,8 +93,13 @@ extension ExpertExchange {
       let (sum, pairs) = (sums.base + row * hidden, handle.copies!.marks.pairs(of: row))
       if pairs.isEmpty { sum.update(repeating: 0, count: hidden) }
       for pair in pairs {
-        let source = rows + handle.copies!.places[pair] * hidden
-        add(source, weight: weight(pair, source), to: sum, isFirst: pair == pairs.lowerBound, hidden: hidden)
+        let place = handle.copies!.places[pair] * hidden
+        add(rows + place, weight: weight(pair, place), to: sum, isFirst: pair == pairs.lowerBound, hidden: hidden)
+      }
+      do throws(CrosspointError) {
+        try transfer.admitted.check(sum, layout.hidden, bound: .greatestFiniteMagnitude, .fp32)
+      } catch {
+        throw transfer.named(error)
       }
     }
     return sums
@@ -109,10 +122,9 @@ extension ExpertExchange {
         let place = handle.copies!.places[pair] * hidden
         kernels.scale(gradients + place, handle.copies!.marks.weights.base[pair], rows + row * hidden, hidden)
         handle.copies!.shareGradients.base[pair] = kernels.dot(
-          rows + row * hidden, handle.copies!.outputs.base + pair * hidden, hidden)
+          rows + row * hidden, handle.copies!.outputs! + place, hidden)
       }
     }
-    handle.copies!.outputs = TokenBatch(emptyOfHidden: hidden, pool: pool)
   }
 
   /// Writes the shares' gradients as metadata of the rows that go home.

@@ -79,7 +79,7 @@ extension ExpertExchange {
     let isRounded = handle.copies!.roundsShares
     for peer in 0..<fabric.rankCount {
       let pairs = handle.copies!.sent.pairs(of: handle.source.plan.rows(of: destinations(of: peer)))
-      let block = UnsafeRawBufferPointer(transfer.metadataIn[peer])
+      let block = transfer.metadataIn[peer]
       guard block.count == PairNumbers.bytes(pairs.count, isRounded: isRounded) else {
         throw corruptMarks(.dispatchBackward, peer, "\(block.count) bytes for \(pairs.count) gradients")
       }

@@ -16,8 +16,10 @@ struct RankCopies: ~Copyable {
   var places: IndexBuffer
   /// `[local experts]`: where each expert's next row goes.
   var expertStart: IndexBuffer
-  /// `[pairs × hidden]`: the experts' outputs, for the shares' gradients.
-  var outputs: TokenBatch
+  /// The experts' outputs, in the order of the handle's rows, for the shares' gradients.
+  var outputs: UnsafePointer<Float>?
+  /// `[rows received × hidden]`: what goes home in combine, kept for ∂L/∂weights, and in dispatchBackward.
+  var sums: TokenBatch
   /// `[pairs × 1]`.
   var shareGradients: TokenBatch
 
@@ -30,7 +32,7 @@ struct RankCopies: ~Copyable {
     marks = ExpertMarks(experts: experts, pool: pool)
     places = IndexBuffer(pool: pool)
     expertStart = IndexBuffer(pool: pool)
-    outputs = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    sums = TokenBatch(emptyOfHidden: hidden, pool: pool)
     shareGradients = TokenBatch(emptyOfHidden: 1, pool: pool)
   }
 

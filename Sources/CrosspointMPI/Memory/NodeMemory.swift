@@ -1,6 +1,7 @@
 import CrosspointCore
 import CrosspointFabric
 import MPI
+import Synchronization
 
 /// The memory of a rank that others of its node read and write, and what it can read and write of theirs.
 final class NodeMemory: SharedMemory {
@@ -8,6 +9,8 @@ final class NodeMemory: SharedMemory {
   private let heap: SharedHeap
   /// By rank of the fabric; without this one, and without those that share no memory with it.
   private let peers: [Int: PeerMemory]
+  /// Whether the fabric has failed: what is given back then is given to nobody.
+  private let hasFailed = Atomic(false)
 
   init(rank: Int, heap: SharedHeap, peers: [Int: PeerMemory]) {
     self.rank = rank
@@ -16,7 +19,13 @@ final class NodeMemory: SharedMemory {
   }
 
   func allocate(bytes: Int) -> UnsafeMutableRawPointer? { heap.allocate(bytes: bytes) }
-  func deallocate(_ base: UnsafeMutableRawPointer, bytes: Int) { heap.deallocate(base, bytes: bytes) }
+  func deallocate(_ base: UnsafeMutableRawPointer, bytes: Int) {
+    if !hasFailed.load(ordering: .relaxed) { heap.deallocate(base, bytes: bytes) }
+  }
+
+  /// The fabric has failed.
+  func fail() { hasFailed.store(true, ordering: .relaxed) }
+
   func address(of pointer: UnsafeRawPointer) -> UInt64? { heap.offset(of: pointer).map { UInt64($0) } }
   func reaches(_ rank: Int) -> Bool { rank == self.rank || peers[rank] != nil }
 

@@ -16,7 +16,6 @@ final class MoELayer {
   /// What the exchange's compensation learns, if anything.
   private let compensation: Parameter?
   private let experts: [FeedForward]
-  private let pool = BufferPool()
 
   private let logits = FloatBuffer()
   private let dLogits = FloatBuffer()
@@ -118,13 +117,13 @@ final class MoELayer {
     let handle = try exchange.dispatch(x, decision.routing, meanwhile: work)
     let rows = handle.rows.rows
     let (hidden, active) = try (hidden.matrix(rows, experts.hidden), active.matrix(rows, experts.hidden))
-    let output = try TokenBatch(uninitializedRows: rows, hidden: x.hidden, pool: pool)
+    let output = try handle.outputs()
     forEachExpert(handle) { expert, range in
       expert.forward(
         Matrix(handle.rows)[rows: range], hidden: hidden[rows: range], active: active[rows: range],
         into: Matrix(output)[rows: range], accumulate: false)
     }
-    let combined = try exchange.combine(output, handle)
+    let combined = try exchange.combine(handle)
     self.handle = handle
     return Mixture(outputs: combined, loadBalance: decision.losses.loadBalance * Double(share))
   }
@@ -138,13 +137,13 @@ final class MoELayer {
     let dOutput = try exchange.combineBackward(dy, handle, meanwhile: work)
     let rows = handle.rows.rows
     let (hidden, active) = try (hidden.matrix(rows, experts.hidden), active.matrix(rows, experts.hidden))
-    let dRows = try TokenBatch(uninitializedRows: rows, hidden: x.hidden, pool: pool)
+    let dRows = try handle.rowGradients()
     forEachExpert(handle) { expert, range in
       expert.backward(
         Matrix(handle.rows)[rows: range], hidden: hidden[rows: range], active: active[rows: range],
         dy: Matrix(dOutput)[rows: range], into: Matrix(dRows)[rows: range])
     }
-    let dx = try exchange.dispatchBackward(dRows, handle)
+    let dx = try exchange.dispatchBackward(handle)
 
     let gate = gate(pass)
     let dLogits = try dLogits.matrix(x.rows, router.experts)

@@ -1,0 +1,39 @@
+import CrosspointCore
+
+/// Where the rows of this rank's tokens lie, by destination: in its own memory, or in that of a rank of its node.
+struct HomeRows {
+  /// Where the first row of all destinations would lie, if all lay where those of this one do.
+  private var bases: [UnsafeMutablePointer<Float>] = []
+  /// Whether the rows of a destination lie in the memory of its rank.
+  private var isElsewhere: [Bool] = []
+
+  /// Finds the rows of a transfer.
+  ///
+  /// - Parameters:
+  ///   - base: this rank's memory for them, in the order of destinations.
+  ///   - inNode: whether those of ranks with a direct route lie in the transfer's ``Transfer/nodeRows``.
+  mutating func find(
+    _ transfer: Transfer, _ plan: borrowing RowPlan, _ base: UnsafeMutablePointer<Float>, inNode: Bool,
+    hidden: Int, destinations: (_ rank: Int) -> Range<Int>
+  ) {
+    bases.removeAll(keepingCapacity: true)
+    isElsewhere.removeAll(keepingCapacity: true)
+    for rank in 0..<transfer.fabric.rankCount {
+      let isDirect = inNode && transfer.route(rank) == .direct
+      for (group, destination) in destinations(rank).enumerated() {
+        let first = plan.rows(of: destination).lowerBound * hidden
+        bases.append(isDirect ? transfer.nodeRows[rank][group].base - first : base)
+        isElsewhere.append(isDirect)
+      }
+    }
+  }
+
+  /// A row of a destination, counted over all.
+  @inline(__always)
+  func row(_ row: Int, of destination: Int, hidden: Int) -> UnsafeMutablePointer<Float> {
+    bases[destination] + row * hidden
+  }
+
+  @inline(__always)
+  func isElsewhere(_ destination: Int) -> Bool { isElsewhere[destination] }
+}
