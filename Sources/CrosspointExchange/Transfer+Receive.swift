@@ -78,36 +78,46 @@ extension Transfer {
   ) throws(CrosspointError) {
     var watch = Stopwatch()
     let before = measure.encode + measure.decode + measure.meanwhile
-    var failure = attempt.failure
-    var (step, isWritten, hasWork) = (0, false, true)
-    /// Within the node first, since others wait for it.
-    func doSlice() -> Bool {
-      if step <= tables.ranks.count {
-        failure = failure ?? doNodeStep(step, writing, &isWritten)
-        step += 1
-        return true
-      }
-      doWork(work, &hasWork, &failure)
-      return hasWork
-    }
+    var progress = Progress(failure: attempt.failure)
     if tables.ranks.count < fabric.rankCount {
       try fabric.exchange(
         send: outgoing, receive: incoming, operation: kind.operation,
         arrived: { rank in
-          if route(rank) == .message { failure = failure ?? receive(from: rank) }
-        }, meanwhile: doSlice)
+          if route(rank) == .message { progress.failure = progress.failure ?? receive(from: rank) }
+        },
+        meanwhile: {
+          doSlice(&progress, writing, work)
+          return progress.hasWork
+        })
     }
-    while hasWork { hasWork = doSlice() }
-    attempt.fail(failure)
+    while progress.hasWork { doSlice(&progress, writing, work) }
+    attempt.fail(progress.failure)
     measure.wait += max(0, watch.lap() - (measure.encode + measure.decode + measure.meanwhile - before))
   }
 
-  /// Does a slice of the work, unless something has gone wrong, which ends it.
-  private func doWork(_ work: LocalWork, _ hasWork: inout Bool, _ failure: inout CrosspointError?) {
-    hasWork = false
-    guard failure == nil else { return }
+  /// How far this rank is while bodies are under way. One value, since a closure that does not escape keeps it in place.
+  private struct Progress {
+    var failure: CrosspointError?
+    /// The next step within the node.
+    var step = 0
+    var isWritten = false
+    var hasWork = true
+  }
+
+  /// Within the node first, since others wait for it; then a slice of the caller's work, unless something has gone wrong,
+  /// which ends it.
+  private func doSlice(
+    _ progress: inout Progress, _ writing: () throws(CrosspointError) -> Bool, _ work: LocalWork
+  ) {
+    if progress.step <= tables.ranks.count {
+      progress.failure = progress.failure ?? doNodeStep(progress.step, writing, &progress.isWritten)
+      progress.step += 1
+      return
+    }
+    progress.hasWork = false
+    guard progress.failure == nil else { return }
     var watch = Stopwatch()
-    do throws(CrosspointError) { hasWork = try work() } catch { failure = error }
+    do throws(CrosspointError) { progress.hasWork = try work() } catch { progress.failure = error }
     measure.meanwhile += watch.lap()
   }
 
