@@ -39,6 +39,8 @@ extension MPIFabric {
       fillMailboxes(send)
       group.removeAll()
       planMessages(send)
+      // At once: whoever is kept by what follows has sent.
+      _ = try startSends(send, tag, operation)
       for block in blocks(of: rank, send.count) { try copyOwnBlock(from: send[block], to: receive[block], operation) }
       for source in 0..<rankCount where sources[source].isKnown {
         if source != rank { sources[source].chunks = messages(from: source, into: receive) }
@@ -94,6 +96,7 @@ extension MPIFabric {
       untaken += source.takes ? 1 : 0
       unsent += source.unsent
     }
+    active = sendsUnderWay
     var idle = 0
     var fault: CrosspointError?
     var polled = ContinuousClock.now
@@ -117,17 +120,17 @@ extension MPIFabric {
         untaken -= 1
         idle = 0
       }
+      if unsent > 0 {
+        let started = try startSends(send, tag, operation)
+        (unsent, active) = (unsent - started, active + started)
+        if started > 0 { idle = 0 }
+      }
       do {
-        if unsent > 0 {
-          let started = try startSends(send, tag)
-          (unsent, active) = (unsent - started, active + started)
-          if started > 0 { idle = 0 }
-        }
         while awaited > 0, let arrival = try group.arrival(tag: tag) {
           if !sources[arrival.source].isKnown { read(arrival.source) }
-          let waitedFor = sources[arrival.source].chunks - sources[arrival.source].started
+          let started = sources[arrival.source].started
           let error = try accept(arrival, into: receive, operation)
-          awaited -= error == nil ? 1 : waitedFor
+          awaited -= sources[arrival.source].started - started
           fault = fault ?? error
           active += 1
           idle = 0
@@ -159,8 +162,8 @@ extension MPIFabric {
     if let fault { throw fault }
   }
 
-  /// Starts to receive a message: to its place, or aside if its length is wrong. Then nothing more is awaited from its
-  /// sender, and the error is returned.
+  /// Starts to receive a message: to its place, or aside if its length is wrong. The error is returned then, and what else
+  /// comes of that block goes aside too: its last message is shorter than the limit.
   private func accept(
     _ arrival: RequestGroup.Arrival, into receive: [UnsafeMutableRawBufferPointer], _ operation: StaticString
   ) throws(MPIError) -> CrosspointError? {
@@ -168,8 +171,8 @@ extension MPIFabric {
     let source = sources[peer]
     let mailbox = node.neighbours[peer]?.inbox(sequence)
     let limit = messageLimit(peer)
-    // The block and the part of it that come next.
-    var chunk = source.started
+    // The block and the part of it that come next, and how many with it.
+    var (chunk, left) = (source.started, 0)
     var (expected, before) = (0, 0)
     var place: UnsafeMutableRawBufferPointer?
     for block in blocks(of: peer, receive.count) {
@@ -179,14 +182,17 @@ extension MPIFabric {
       if place == nil, chunk < count {
         let range = Chunks(bytes: receive[block].count, limit: limit).range(chunk)
         place = UnsafeMutableRawBufferPointer(rebasing: receive[block][range])
+        left = count - chunk
       }
       chunk -= count
     }
-    if source.started < source.chunks, let place, place.count == arrival.byteCount {
+    if !source.isAstray, let place, place.count == arrival.byteCount {
       sources[peer].started += 1
       note(try group.receive(arrival, into: place), Transfer(peer: peer, kind: .block))
       return nil
     }
+    sources[peer].isAstray = arrival.byteCount == limit
+    if !sources[peer].isAstray { sources[peer].started += left }
     let aside: UnsafeMutableRawBufferPointer
     do throws(CrosspointError) {
       aside = try takeMemory(bytes: arrival.byteCount, operation: operation.description, argument: "block")
@@ -194,7 +200,6 @@ extension MPIFabric {
       return error
     }
     note(try group.receive(arrival, into: aside), Transfer(peer: peer, kind: .stray(aside)))
-    sources[peer].started = source.chunks
     let message = "\(before + arrival.byteCount) bytes or more where rank \(rank) expects \(expected)"
     return truncated(peer, message, operation)
   }

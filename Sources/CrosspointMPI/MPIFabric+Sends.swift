@@ -41,14 +41,19 @@ extension MPIFabric {
   }
 
   /// Starts as many sends as may be under way, and returns how many.
-  func startSends(_ send: [UnsafeRawBufferPointer], _ tag: Int) throws(MPIError) -> Int {
+  func startSends(
+    _ send: [UnsafeRawBufferPointer], _ tag: Int, _ operation: StaticString
+  ) throws(CrosspointError) -> Int {
     var started = 0
-    for step in 1..<rankCount {
+    for step in 1..<max(1, rankCount) {
       let peer = (rank + step) % rankCount
       while sources[peer].unsent > 0, !sources[peer].isPassedOver {
         guard sendsUnderWay < window else { return started }
-        note(
-          try group.send(nextMessage(to: peer, send), to: peer, tag: tag), Transfer(peer: peer, kind: .send))
+        do {
+          note(try group.send(nextMessage(to: peer, send), to: peer, tag: tag), Transfer(peer: peer, kind: .send))
+        } catch {
+          throw CrosspointError(error, operation: operation.description)
+        }
         sources[peer].unsent -= 1
         sources[peer].sending += 1
         sources[peer].sent = .now
