@@ -128,13 +128,13 @@ let package = Package(
       dependencies: ["CrosspointCore", "CrosspointFabric", "CrosspointExchange", "MoELM"], path: "Tests/CheckpointFuzz"),
     .testTarget(name: "MPITests", dependencies: ["LaunchSupport"]),
     .testTarget(name: "ToolTests", dependencies: ["LaunchSupport"]),
-    // What the documents show, compiled and run: ToolTests compares and launches it.
+    // What the documents show, compiled and run: ToolTests compares and launches it. It sees what a user sees.
     .executableTarget(
       name: "Snippets",
       dependencies: [
         "Crosspoint", "CrosspointExchange", "CrosspointFabric", "CrosspointRouting", "CrosspointTokens", "MPI",
       ],
-      path: "Tests/Snippets", exclude: ["Manifest"]),
+      path: "Tests/Snippets", exclude: ["Manifest"], packageAccess: false),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -4,11 +4,11 @@
 /// at a character boundary.
 extension CrosspointError {
   /// Bytes of one encoded failure.
-  public static let encodedSize = 1024
+  package static let encodedSize = 1024
   private static let textStart = 14
 
   /// Writes the failure over the first ``encodedSize`` bytes of `bytes`.
-  public func encode(into bytes: UnsafeMutableRawBufferPointer) {
+  package func encode(into bytes: UnsafeMutableRawBufferPointer) {
     precondition(bytes.count >= Self.encodedSize)
     bytes.storeBytes(of: code.rawValue.littleEndian, as: UInt32.self)
     bytes.storeBytes(of: Int32(truncatingIfNeeded: rank ?? -1).littleEndian, toByteOffset: 4, as: Int32.self)
@@ -25,7 +25,7 @@ extension CrosspointError {
   }
 
   /// Reads what ``encode(into:)`` wrote; `nil` if the code is zero or a length leads outside.
-  public init?(decoding bytes: UnsafeRawBufferPointer) {
+  package init?(decoding bytes: UnsafeRawBufferPointer) {
     guard bytes.count >= Self.encodedSize else { return nil }
     let code = UInt32(littleEndian: bytes.loadUnaligned(as: UInt32.self))
     guard code != 0 else { return nil }

@@ -3,7 +3,7 @@
 /// The same seed gives the same sequence on every rank and machine. Source: Steele, Lea and Flood, "Fast splittable
 /// pseudorandom number generators", OOPSLA 2014 (the finaliser is Stafford's variant 13).
 public struct SplitMix64: RandomNumberGenerator, Sendable {
-  public private(set) var state: UInt64
+  package private(set) var state: UInt64
 
   public init(seed: UInt64) { state = seed }
 

@@ -3,18 +3,18 @@ import CrosspointCore
 /// Fail together: what is wrong on one rank becomes the same error on every rank, marked as agreed.
 ///
 /// A vote is one exchange of 48 bytes per rank, sealed: damage to one of its two copies changes nothing.
-public final class Agreement {
+package final class Agreement {
   private let fabric: any Fabric
   /// The rank that waited least at the last vote: the one for which the others waited.
-  public private(set) var slowestRank = 0
+  package private(set) var slowestRank = 0
 
-  public init(fabric: any Fabric) { self.fabric = fabric }
+  package init(fabric: any Fabric) { self.fabric = fabric }
 
   /// Collective. Returns when no rank has failed.
   ///
   /// - Parameter waitSeconds: how long this rank waited for the others, see ``slowestRank``.
   /// - Throws: the lowest failing rank's error, the same on every rank, marked with that rank and as agreed.
-  public func settle(
+  package func settle(
     _ failure: CrosspointError?, waitSeconds: Double = 0, operation: StaticString
   ) throws(CrosspointError) {
     slowestRank = try fabric.settle(failure, waitSeconds: waitSeconds, operation: operation)
@@ -95,7 +95,7 @@ extension Fabric {
 
   /// Which of the errors that all ranks have, each its own, is the cause: one that is no ``CrosspointError/Code/refusedElsewhere``,
   /// the lowest rank's. Collective, for a step that has failed on every rank.
-  public func cause(of error: CrosspointError, operation: StaticString) -> CrosspointError {
+  package func cause(of error: CrosspointError, operation: StaticString) -> CrosspointError {
     do throws(CrosspointError) {
       try settle(error, operation: operation)
       return error

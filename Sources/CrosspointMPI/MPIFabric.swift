@@ -25,7 +25,7 @@ public final class MPIFabric: Fabric {
   /// The communicator that this fabric has for itself; for collectives of MPI's own between two exchanges.
   public let communicator: Communicator
   /// Blocks are sent in messages of at most this many bytes; between nodes in smaller ones.
-  public let chunkLimit: Int
+  package let chunkLimit: Int
   public var sharedMemory: (any SharedMemory)? { node.memory }
   /// The ranks of this node that this one shares no memory with, and why.
   public var unshared: [Int: String] { node.obstacles.mapValues(\.description) }

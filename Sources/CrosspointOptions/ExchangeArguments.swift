@@ -12,80 +12,80 @@ import CrosspointExchange
 /// --rounding-gradient nearest|stochastic|eden
 /// --budget-bytes F | --budget-error E     --budget-speed
 /// ```
-public struct ExchangeArguments: ParsableArguments {
+package struct ExchangeArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "Which rows stand for the tokens: off, lsh, lsh-moe (the paper's six functions).",
       discussion: "lsh takes settings, for example lsh:functions=2,width=64,centred=true.",
       valueName: "off|lsh[:…]|lsh-moe"), transform: reading(ExchangeOptions.Compression.init(named:)))
-  public var compression = ExchangeOptions.Compression.off
+  package var compression = ExchangeOptions.Compression.off
 
   @Option(
     help: ArgumentHelp(
       "How often a token with several experts on one rank travels there: once for each of them, or once.",
       valueName: "expert|rank"))
-  public var copies = ExchangeOptions.Copies.perExpert
+  package var copies = ExchangeOptions.Copies.perExpert
 
   @Option(help: ArgumentHelp("What is added back of the residual.", valueName: "none|identity|lowrank:R"))
-  public var compensation = ResidualCompensation.identity
+  package var compensation = ResidualCompensation.identity
 
   @Option(
     help: ArgumentHelp(
       "Wire format of all four transfers.", discussion: "\(WireFormat.usage).", valueName: "format"),
     transform: reading(WireFormat.init(named:)))
-  public var wire = WireFormat.fp32
+  package var wire = WireFormat.fp32
 
   @Option(
     help: ArgumentHelp("Wire format of dispatch, instead of --wire.", valueName: "format"),
     transform: reading(WireFormat.init(named:)))
-  public var wireDispatch: WireFormat?
+  package var wireDispatch: WireFormat?
 
   @Option(
     help: ArgumentHelp("Wire format of combine, instead of --wire.", valueName: "format"),
     transform: reading(WireFormat.init(named:)))
-  public var wireCombine: WireFormat?
+  package var wireCombine: WireFormat?
 
   @Option(
     help: ArgumentHelp("Wire format of both gradient transfers, instead of --wire.", valueName: "format"),
     transform: reading(WireFormat.init(named:)))
-  public var wireGradient: WireFormat?
+  package var wireGradient: WireFormat?
 
   @Option(
     help: ArgumentHelp("Wire format of combineBackward, instead of --wire-gradient.", valueName: "format"),
     transform: reading(WireFormat.init(named:)))
-  public var wireCombineBackward: WireFormat?
+  package var wireCombineBackward: WireFormat?
 
   @Option(
     help: ArgumentHelp("Wire format of dispatchBackward, instead of --wire-gradient.", valueName: "format"),
     transform: reading(WireFormat.init(named:)))
-  public var wireDispatchBackward: WireFormat?
+  package var wireDispatchBackward: WireFormat?
 
   @Option(
     help: ArgumentHelp(
       "Rounding of both gradient transfers; eden is for rotated alone, other formats then round to nearest.",
       valueName: "nearest|stochastic|eden"))
-  public var roundingGradient = Rounding.eden
+  package var roundingGradient = Rounding.eden
 
   @Option(
     help: ArgumentHelp(
       "Choose clusters and formats: at most this fraction of bf16, in (0, 2], at the least error.", valueName: "F"))
-  public var budgetBytes: Double?
+  package var budgetBytes: Double?
 
   @Option(
     help: ArgumentHelp(
       "Choose clusters and formats: at most this relative error of each transfer, in (0, 1], in the fewest bytes.",
       valueName: "E"))
-  public var budgetError: Double?
+  package var budgetError: Double?
 
   @Flag(help: "With a budget: time link and codec first and send fp32 where coding takes longer. Runs may then differ.")
-  public var budgetSpeed = false
+  package var budgetSpeed = false
 
   @Option(help: "Seed of every random choice.")
-  public var seed: UInt64 = 0
+  package var seed: UInt64 = 0
 
-  public init() {}
+  package init() {}
 
-  public func validate() throws {
+  package func validate() throws {
     if budgetBytes != nil, budgetError != nil {
       throw ValidationError("--budget-bytes and --budget-error exclude one another: give one")
     }
@@ -98,7 +98,7 @@ public struct ExchangeArguments: ParsableArguments {
   }
 
   /// The options as the library takes them.
-  public var exchangeOptions: ExchangeOptions {
+  package var exchangeOptions: ExchangeOptions {
     var formats = ExchangeOptions.Wire(wire)
     if let wireDispatch { formats.dispatch = wireDispatch }
     if let wireCombine { formats.combine = wireCombine }

@@ -2,21 +2,21 @@ import ArgumentParser
 import Crosspoint
 
 /// The nodes that a tool simulates, and the links between ranks.
-public struct LinkArguments: ParsableArguments {
+package struct LinkArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "Bytes that a simulated rank sends and receives per second, in millions; as fast as memory if left out.",
       valueName: "MB/s"))
-  public var linkSpeed: Double?
+  package var linkSpeed: Double?
   @Option(help: ArgumentHelp("How long they are under way, with --link-speed.", valueName: "µs"))
-  public var linkLatency = 0
+  package var linkLatency = 0
 
   @Option(help: "Simulated ranks that form a node and share memory.")
-  public var ranksPerNode = 1
+  package var ranksPerNode = 1
 
-  public init() {}
+  package init() {}
 
-  public func validate() throws {
+  package func validate() throws {
     if let linkSpeed, !(linkSpeed > 0 && linkSpeed.isFinite) {
       throw ValidationError("--link-speed is \(linkSpeed); a finite number above 0 is needed")
     }
@@ -31,7 +31,7 @@ public struct LinkArguments: ParsableArguments {
 
   /// Refuses nodes and links where no ranks are simulated.
   /// - Parameter option: the one that simulates ranks.
-  public func require(_ option: String, _ ranks: Int?) throws {
+  package func require(_ option: String, _ ranks: Int?) throws {
     guard linkSpeed == nil || ranks != nil else {
       throw ValidationError("--link-speed is for ranks that \(option) makes")
     }
@@ -41,7 +41,7 @@ public struct LinkArguments: ParsableArguments {
   }
 
   /// Such ranks.
-  public func cluster(ranks: Int, deadline: Duration) -> SimulatedCluster {
+  package func cluster(ranks: Int, deadline: Duration) -> SimulatedCluster {
     let link = linkSpeed.map { LinkModel(latency: .microseconds(linkLatency), bytesPerSecond: $0 * 1e6) }
     return SimulatedCluster(ranks: ranks, ranksPerNode: ranksPerNode, deadline: deadline, link: link)
   }

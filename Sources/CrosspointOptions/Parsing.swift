@@ -9,7 +9,7 @@ extension ExchangeOptions.Copies: ExpressibleByArgument {}
 extension ResidualCompensation: ExpressibleByArgument {}
 
 /// Reads an argument by an initialiser that says what is wrong with a text.
-public func reading<Value>(
+package func reading<Value>(
   _ read: @escaping @Sendable (String) throws(CrosspointError) -> Value
 ) -> @Sendable (String) throws -> Value {
   { text in

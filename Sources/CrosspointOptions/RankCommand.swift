@@ -2,10 +2,10 @@ import ArgumentParser
 import Crosspoint
 
 /// What `--version` says.
-public let toolVersion = "0.1.0"
+package let toolVersion = "0.1.0"
 
 /// A command that every rank of a job runs: the processes that mpirun started, or threads of this one.
-public protocol RankCommand: ParsableCommand {
+package protocol RankCommand: ParsableCommand {
   /// The ranks that it makes itself, without MPI; `nil`: those of MPI.
   var cluster: SimulatedCluster? { get }
   /// How long a rank waits for the others.

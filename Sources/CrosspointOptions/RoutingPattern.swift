@@ -14,7 +14,7 @@ import CrosspointRouting
 /// | `W5` zero-expert rank | the last rank's experts get nothing |
 /// | `W6` rotating | W1 whose hot set moves with every step |
 /// | `W7` burst | an eighth of the tokens, but all of them at every fourth step |
-public enum RoutingPattern: String, CaseIterable, Sendable {
+package enum RoutingPattern: String, CaseIterable, Sendable {
   case uniform
   case balanced = "W0"
   case hotExperts = "W1"
@@ -26,13 +26,13 @@ public enum RoutingPattern: String, CaseIterable, Sendable {
   case burst = "W7"
 
   /// One rank's place among the others and how it knows where experts live.
-  public struct Place {
-    public var rank: Int
-    public var rankCount: Int
+  package struct Place {
+    package var rank: Int
+    package var rankCount: Int
     /// The experts of a rank, as the exchange's layout has them.
-    public var experts: (_ rank: Int) -> Range<Int>
+    package var experts: (_ rank: Int) -> Range<Int>
 
-    public init(rank: Int, rankCount: Int, experts: @escaping (_ rank: Int) -> Range<Int>) {
+    package init(rank: Int, rankCount: Int, experts: @escaping (_ rank: Int) -> Range<Int>) {
       self.rank = rank
       self.rankCount = rankCount
       self.experts = experts
@@ -40,7 +40,7 @@ public enum RoutingPattern: String, CaseIterable, Sendable {
   }
 
   /// How many tokens a rank has at a step when `count` is the usual number.
-  public func tokens(_ count: Int, at place: Place, step: Int = 0) -> Int {
+  package func tokens(_ count: Int, at place: Place, step: Int = 0) -> Int {
     switch self {
     case .ragged where place.rankCount > 1:
       2 * count * (place.rankCount - 1 - place.rank) / (place.rankCount - 1)
@@ -53,7 +53,7 @@ public enum RoutingPattern: String, CaseIterable, Sendable {
   ///
   /// - Parameter tokens: the usual number of tokens per rank; see ``tokens(_:at:step:)``.
   /// - Throws: `invalidArgument` when `topK` experts cannot be chosen from `experts`.
-  public func routing(
+  package func routing(
     tokens: Int, topK: Int, experts: Int, at place: Place, step: Int = 0, seed: UInt64 = 0
   ) throws(CrosspointError) -> Routing {
     guard topK > 0, topK <= experts else {

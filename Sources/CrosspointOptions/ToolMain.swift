@@ -13,7 +13,7 @@ extension ParsableCommand {
   ///
   /// Under a launcher all ranks first compare what they are asked for. A mistake on the command line of one rank, or any
   /// other error, is printed by one rank, names the rank where it arose, and ends all of them; help is printed once.
-  public static func runTool() -> Never {
+  package static func runTool() -> Never {
     let tool = Tool(command: self)
     do {
       let request = Request(of: self)

@@ -13,9 +13,9 @@ import CrosspointTokens
 /// ```
 public struct LinearRouter: Sendable {
   /// Floats per token d.
-  public let hidden: Int
+  package let hidden: Int
   /// What turns logits into a decision.
-  public let router: TopKRouter
+  package let router: TopKRouter
   /// W, `[E × d]` row-major.
   public var weight: [Float]
   /// ∂L/∂W, `[E × d]`, accumulated by `backward`; the caller zeroes it after each step.

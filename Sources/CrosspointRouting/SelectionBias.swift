@@ -9,7 +9,7 @@ public struct SelectionBias: Sendable, Hashable {
   /// `[E]`: added to the scores when experts are chosen.
   public private(set) var values: [Float]
   /// γ, in units of the scores; 0.001 is the papers' for sigmoid scores.
-  public let rate: Float
+  package let rate: Float
 
   /// A bias of zeros.
   /// - Throws: `invalidArgument` for `experts` outside 1…2²⁰ or a rate that is negative or not finite.

@@ -2,9 +2,9 @@
 /// to (Jaccard index). For granularities that share a router, whose rows stand for different tokens, and for routers.
 public struct SelectionOverlap: Sendable, Hashable {
   /// Σ of the index.
-  public private(set) var sum = 0.0
+  package private(set) var sum = 0.0
   /// Tokens compared; those that neither sends anywhere are not.
-  public private(set) var tokens = 0
+  package private(set) var tokens = 0
 
   public init() {}
 
@@ -34,7 +34,7 @@ public struct SelectionOverlap: Sendable, Hashable {
   }
 
   /// Adds another layer's or rank's.
-  public static func += (sum: inout SelectionOverlap, other: SelectionOverlap) {
+  package static func += (sum: inout SelectionOverlap, other: SelectionOverlap) {
     sum.sum += other.sum
     sum.tokens += other.tokens
   }

@@ -2,7 +2,7 @@
 extension TopKRouter {
   /// Pairs that each expert takes from a batch of `tokens` tokens: `ceil(capacityFactor · T · K / E)`, at most T; T without
   /// a capacity factor (GShard, arXiv 2006.16668, section 2.2). Capacity is per rank: each rank counts its own tokens.
-  public func capacity(tokens: Int) -> Int {
+  package func capacity(tokens: Int) -> Int {
     guard let capacityFactor else { return tokens }
     let exact = capacityFactor * Double(tokens) * Double(topK) / Double(experts)
     // The slack keeps products such as 1.1 · 10, which round to a hair above the whole number, from adding a place.

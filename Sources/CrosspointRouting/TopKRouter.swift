@@ -29,20 +29,20 @@ public struct TopKRouter: Sendable, Hashable {
   /// Experts per token K.
   public let topK: Int
   /// How logits become weights.
-  public let scoring: Scoring
+  package let scoring: Scoring
   /// Coefficient of the load-balance loss ``RoutingLosses/loadBalance``; 0 is off.
-  public let loadBalance: Float
+  package let loadBalance: Float
   /// Coefficient of the z-loss ``RoutingLosses/z``; 0 is off.
-  public let zLoss: Float
+  package let zLoss: Float
   /// Capacity of each expert as a multiple of the mean load of this rank's tokens; `nil` is dropless. See
   /// ``capacity(tokens:)``.
-  public let capacityFactor: Double?
+  package let capacityFactor: Double?
   /// What is taken away of the choice; see ``trimmed(by:)``.
   public internal(set) var trim: RoutingTrim?
   /// Groups that each token is held to; see ``limited(toGroups:of:)``.
-  public internal(set) var groupLimit: GroupLimit?
+  package internal(set) var groupLimit: GroupLimit?
   /// What each token pays for groups; see ``priced(_:perGroupOf:)``.
-  public internal(set) var groupPrice: GroupPrice?
+  package internal(set) var groupPrice: GroupPrice?
 
   /// - Throws: `invalidArgument` for `experts` outside 1…2²⁰, `topK` outside `1 ... experts`, a coefficient that is negative or not
   ///   finite, a scale or capacity factor that is not above zero.

@@ -6,9 +6,9 @@ import CrosspointTokens
 /// Padding is never kept. Memory is pooled and reused from batch to batch.
 public struct RowSelection {
   /// Rows chosen from.
-  public private(set) var rows = 0
+  package private(set) var rows = 0
   /// Their numbers, rising.
-  public private(set) var kept: [Int32] = []
+  package private(set) var kept: [Int32] = []
   private var layout = RowLayout(sequences: 0, length: 0)
   private let pool = BufferPool()
 

@@ -18,7 +18,7 @@ public struct StageStatistics: Sendable, Hashable {
   public mutating func reset() { self = StageStatistics(name: name) }
 
   /// Adds another layer's or another rank's counters of the same stage.
-  public static func += (sum: inout StageStatistics, other: StageStatistics) {
+  package static func += (sum: inout StageStatistics, other: StageStatistics) {
     sum.rowsIn += other.rowsIn
     sum.tokensIn += other.tokensIn
     sum.rowsOut += other.rowsOut

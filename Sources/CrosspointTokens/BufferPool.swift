@@ -14,7 +14,7 @@ import Synchronization
 ///   sixteen times it there are never more buffers than were in use at once, every miss makes one of them larger, and misses
 ///   end.
 /// - The pages of a new buffer are touched at once: a step that uses more of it than any before faults none.
-public final class BufferPool: Sendable {
+package final class BufferPool: Sendable {
   struct State: ~Copyable {
     var idle: [Buffer] = []
     var heldBytes = 0
@@ -23,21 +23,21 @@ public final class BufferPool: Sendable {
   }
 
   /// One piece of memory. Give it back with ``BufferPool/release(_:)`` exactly once.
-  public struct Buffer: @unchecked Sendable {
-    public let base: UnsafeMutableRawPointer
-    public let capacity: Int
+  package struct Buffer: @unchecked Sendable {
+    package let base: UnsafeMutableRawPointer
+    package let capacity: Int
 
     /// No memory at all: what a request for zero bytes gets.
     package static let empty = Buffer(base: UnsafeMutableRawPointer(bitPattern: 64)!, capacity: 0)
   }
 
   /// The most bytes this pool may hold.
-  public let capacity: Int
+  package let capacity: Int
   private let memory: any MemorySource
   private let state: Mutex<State>
 
   /// - Parameter memory: where its buffers lie; `nil`: in memory of this process alone.
-  public init(capacity: Int = .max, memory: (any MemorySource)? = nil) {
+  package init(capacity: Int = .max, memory: (any MemorySource)? = nil) {
     self.capacity = capacity
     self.memory = memory ?? PrivateMemory.shared
     state = Mutex(State())
@@ -46,13 +46,13 @@ public final class BufferPool: Sendable {
   deinit { trim() }
 
   /// Bytes of the buffers held at most at any moment so far, in use or idle.
-  public var peakBytes: Int { state.withLock { $0.peakBytes } }
+  package var peakBytes: Int { state.withLock { $0.peakBytes } }
   /// Calls to the system's allocator so far; constant once warm.
-  public var allocations: Int { state.withLock { $0.allocations } }
+  package var allocations: Int { state.withLock { $0.allocations } }
 
   /// At least `bytes` bytes of uninitialised memory, aligned to 64; none for zero.
   /// - Throws: ``CrosspointError/Code/outOfMemory`` when the cap or the system forbids it.
-  public func lease(bytes: Int) throws(CrosspointError) -> Buffer {
+  package func lease(bytes: Int) throws(CrosspointError) -> Buffer {
     guard bytes > 0 else { return .empty }
     let (size, spread) = (Self.classSize(bytes), 16)
     return try state.withLock { state throws(CrosspointError) in
@@ -68,13 +68,13 @@ public final class BufferPool: Sendable {
   }
 
   /// Takes a leased buffer back.
-  public func release(_ buffer: Buffer) {
+  package func release(_ buffer: Buffer) {
     guard buffer.capacity > 0 else { return }
     state.withLock { $0.idle.append(buffer) }
   }
 
   /// Frees every idle buffer.
-  public func trim() {
+  package func trim() {
     state.withLock { state in
       while let last = state.idle.indices.last { drop(last, of: &state) }
     }

@@ -37,7 +37,7 @@ public struct TokenBatch: ~Copyable, @unchecked Sendable {
   }
 
   /// A batch of uninitialised rows from a pool.
-  public init(uninitializedRows rows: Int, hidden: Int, pool: BufferPool) throws(CrosspointError) {
+  package init(uninitializedRows rows: Int, hidden: Int, pool: BufferPool) throws(CrosspointError) {
     try self.init(rows, hidden, from: pool)
   }
 

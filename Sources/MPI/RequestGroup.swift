@@ -5,11 +5,11 @@ internal import CMPI
 /// For transports: unlike ``Request`` it holds no buffers. The caller keeps all memory valid until a message is over, and
 /// gets a number for each message, from zero on since the last ``removeAll()``. The numbers of messages that are over are
 /// given again.
-public final class RequestGroup {
+package final class RequestGroup {
   /// A message that has come and waits to be received.
-  public struct Arrival {
-    public let source: Int
-    public let byteCount: Int
+  package struct Arrival {
+    package let source: Int
+    package let byteCount: Int
     let message: cmpi_message
   }
 
@@ -21,12 +21,12 @@ public final class RequestGroup {
   /// Numbers of messages that are over.
   private var free: [Int] = []
   /// Numbers given since the last ``removeAll()``.
-  public private(set) var count = 0
+  package private(set) var count = 0
 
   /// - Parameters:
   ///   - communicator: where all its messages travel.
   ///   - capacity: messages for which memory is kept from the start; it grows on demand.
-  public init(on communicator: Communicator, capacity: Int = 16) {
+  package init(on communicator: Communicator, capacity: Int = 16) {
     self.communicator = communicator
     self.capacity = max(1, capacity)
     free.reserveCapacity(self.capacity)
@@ -43,7 +43,7 @@ public final class RequestGroup {
 
   /// The next message with a tag that has come and waits to be received, from any rank; `nil` if there is none.
   /// Receive it next: nobody else can. (MPI_Improbe)
-  public func arrival(tag: Int) throws(MPIError) -> Arrival? {
+  package func arrival(tag: Int) throws(MPIError) -> Arrival? {
     let tag = try int32(tag, "MPI_Improbe", rank: communicator.rank)
     var found: Int32 = 0
     var message = cmpi_message()
@@ -63,7 +63,7 @@ public final class RequestGroup {
   ///   - arrival: what ``arrival(tag:)`` returned last.
   ///   - bytes: as many as the message has.
   @discardableResult
-  public func receive(_ arrival: Arrival, into bytes: UnsafeMutableRawBufferPointer) throws(MPIError) -> Int {
+  package func receive(_ arrival: Arrival, into bytes: UnsafeMutableRawBufferPointer) throws(MPIError) -> Int {
     // Open MPI 4.1 copies a long message whole, past the end of a buffer that is too small.
     precondition(bytes.count == arrival.byteCount, "\(bytes.count) bytes for a message of \(arrival.byteCount)")
     let length = try int32(bytes.count, "MPI_Imrecv", rank: communicator.rank)
@@ -77,7 +77,7 @@ public final class RequestGroup {
 
   /// Starts a send and returns its number. (MPI_Isend)
   @discardableResult
-  public func send(_ bytes: UnsafeRawBufferPointer, to destination: Int, tag: Int) throws(MPIError) -> Int {
+  package func send(_ bytes: UnsafeRawBufferPointer, to destination: Int, tag: Int) throws(MPIError) -> Int {
     let length = try int32(bytes.count, "MPI_Isend", rank: communicator.rank)
     let destination = try int32(destination, "MPI_Isend", rank: communicator.rank)
     let tag = try int32(tag, "MPI_Isend", rank: communicator.rank)
@@ -91,7 +91,7 @@ public final class RequestGroup {
   /// Lets MPI progress and reports the number of each message that is over now. (MPI_Testsome)
   /// - Returns: how many were reported.
   /// - Throws: the first failure; messages that are over beside it are not reported.
-  public func testSome(_ report: (Int) -> Void) throws(MPIError) -> Int {
+  package func testSome(_ report: (Int) -> Void) throws(MPIError) -> Int {
     var done: Int32 = 0
     let length = try int32(count, "MPI_Testsome", rank: communicator.rank)
     let code = cmpi_testsome(length, requests, &done, indices, statuses)
@@ -116,20 +116,20 @@ public final class RequestGroup {
   }
 
   /// Whether a message is still under way.
-  public func isPending(_ index: Int) -> Bool {
+  package func isPending(_ index: Int) -> Bool {
     precondition(index < count, "message \(index) of \(count)")
     return cmpi_request_is_null(requests[index]) == 0
   }
 
   /// Lets a message go on by itself: nobody will be told when its memory is free again. (MPI_Request_free)
-  public func release(_ index: Int) {
+  package func release(_ index: Int) {
     guard isPending(index) else { return }
     _ = cmpi_request_free(&requests[index])
     requests[index] = cmpi_request_null()
   }
 
   /// Starts counting from zero again. No message may be under way.
-  public func removeAll() {
+  package func removeAll() {
     for index in 0..<count { precondition(!isPending(index), "message \(index) is still under way") }
     count = 0
     free.removeAll(keepingCapacity: true)

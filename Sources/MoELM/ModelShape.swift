@@ -1,38 +1,38 @@
 import CrosspointCore
 
 /// The sizes of a model. Tokens are bytes: the vocabulary is 256.
-public struct ModelShape: Sendable, Hashable {
+package struct ModelShape: Sendable, Hashable {
   /// Distinct tokens.
-  public static let vocabulary = 256
+  package static let vocabulary = 256
 
   /// Bytes that the model looks back over, and the length of a training sequence.
-  public var context = 128
+  package var context = 128
   /// Floats per token.
-  public var width = 128
+  package var width = 128
   /// Attention and feed-forward, alternating dense and mixture-of-experts feed-forward: every second block has experts.
-  public var blocks = 4
+  package var blocks = 4
   /// Attention heads; the width is divided among them.
-  public var heads = 4
+  package var heads = 4
   /// Experts of one MoE layer, over all ranks.
-  public var experts = 8
+  package var experts = 8
   /// Hidden floats of an expert, and of a dense feed-forward.
-  public var expertWidth = 512
+  package var expertWidth = 512
   /// Experts per token.
-  public var topK = 2
+  package var topK = 2
   /// Experts that every token passes beside its routed ones; they are dense, so their tokens never travel.
-  public var sharedExperts = 0
+  package var sharedExperts = 0
   /// Coefficient of the load-balance loss.
-  public var loadBalance: Float = 0.01
+  package var loadBalance: Float = 0.01
   /// What the model learns to predict.
-  public var objective = Objective.causal
+  package var objective = Objective.causal
   /// Share of each sequence's bytes that the masked objective hides.
-  public var maskFraction: Float = 0.15
+  package var maskFraction: Float = 0.15
   /// Whether attention may look at nothing: `p = eˢ / (1 + Σ eˢ)`.
-  public var softmax1 = false
+  package var softmax1 = false
   /// What happens to tokens in front of the experts.
-  public var stages = StageOptions()
+  package var stages = StageOptions()
 
-  public init() {}
+  package init() {}
 
   /// Whether a block's feed-forward is a mixture of experts.
   func hasExperts(block: Int) -> Bool { block % 2 == 1 }

@@ -1,7 +1,7 @@
 import CrosspointCore
 
 /// What the model learns to predict.
-public enum Objective: String, Sendable, Hashable, CaseIterable {
+package enum Objective: String, Sendable, Hashable, CaseIterable {
   /// Each next byte, from the bytes before it.
   case causal
   /// Bytes that are hidden behind a mask symbol, from all others of the sequence (Devlin et al., arXiv 1810.04805,

@@ -5,13 +5,13 @@ import CrosspointTokens
 ///
 /// How many clusters there are shows only when all members are hashed, and they are averaged meanwhile: rows are added as
 /// clusters are found, in memory that doubles where it does not suffice, up to that for the most there can be.
-public struct Centroids: ~Copyable {
+package struct Centroids: ~Copyable {
   /// How many there are.
-  public private(set) var count = 0
+  package private(set) var count = 0
   /// Σ‖x‖² over all members.
-  public internal(set) var tokenSquared = 0.0
+  package internal(set) var tokenSquared = 0.0
   /// Σ‖x − c‖² over all members, from Σ‖x‖² − n‖c‖² of each cluster: exact to the rounding of Σ‖x‖², and 0 for lone members.
-  public internal(set) var residualSquared = 0.0
+  package internal(set) var residualSquared = 0.0
   private var rows: TokenBatch
   private let most: Int
   private let pool: BufferPool
@@ -20,14 +20,14 @@ public struct Centroids: ~Copyable {
   ///   - room: Rows that there is memory for at first.
   ///   - most: Members that there will be; more clusters there cannot be.
   /// - Throws: `outOfMemory`.
-  public init(hidden: Int, room: Int = 0, most: Int, pool: BufferPool) throws(CrosspointError) {
+  package init(hidden: Int, room: Int = 0, most: Int, pool: BufferPool) throws(CrosspointError) {
     rows = try TokenBatch(uninitializedRows: min(room, most), hidden: hidden, pool: pool)
     self.most = most
     self.pool = pool
   }
 
   /// Address of the first row; others follow. Valid until a row is added.
-  public var base: UnsafeMutablePointer<Float> { rows.base }
+  package var base: UnsafeMutablePointer<Float> { rows.base }
 
   /// Appends a row; returns its squares' sum.
   mutating func append(_ row: UnsafePointer<Float>) throws(CrosspointError) -> Float {
@@ -43,11 +43,11 @@ public struct Centroids: ~Copyable {
   }
 
   /// Forgets them all; the memory stays.
-  public mutating func removeAll() {
+  package mutating func removeAll() {
     count = 0
     (tokenSquared, residualSquared) = (0, 0)
   }
 
   /// Their memory: ``count`` rows and what room is left behind them.
-  public consuming func takeRows() -> TokenBatch { rows }
+  package consuming func takeRows() -> TokenBatch { rows }
 }

@@ -50,14 +50,14 @@ public struct ClusterOptions: Hashable, Sendable {
 
   /// The width in use: ``width`` if given; else all of `hidden` for one function, and for several the largest power of two
   /// of which there are enough.
-  public func resolvedWidth(hidden: Int) -> Int {
+  package func resolvedWidth(hidden: Int) -> Int {
     if let width { return width }
     if functions == 1 { return hidden }
     return functions > 0 && hidden >= functions ? (hidden / functions).largestPowerOfTwoWithin : 1
   }
 
   /// - Throws: `invalidArgument` unless all functions fit side by side into `hidden` coordinates.
-  public func validate(hidden: Int) throws(CrosspointError) {
+  package func validate(hidden: Int) throws(CrosspointError) {
     func invalid(_ argument: String, _ message: String) -> CrosspointError {
       CrosspointError(.invalidArgument, operation: "ClusterOptions", argument: argument, message)
     }

@@ -6,7 +6,7 @@ import CrosspointTokens
 /// Parameters of expert e are ``parameters``[e · p ..< (e + 1) · p]: nothing for `none` and `identity`;
 /// for `lowRank(R)` the rows of Uᵀ and then of Vᵀ, `[R × hidden]` each, of `A = 1 + U Vᵀ`.
 public struct Compensator: Sendable {
-  public let kind: ResidualCompensation
+  package let kind: ResidualCompensation
   /// Learned numbers of all experts; the same on every rank.
   public var parameters: [Float]
   /// ∂L/∂``parameters``, added to by each backward pass.
@@ -16,7 +16,7 @@ public struct Compensator: Sendable {
 
   /// - Throws: `invalidArgument` for `experts` outside 1…2²⁰, `hidden` outside 1…2²⁴, a rank outside `1 ... hidden`, or more
   ///   than 2³¹ parameters.
-  public init(kind: ResidualCompensation, experts: Int, hidden: Int, seed: UInt64) throws(CrosspointError) {
+  package init(kind: ResidualCompensation, experts: Int, hidden: Int, seed: UInt64) throws(CrosspointError) {
     try Extent.require(experts, in: Extent.experts, operation: "Compensator", argument: "experts")
     try Extent.require(hidden, in: Extent.hidden, operation: "Compensator", argument: "hidden")
     if case .lowRank(let rank) = kind, !(1...hidden).contains(rank) {
@@ -32,7 +32,7 @@ public struct Compensator: Sendable {
   }
 
   /// What learning starts from, the same on every rank: U = 0 and a small random V, which is the identity.
-  public static func initialParameters(
+  package static func initialParameters(
     _ kind: ResidualCompensation, experts: Int, hidden: Int, seed: UInt64
   ) -> [Float] {
     let perExpert = parametersPerExpert(kind, hidden: hidden)
@@ -54,7 +54,7 @@ public struct Compensator: Sendable {
   }
 
   /// Whether A is anything but 0.
-  public var isActive: Bool { kind != .none }
+  package var isActive: Bool { kind != .none }
 
   /// Sets all gradients to zero.
   public mutating func resetGradients() {

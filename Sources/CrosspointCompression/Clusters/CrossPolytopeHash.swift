@@ -8,15 +8,15 @@ import CrosspointTokens
 /// zeros has id 0). NaN counts as larger than infinity, so that every row has exactly one answer.
 ///
 /// Source: LSH-MoE (arXiv 2411.08446), Eq. 2; Andoni et al. (arXiv 1509.02897).
-public struct CrossPolytopeHash: Sendable {
-  public let rotation: PseudoRotation
+package struct CrossPolytopeHash: Sendable {
+  package let rotation: PseudoRotation
   /// Number of ids per row.
-  public let functions: Int
+  package let functions: Int
   /// Coordinates per function; ids are below twice this.
-  public let width: Int
+  package let width: Int
 
   /// - Throws: `invalidArgument` where ``ClusterOptions/validate(hidden:)`` does.
-  public init(options: ClusterOptions, hidden: Int, seed: UInt64) throws(CrosspointError) {
+  package init(options: ClusterOptions, hidden: Int, seed: UInt64) throws(CrosspointError) {
     try options.validate(hidden: hidden)
     rotation = try PseudoRotation(hidden: hidden, rounds: options.rounds, seed: seed)
     functions = options.functions
@@ -24,7 +24,7 @@ public struct CrossPolytopeHash: Sendable {
   }
 
   /// Writes the ids (`count × functions`) of `count` rows (`count × hidden`), uncentred. `scratch` has room for one row.
-  public func ids(
+  package func ids(
     of rows: UnsafePointer<Float>, count: Int, into ids: UnsafeMutablePointer<UInt32>,
     scratch: UnsafeMutablePointer<Float>
   ) {

@@ -14,9 +14,9 @@ import CrosspointTokens
 /// Buckets depend on the rows and the seed alone: not on the processor, the other ranks or, uncentred, on which rows are
 /// hashed together. Memory comes from the pool and is kept between calls: the steady state allocates nothing.
 /// Source: LSH-MoE (arXiv 2411.08446), Algorithm 1.
-public final class TokenClusterer {
-  public private(set) var options: ClusterOptions
-  public let hidden: Int
+package final class TokenClusterer {
+  package private(set) var options: ClusterOptions
+  package let hidden: Int
   let hash: CrossPolytopeHash
   // The batch, borrowed from its owner.
   private var tokens: UnsafePointer<Float>?
@@ -40,7 +40,7 @@ public final class TokenClusterer {
   private let table: Scratch<Int32>
 
   /// - Throws: `invalidArgument` where ``ClusterOptions/validate(hidden:)`` does.
-  public init(options: ClusterOptions, hidden: Int, seed: UInt64, pool: BufferPool) throws(CrosspointError) {
+  package init(options: ClusterOptions, hidden: Int, seed: UInt64, pool: BufferPool) throws(CrosspointError) {
     hash = try CrossPolytopeHash(options: options, hidden: hidden, seed: seed)
     self.options = options
     self.hidden = hidden
@@ -75,7 +75,7 @@ public final class TokenClusterer {
   /// - Parameters:
   ///   - choices: Experts that a row may belong to.
   /// - Throws: `invalidArgument` for rows of another size, `outOfMemory`.
-  public func prepare(
+  package func prepare(
     _ tokens: borrowing TokenBatch, choices: Int = 1
   ) throws(CrosspointError) {
     guard tokens.hidden == hidden else {
@@ -120,7 +120,7 @@ public final class TokenClusterer {
   ///   - centroids: those of the experts before.
   /// - Returns: the number of clusters; zero for no members.
   /// - Throws: `outOfMemory`.
-  public func cluster(
+  package func cluster(
     _ members: UnsafeBufferPointer<Int32>, clusterOf: UnsafeMutablePointer<Int32>, into centroids: inout Centroids
   ) throws(CrosspointError) -> Int {
     guard !members.isEmpty else { return 0 }

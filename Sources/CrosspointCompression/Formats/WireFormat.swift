@@ -13,12 +13,12 @@ public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
   /// What knows how rows of it are coded.
   let coding: any RowFormat
   /// The number that stands for it in a frame. What entropy-coded rows take is the encoder's affair and no part of it.
-  public let code: UInt16
+  package let code: UInt16
   /// Bits per element; of entropy-coded rows those that they may take, everything counted, and 0 if it is not said.
-  public let rate: Double
+  package let rate: Double
   /// The largest magnitude that it carries: rows within come back finite, with the error that docs/wire-format.md states.
   /// Of lossy formats but fp16 it is 2¹¹⁴, so that no sum over a row or a group can overflow.
-  public let bound: Float
+  package let bound: Float
 
   init(_ format: any RowFormat) {
     coding = format
@@ -26,13 +26,13 @@ public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
   }
 
   /// The next whole number of bits per element from ``rate`` up.
-  public var bits: Int { Int(rate.rounded(.up)) }
+  package var bits: Int { Int(rate.rounded(.up)) }
 
   /// Every format there is; where a family has too many members, some.
   public static let all: [WireFormat] = families.flatMap { family in family.members.map { WireFormat($0) } }
 
   /// Whether decoding gives back every bit.
-  public var isLossless: Bool { self == .fp32 }
+  package var isLossless: Bool { self == .fp32 }
 
   public static func == (a: WireFormat, b: WireFormat) -> Bool { a.code == b.code && a.rate == b.rate }
 
@@ -42,7 +42,7 @@ public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
   }
 
   /// `nil` for a number that stands for no format.
-  public init?(code: UInt16) {
+  package init?(code: UInt16) {
     for family in Self.families {
       guard let format = family.coded(code) else { continue }
       self.init(format)
@@ -67,7 +67,7 @@ extension WireFormat: Codable {
   }
 
   /// The texts of all formats.
-  public static let usage = families.map { $0.usage }.joined(separator: ", ")
+  package static let usage = families.map { $0.usage }.joined(separator: ", ")
 
   /// The format with this text.
   /// - Throws: `invalidArgument` for a text that names none, with those that come near.

@@ -16,19 +16,19 @@ public enum Rounding: String, Hashable, Sendable, CaseIterable {
 }
 
 /// A rounding and the random numbers of one frame: those of a row depend on the key and the row's number in the frame.
-public struct RowRounding: Sendable {
-  public let rounding: Rounding
+package struct RowRounding: Sendable {
+  package let rounding: Rounding
   private var rows: SplitMix64
 
-  public init(_ rounding: Rounding, key: UInt64) {
+  package init(_ rounding: Rounding, key: UInt64) {
     self.rounding = rounding
     rows = SplitMix64(seed: key)
   }
 
-  public static let nearest = RowRounding(.nearest, key: 0)
+  package static let nearest = RowRounding(.nearest, key: 0)
 
   /// The same rounding with random numbers of its own for everything that `number` may stand for.
-  public func keyed(by number: UInt64) -> RowRounding {
+  package func keyed(by number: UInt64) -> RowRounding {
     var rows = rows
     var mixer = SplitMix64(seed: rows.next() ^ number)
     return RowRounding(rounding, key: mixer.next())

@@ -7,7 +7,7 @@ extension RowCodec {
   /// Any damaged bit is found. What the targets hold after an error is unspecified.
   /// - Throws: `truncatedFrame` when bytes are missing, `corruptFrame` for everything else that is wrong with the frame
   ///   (both without a rank: the caller knows who sent it), `outOfMemory`.
-  public func decode(_ frame: UnsafeRawBufferPointer, into groups: [RowTarget]) throws(CrosspointError) {
+  package func decode(_ frame: UnsafeRawBufferPointer, into groups: [RowTarget]) throws(CrosspointError) {
     let header = try FrameHeader(reading: frame, checksum: checksum)
     let start = FrameHeader.bytes(groups: Int(header.groups))
     try decode(header, UnsafeRawBufferPointer(rebasing: frame[..<start]), frame[start...], into: groups)

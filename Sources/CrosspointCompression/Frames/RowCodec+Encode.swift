@@ -11,7 +11,7 @@ extension RowCodec {
   ///   - frame: At least ``maximumFrameBytes(_:rows:groups:)`` bytes at any alignment.
   /// - Returns: The size of the frame in bytes.
   /// - Throws: `invalidArgument` when the frame is too small or a group too large, `outOfMemory`.
-  public func encode(
+  package func encode(
     _ groups: [RowSource], as format: WireFormat, rounding: RowRounding = .nearest,
     into frame: UnsafeMutableRawBufferPointer
   ) throws(CrosspointError) -> Int {

@@ -14,9 +14,9 @@ import CrosspointTokens
 /// let bytes = try codec.encode([RowSource(base: x, rows: 10)], as: .bf16, into: frame)
 /// try codec.decode(UnsafeRawBufferPointer(rebasing: frame[..<bytes]), into: [RowTarget(base: y, rows: 10)])
 /// ```
-public final class RowCodec {
+package final class RowCodec {
   /// Floats per row.
-  public let hidden: Int
+  package let hidden: Int
 
   let kernels: xp_kernels
   let pool: BufferPool
@@ -28,7 +28,7 @@ public final class RowCodec {
   ///   - seed: Seed of the rotation; the same on every rank.
   ///   - pool: Where scratch memory comes from.
   /// - Throws: `invalidArgument`, `outOfMemory`.
-  public init(hidden: Int, seed: UInt64, pool: BufferPool) throws(CrosspointError) {
+  package init(hidden: Int, seed: UInt64, pool: BufferPool) throws(CrosspointError) {
     try Extent.require(hidden, in: Extent.hidden, operation: "RowCodec", argument: "hidden")
     self.hidden = hidden
     self.pool = pool
@@ -80,7 +80,7 @@ public final class RowCodec {
   }
 
   /// Upper bound of the size of a frame that holds `rows` rows in `groups` groups.
-  public func maximumFrameBytes(_ format: WireFormat, rows: Int, groups: Int) -> Int {
+  package func maximumFrameBytes(_ format: WireFormat, rows: Int, groups: Int) -> Int {
     FrameHeader.bytes(groups: groups) + maximumBodyBytes(format, rows: rows, groups: groups)
   }
 

@@ -2,13 +2,13 @@
 ///
 /// Row i is as important as the magnitude of `importances[i]`; none: all are alike. Only
 /// formats that weigh rows ask. Borrows its memory, which must outlive the call it is handed to. Indices are trusted.
-public struct RowSource {
-  public let base: UnsafePointer<Float>
-  public let indices: UnsafePointer<Int32>?
-  public let rows: Int
-  public let importances: UnsafePointer<Float>?
+package struct RowSource {
+  package let base: UnsafePointer<Float>
+  package let indices: UnsafePointer<Int32>?
+  package let rows: Int
+  package let importances: UnsafePointer<Float>?
 
-  public init(
+  package init(
     base: UnsafePointer<Float>, indices: UnsafePointer<Int32>? = nil, rows: Int,
     importances: UnsafePointer<Float>? = nil
   ) {
@@ -26,11 +26,11 @@ public struct RowSource {
 }
 
 /// Where decoded rows go: contiguous from `base`. Borrows its memory.
-public struct RowTarget {
-  public let base: UnsafeMutablePointer<Float>
-  public let rows: Int
+package struct RowTarget {
+  package let base: UnsafeMutablePointer<Float>
+  package let rows: Int
 
-  public init(base: UnsafeMutablePointer<Float>, rows: Int) {
+  package init(base: UnsafeMutablePointer<Float>, rows: Int) {
     precondition(rows >= 0)
     self.base = base
     self.rows = rows

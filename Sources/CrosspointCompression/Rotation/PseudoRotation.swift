@@ -10,19 +10,19 @@ import CrosspointTokens
 ///
 /// Every processor gives the same bits. Source: Andoni et al., "Practical and Optimal LSH for Angular Distance"
 /// (arXiv 1509.02897), section 6.
-public struct PseudoRotation: Sendable {
+package struct PseudoRotation: Sendable {
   /// Floats per row.
-  public let hidden: Int
+  package let hidden: Int
   /// Rounds of signs and transform; more rounds look more like a uniformly random rotation.
-  public let rounds: Int
+  package let rounds: Int
   /// For each round the signs of the first p coordinates and, if p < hidden, those of the last p; times 1/√p.
   package let signs: [Float]
 
   /// Rounds that a rotation may have.
-  public static let roundsAllowed = 1...8
+  package static let roundsAllowed = 1...8
 
   /// - Throws: `invalidArgument` unless `hidden` is in 1…2²⁴ and `rounds` in 1…8.
-  public init(hidden: Int, rounds: Int, seed: UInt64) throws(CrosspointError) {
+  package init(hidden: Int, rounds: Int, seed: UInt64) throws(CrosspointError) {
     try Extent.require(hidden, in: Extent.hidden, operation: "PseudoRotation", argument: "hidden")
     guard Self.roundsAllowed.contains(rounds) else {
       throw CrosspointError(
@@ -39,7 +39,7 @@ public struct PseudoRotation: Sendable {
   }
 
   /// Rotates `count` rows of ``hidden`` floats; `into` may be `rows` itself but may not overlap it otherwise.
-  public func rotate(_ rows: UnsafePointer<Float>, count: Int, into result: UnsafeMutablePointer<Float>) {
+  package func rotate(_ rows: UnsafePointer<Float>, count: Int, into result: UnsafeMutablePointer<Float>) {
     precondition(count >= 0, "\(count) rows")
     for row in 0..<count {
       let ahead = row + 1 < count ? rows + (row + 1) * hidden : nil
@@ -55,7 +55,7 @@ public struct PseudoRotation: Sendable {
   }
 
   /// The inverse of ``rotate(_:count:into:)``, which is also its adjoint; exact up to rounding.
-  public func rotateBack(_ rows: UnsafePointer<Float>, count: Int, into result: UnsafeMutablePointer<Float>) {
+  package func rotateBack(_ rows: UnsafePointer<Float>, count: Int, into result: UnsafeMutablePointer<Float>) {
     precondition(count >= 0, "\(count) rows")
     signs.withUnsafeBufferPointer { signs in
       for row in 0..<count {

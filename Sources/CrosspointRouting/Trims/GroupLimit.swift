@@ -5,11 +5,11 @@ import CrosspointCore
 /// The score of a group is the sum of its two best keys (scores plus bias; logits plus bias under `topKThenSoftmax`); the
 /// best groups are kept, the lowest index among equals, and the k experts come from them. Source: DeepSeek-V3 (arXiv
 /// 2412.19437, section 2.1.2).
-public struct GroupLimit: Sendable, Hashable {
+package struct GroupLimit: Sendable, Hashable {
   /// Groups of equally many consecutive experts.
-  public let groups: Int
+  package let groups: Int
   /// Groups that a token may use.
-  public let kept: Int
+  package let kept: Int
 }
 
 extension TopKRouter {

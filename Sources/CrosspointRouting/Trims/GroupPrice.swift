@@ -17,11 +17,11 @@ import CrosspointCore
 /// [ours] DeepSeek-V3's limit (``GroupLimit``) gives every token the same number of groups. This one has the same mean
 /// where most tokens have fewer, and those that lose most by it have more. S is submodular (the next group never adds more
 /// than the last), so choosing greedily is choosing all that are worth their price.
-public struct GroupPrice: Sendable, Hashable {
+package struct GroupPrice: Sendable, Hashable {
   /// Groups of equally many consecutive experts.
-  public let groups: Int
+  package let groups: Int
   /// Share of the scores that one more group must add.
-  public let price: Double
+  package let price: Double
 }
 
 extension TopKRouter {

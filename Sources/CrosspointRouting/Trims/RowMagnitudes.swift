@@ -10,7 +10,7 @@ extension TokenBatch {
   }
 
   /// The same in the memory of an array.
-  public func rowMagnitudes(into magnitudes: inout [Float]) {
+  package func rowMagnitudes(into magnitudes: inout [Float]) {
     magnitudes.removeAll(keepingCapacity: true)
     for row in 0..<rows {
       let x = UnsafeRawPointer(base + row * hidden)

@@ -15,16 +15,16 @@ import CrosspointTokens
 public final class DeletionGate: TokenStage {
   public let name: String
   public let isCausal = true
-  public let options: DeletionOptions
+  package let options: DeletionOptions
   /// Floats per row.
-  public let hidden: Int
+  package let hidden: Int
   /// Which rows of the next batch are kept, padding aside; only with the rule `supplied`. Taken by ``reduce(_:_:_:)``.
   public var keep: [Bool]?
   public private(set) var auxiliaryLoss = 0.0
   /// Whether the last batch was hard.
-  public private(set) var isHard = true
+  package private(set) var isHard = true
   /// The controller of α, if there is one.
-  public internal(set) var controller: RateController?
+  package internal(set) var controller: RateController?
   /// α where the caller moves it: set it before a batch.
   public var suppliedWeight = 0.0
 
@@ -80,7 +80,7 @@ public final class DeletionGate: TokenStage {
   public var configuration: String { "\(name):\(options),width=\(hidden)" }
 
   /// α: what the regulariser is multiplied by in the next batch.
-  public var regulariserWeight: Double {
+  package var regulariserWeight: Double {
     guard case .learned(let learning) = options.rule else { return 0 }
     return switch learning.regulariser {
     case .constant(let alpha): alpha
@@ -90,7 +90,7 @@ public final class DeletionGate: TokenStage {
   }
 
   /// In evaluation a row is kept iff s exceeds this; ½, as in training, unless set. Training does not see it.
-  public private(set) var evaluationThreshold = 0.5
+  package private(set) var evaluationThreshold = 0.5
 
   /// Keeps more or fewer rows in evaluation than the gate learned to.
   /// - Throws: `invalidArgument` outside 0 ..< 1: a share never exceeds 1, so that would drop everything.

@@ -54,7 +54,7 @@ public struct DeletionOptions: Sendable, Hashable {
   }
 
   /// The part of the rate that training has reached at an optimiser step: 0, then rising, then 1.
-  public func warmth(step: Int) -> Double {
+  package func warmth(step: Int) -> Double {
     warmUp == 0 ? 1 : min(1, max(0, Double(step - warmUp) / Double(warmUp)))
   }
 }

@@ -7,20 +7,20 @@ import CrosspointCore
 /// Source: MrT5 (arXiv 2410.20771), as in the authors' code; there δ̂ is one rank's own, here it is that of all ranks.
 public struct RateController: Sendable, Hashable {
   /// δ, in 0…1.
-  public let target: Double
+  package let target: Double
   /// k_p.
-  public let proportionalGain: Double
+  package let proportionalGain: Double
   /// k_i.
-  public let integralGain: Double
+  package let integralGain: Double
   /// The least α: 0 in the paper, where nothing but the model's loss ever pulls tokens back. Below 0 [ours] the regulariser
   /// itself keeps tokens once too many are deleted.
-  public let leastWeight: Double
+  package let leastWeight: Double
   /// p, smoothed.
-  public private(set) var proportional = 0.0
+  package private(set) var proportional = 0.0
   /// i.
-  public private(set) var integral = 0.0
+  package private(set) var integral = 0.0
   /// δ̂ of the last step.
-  public private(set) var rate = 0.0
+  package private(set) var rate = 0.0
   /// α: what the next step uses.
   public private(set) var weight = 0.0
 

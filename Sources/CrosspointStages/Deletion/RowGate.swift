@@ -7,13 +7,13 @@ import CrosspointTokens
 /// Parameters are `[γ (d) | w (d) | b]`. At the start γ = 1, w is Xavier-uniform and b = 1, which deletes about a quarter.
 /// Source: MrT5 (arXiv 2410.20771), as in the authors' code.
 public struct RowGate: Sendable {
-  public let hidden: Int
+  package let hidden: Int
   /// Learned numbers, the same on every rank.
   public var parameters: [Float]
   /// ∂L/∂``parameters``, accumulated.
   public var gradients: [Float]
   /// `[T]`: z of each row.
-  public private(set) var logits: [Float] = []
+  package private(set) var logits: [Float] = []
   /// `[T]`: 1 / root mean square of each row; 0 for padding.
   private var inverseNorms: [Float] = []
   /// `[d]`: w ⊙ γ.

@@ -7,12 +7,12 @@ import CrosspointTokens
 ///     expand   y_t = o_s(t), the output of the row that token t reads; −0 if it reads none
 public struct RowGroups {
   /// `[T]`: the row that token t is part of; −1 for padding.
-  public private(set) var rowOf: [Int32] = []
+  package private(set) var rowOf: [Int32] = []
   /// `[T]`: the row whose output token t reads; −1 for none.
-  public private(set) var sourceOf: [Int32] = []
+  package private(set) var sourceOf: [Int32] = []
   /// `[T]`: a_t.
-  public private(set) var shares: [Float] = []
-  public private(set) var layout = RowLayout(sequences: 0, length: 0)
+  package private(set) var shares: [Float] = []
+  package private(set) var layout = RowLayout(sequences: 0, length: 0)
   /// `[R]`: Σ weights of the members.
   private var totals: [Int32] = []
   private let pool = BufferPool()
@@ -69,17 +69,17 @@ public struct RowGroups {
   }
 
   /// `[R × d]` → `[T × d]`: to each the output it reads, −0 where it reads none.
-  public func expand(_ outputs: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
+  package func expand(_ outputs: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
     try spread(outputs, by: sourceOf, shares: nil)
   }
 
   /// The adjoint of ``expand(_:)``.
-  public func expandBackward(_ dy: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
+  package func expandBackward(_ dy: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
     try sum(dy, by: sourceOf, nil)
   }
 
   /// The adjoint of ``reduce(_:)``.
-  public func reduceBackward(_ dRows: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
+  package func reduceBackward(_ dRows: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
     try spread(dRows, by: rowOf, shares: shares)
   }
 

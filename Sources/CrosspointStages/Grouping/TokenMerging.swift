@@ -19,9 +19,9 @@ import CrosspointTokens
 /// ours. Which rows merge is a constant of the backward pass.
 public final class TokenMerging: GroupingStage {
   public let name: String
-  public let options: MergingOptions
+  package let options: MergingOptions
   /// τ: cosines from here on merge.
-  public private(set) var threshold: Double
+  package private(set) var threshold: Double
   public private(set) var groups = RowGroups()
   /// Rows seen in training since the last step, and those of them merged away.
   private var (seen, merged) = (0, 0)

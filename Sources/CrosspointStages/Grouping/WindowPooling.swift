@@ -21,13 +21,13 @@ public final class WindowPooling: GroupingStage {
   }
 
   public let name: String
-  public let choice: Choice
+  package let choice: Choice
   /// All windows that this stage may use.
-  public let granularities: [Int]
+  package let granularities: [Int]
   /// Whether outputs go to the next window. It changes the model, and makes the stage causal.
-  public let isShifted: Bool
+  package let isShifted: Bool
   /// Window size of the last batch.
-  public private(set) var granularity = 1
+  package private(set) var granularity = 1
   private var wanted: Int?
   public private(set) var groups = RowGroups()
 

@@ -1,17 +1,17 @@
 import Crosspoint
 
 /// How alike one layer's router chooses at two granularities: the Jaccard index of the experts of each token.
-public struct Overlap: Codable, Sendable, Equatable {
+package struct Overlap: Codable, Sendable, Equatable {
   /// The block that the layer is in.
-  public var block: Int
+  package var block: Int
   /// The granularity that is held against the first one.
-  public var granularity: Int
+  package var granularity: Int
   /// Tokens compared, and the sum of the index over them.
-  public var tokens = 0.0
-  public var sum = 0.0
+  package var tokens = 0.0
+  package var sum = 0.0
 
   /// The mean; 1 where nothing was compared.
-  public var mean: Double { tokens == 0 ? 1 : sum / tokens }
+  package var mean: Double { tokens == 0 ? 1 : sum / tokens }
 
   init(block: Int, granularity: Int) {
     self.block = block

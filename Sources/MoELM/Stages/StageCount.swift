@@ -1,19 +1,19 @@
 import Crosspoint
 
 /// What one stage let through, summed over layers and ranks.
-public struct StageCount: Codable, Sendable, Equatable {
+package struct StageCount: Codable, Sendable, Equatable {
   /// Of all layers: the stage's name, or `experts after the first` for what trims take from the routing.
-  public var name: String
+  package var name: String
   /// Tokens that the rows which came in stand for.
-  public var tokensIn = 0.0
-  public var rowsIn = 0.0
-  public var rowsOut = 0.0
+  package var tokensIn = 0.0
+  package var rowsIn = 0.0
+  package var rowsOut = 0.0
 
   /// What trims are counted under.
   static let furtherExperts = "experts after the first"
 
   /// Rows out per row in; 1 where none came in.
-  public var fraction: Double { rowsIn == 0 ? 1 : rowsOut / rowsIn }
+  package var fraction: Double { rowsIn == 0 ? 1 : rowsOut / rowsIn }
 
   init(name: String) { self.name = name }
 

@@ -2,14 +2,14 @@ import Crosspoint
 
 extension StageOptions {
   /// Which tokens are alike enough to go to the experts as one; written `off`, `COSINE` or `rate:SHARE`.
-  public enum Merge: Sendable, Hashable, LosslessStringConvertible {
+  package enum Merge: Sendable, Hashable, LosslessStringConvertible {
     case off
     /// Those whose cosine is at least this.
     case threshold(Double)
     /// The most alike, so many that this share of the rows is merged away.
     case rate(Double)
 
-    public init?(_ description: String) {
+    package init?(_ description: String) {
       if description == "off" {
         self = .off
       } else if description.hasPrefix("rate:"), let rate = Double(description.dropFirst(5)) {
@@ -21,7 +21,7 @@ extension StageOptions {
       }
     }
 
-    public var description: String {
+    package var description: String {
       switch self {
       case .off: "off"
       case .threshold(let threshold): "\(threshold)"
@@ -31,13 +31,13 @@ extension StageOptions {
   }
 
   /// Below which part of its first expert's weight a further expert is dropped; written `off`, `auto` or the part.
-  public enum Prune: Sendable, Hashable, LosslessStringConvertible {
+  package enum Prune: Sendable, Hashable, LosslessStringConvertible {
     case off
     case threshold(Double)
     /// Moved until a given share is dropped.
     case auto
 
-    public init?(_ description: String) {
+    package init?(_ description: String) {
       switch description {
       case "off": self = .off
       case "auto": self = .auto
@@ -47,7 +47,7 @@ extension StageOptions {
       }
     }
 
-    public var description: String {
+    package var description: String {
       switch self {
       case .off: "off"
       case .auto: "auto"
@@ -113,7 +113,7 @@ extension StageOptions {
   }
 
   /// `1,2,4` as numbers; `nil` for anything else.
-  public static func granularities(_ text: String) -> [Int]? {
+  package static func granularities(_ text: String) -> [Int]? {
     let parts = text.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
     return parts.contains(nil) ? nil : parts.compactMap(\.self)
   }

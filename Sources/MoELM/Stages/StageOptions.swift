@@ -1,9 +1,9 @@
 import Crosspoint
 
 /// What happens to tokens between the model and its experts; nothing by default.
-public struct StageOptions: Sendable, Hashable {
+package struct StageOptions: Sendable, Hashable {
   /// Which tokens a deletion leaves out.
-  public enum Deletion: String, Sendable, Hashable, CaseIterable {
+  package enum Deletion: String, Sendable, Hashable, CaseIterable {
     /// Those that a learned gate finds dispensable.
     case gate
     /// Any, drawn anew for every batch: a baseline.
@@ -13,7 +13,7 @@ public struct StageOptions: Sendable, Hashable {
   }
 
   /// What a deletion gate weighs while it learns.
-  public enum DeletionForm: String, Sendable, Hashable, CaseIterable {
+  package enum DeletionForm: String, Sendable, Hashable, CaseIterable {
     /// Each layer's gate weighs the output of its experts.
     case experts
     /// One gate for the model weighs keys of attention, as MrT5's does.
@@ -21,7 +21,7 @@ public struct StageOptions: Sendable, Hashable {
   }
 
   /// What keeps to the rate of a deletion gate.
-  public enum DeletionScope: String, Sendable, Hashable, CaseIterable {
+  package enum DeletionScope: String, Sendable, Hashable, CaseIterable {
     /// All layers together: each finds the share that suits it.
     case model
     /// Every layer for itself.
@@ -29,7 +29,7 @@ public struct StageOptions: Sendable, Hashable {
   }
 
   /// Which granularities a training step takes.
-  public enum GranularitySchedule: String, Sendable, Hashable, CaseIterable {
+  package enum GranularitySchedule: String, Sendable, Hashable, CaseIterable {
     /// Every one in each step; the loss is their mean.
     case all
     /// One, drawn for each step.
@@ -37,66 +37,66 @@ public struct StageOptions: Sendable, Hashable {
   }
 
   /// Which experts after the first a token keeps in training.
-  public enum SecondExpert: String, Sendable, Hashable, CaseIterable {
+  package enum SecondExpert: String, Sendable, Hashable, CaseIterable {
     case all
     /// Each with probability `min(1, w / 0.2)`.
     case random
   }
 
   /// Share of the tokens that a deletion leaves out; 0 is no deletion.
-  public var deletionRate = 0.0
-  public var deletion = Deletion.gate
-  public var deletionForm = DeletionForm.experts
-  public var deletionScope = DeletionScope.model
+  package var deletionRate = 0.0
+  package var deletion = Deletion.gate
+  package var deletionForm = DeletionForm.experts
+  package var deletionScope = DeletionScope.model
   /// Steps before training deletes; over as many again the rate rises to its target.
-  public var deletionWarmUp = 0
+  package var deletionWarmUp = 0
   /// Probability that a training step deletes; the other steps weigh only.
-  public var deletionHardProbability = 1.0
+  package var deletionHardProbability = 1.0
   /// What the learning rate of a deletion gate is, in units of the model's.
-  public var deletionLearningRate: Float = 0.6
+  package var deletionLearningRate: Float = 0.6
   /// k_p and k_i of the gate's controller, per optimiser step.
-  public var deletionProportional = 0.02
-  public var deletionIntegral = 5e-5
+  package var deletionProportional = 0.02
+  package var deletionIntegral = 5e-5
   /// The least weight that the controller gives the regulariser; below 0 it also keeps tokens.
-  public var deletionLeastWeight = -0.002
+  package var deletionLeastWeight = -0.002
   /// The block at whose input the gate of the attention form sits.
-  public var deletionBlock = 1
+  package var deletionBlock = 1
   /// Share above which a token is kept in evaluation, instead of ½.
-  public var deletionThreshold: Double?
+  package var deletionThreshold: Double?
 
   /// Tokens per row at which the experts see the text, the first one first; 1 is no pooling.
-  public var granularities = [1]
-  public var granularitySchedule = GranularitySchedule.all
+  package var granularities = [1]
+  package var granularitySchedule = GranularitySchedule.all
   /// Whether a window's output goes to the next window, so that a causal model may pool.
-  public var granularityShift = false
+  package var granularityShift = false
   /// Whether each granularity has a router of its own: a baseline for how alike they choose.
-  public var separateRouters = false
+  package var separateRouters = false
   /// The granularity that an evaluation is about; the first unless set.
-  public var evaluatedGranularity: Int?
+  package var evaluatedGranularity: Int?
 
   /// Which similar tokens go to the experts as one.
-  public var merge = Merge.off
+  package var merge = Merge.off
   /// Tokens that each looks back over for one alike.
-  public var mergeWindow = 16
+  package var mergeWindow = 16
 
   /// Which second and further experts a token goes without.
-  public var prune = Prune.off
+  package var prune = Prune.off
   /// Share of the experts after the first that `auto` drops.
-  public var pruneShare = 0.5
+  package var pruneShare = 0.5
   /// Share of the tokens, those of the largest ‖x‖₁, that keep all.
-  public var pruneProtect = 0.02
-  public var secondExpert = SecondExpert.all
+  package var pruneProtect = 0.02
+  package var secondExpert = SecondExpert.all
 
   /// Groups of consecutive experts, and how many of them a token may use; 1 and 1 are no limit.
-  public var routerGroups = 1
-  public var routerGroupLimit = 1
+  package var routerGroups = 1
+  package var routerGroupLimit = 1
   /// Groups that a token uses on average, instead of a limit: it pays for each beyond the first.
-  public var groupsPerToken: Double?
+  package var groupsPerToken: Double?
 
   /// Seeds what stages begin with and draw.
-  public var seed: UInt64 = 0
+  package var seed: UInt64 = 0
 
-  public init() {}
+  package init() {}
 
   /// Whether there is a deletion at all.
   var deletes: Bool { deletionRate > 0 }

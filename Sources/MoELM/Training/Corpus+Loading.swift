@@ -7,7 +7,7 @@ extension Corpus {
   /// Collective.
   ///
   /// - Throws: `file` where nothing can be read, `invalidArgument` for a text too short for one batch; on every rank.
-  public static func load(
+  package static func load(
     path: String?, context: Int, batch: Int, fabric: any Fabric
   ) throws(CrosspointError) -> Corpus {
     let bytes = try fabric.shareFromRoot(operation: "data") { () throws(CrosspointError) in

@@ -5,7 +5,7 @@ import Foundation
 ///
 /// The parts make the held-out text of one kind with the other. The end of a long text alone may be of another: then
 /// runs that learn equally well differ in what they happen to know of it.
-public struct Corpus: Sendable {
+package struct Corpus: Sendable {
   let bytes: [UInt8]
   /// How many parts there are.
   let parts: Int
@@ -19,7 +19,7 @@ public struct Corpus: Sendable {
 
   /// - Parameter batch: sequences per step over all ranks.
   /// - Throws: `invalidArgument` for a text that is too short for one batch.
-  public init(_ bytes: [UInt8], context: Int, batch: Int) throws(CrosspointError) {
+  package init(_ bytes: [UInt8], context: Int, batch: Int) throws(CrosspointError) {
     try require(!bytes.isEmpty, "data", "it is empty; give a text with --data FILE")
     parts = max(1, min(16, bytes.count / 20 / (context + 1)))
     partLength = bytes.count / parts

@@ -2,13 +2,13 @@ import Crosspoint
 import CrosspointFiles
 
 /// `moe-lm eval`: the held-out loss of a checkpoint.
-public enum Evaluation {
+package enum Evaluation {
   /// Takes the model's sizes from the checkpoint, everything else from `options`. Collective.
   ///
   /// - Returns: bits per byte and what the checkpoint's training came to.
   /// - Throws: `file` for what is no whole checkpoint, `checkpointMismatch` for one whose tensors are not those of its sizes,
   ///   `invalidArgument` for a text too short for one batch.
-  public static func run(
+  package static func run(
     fabric: any Fabric, data: String?, options: TrainingOptions, checkpoint path: String, summary file: String? = nil
   ) throws(CrosspointError) -> RunSummary {
     try fabric.onRoot(operation: "summary") { () throws(CrosspointError) in

@@ -1,21 +1,21 @@
 import Crosspoint
 
 /// What the exchanges of all ranks and layers moved in training; evaluations are not counted.
-public struct Traffic: Codable, Sendable, Equatable {
+package struct Traffic: Codable, Sendable, Equatable {
   /// Bytes that left a rank.
-  public var wireBytes = 0.0
+  package var wireBytes = 0.0
   /// What the rows that were routed would have taken as fp32.
-  public var routedBytes = 0.0
+  package var routedBytes = 0.0
   /// Rows on the wire: what stood for those routed.
-  public var rowsSent = 0.0
+  package var rowsSent = 0.0
   /// Pairs of a row and an expert that travelled after all stages.
-  public var rowsRouted = 0.0
+  package var rowsRouted = 0.0
   /// Pairs of a token and an expert that would have travelled without any stage.
-  public var rowsOffered = 0.0
-  public var residualSquared = 0.0
-  public var tokenSquared = 0.0
+  package var rowsOffered = 0.0
+  package var residualSquared = 0.0
+  package var tokenSquared = 0.0
 
-  public init() {}
+  package init() {}
 
   /// Adds what an exchange moved.
   /// - Parameter offered: pairs that would have travelled without any stage.
@@ -31,15 +31,15 @@ public struct Traffic: Codable, Sendable, Equatable {
 
   /// What the same tokens would have taken as fp32 without any stage. Where stages dropped everything nobody routed it:
   /// then what the announcements took is all there is to compare with.
-  public var uncompressedBytes: Double {
+  package var uncompressedBytes: Double {
     rowsRouted == 0 ? (rowsOffered == 0 ? routedBytes : wireBytes) : routedBytes * rowsOffered / rowsRouted
   }
   /// Rows sent per pair of token and expert; 1 where there was none.
-  public var rowsSentFraction: Double { rowsOffered == 0 ? 1 : rowsSent / rowsOffered }
+  package var rowsSentFraction: Double { rowsOffered == 0 ? 1 : rowsSent / rowsOffered }
   /// Bytes sent per byte of fp32 without stages; 1 where nothing would leave its rank.
-  public var wireFraction: Double { uncompressedBytes == 0 ? 1 : wireBytes / uncompressedBytes }
+  package var wireFraction: Double { uncompressedBytes == 0 ? 1 : wireBytes / uncompressedBytes }
   /// Share of the tokens' energy that stayed home.
-  public var residualEnergy: Double { tokenSquared == 0 ? 0 : residualSquared / tokenSquared }
+  package var residualEnergy: Double { tokenSquared == 0 ? 0 : residualSquared / tokenSquared }
 
   /// Calls `body` with every number.
   mutating func forEachNumber(_ body: (inout Double) -> Void) {
@@ -54,14 +54,14 @@ public struct Traffic: Codable, Sendable, Equatable {
 }
 
 /// What exchanges and stages of all ranks and layers did in training; evaluations are not counted.
-public struct Movement: Codable, Sendable, Equatable {
-  public var traffic = Traffic()
+package struct Movement: Codable, Sendable, Equatable {
+  package var traffic = Traffic()
   /// Of every stage, over all layers; empty before anything was counted.
-  public var stages: [StageCount] = []
+  package var stages: [StageCount] = []
   /// Seconds in stages, summed over ranks, waiting not included.
-  public var stageSeconds = 0.0
+  package var stageSeconds = 0.0
   /// How alike the granularities of each layer choose.
-  public var overlaps: [Overlap] = []
+  package var overlaps: [Overlap] = []
 
   /// The movement of another step; one of the two may be empty.
   static func + (a: Movement, b: Movement) -> Movement {
@@ -118,13 +118,13 @@ public struct Movement: Codable, Sendable, Equatable {
 }
 
 /// How far a run has come; part of a checkpoint.
-public struct Progress: Codable, Sendable, Equatable {
+package struct Progress: Codable, Sendable, Equatable {
   /// Steps done.
-  public var step = 0
+  package var step = 0
   /// Since the first step.
-  public var moved = Movement()
+  package var moved = Movement()
   /// As it was when the last quarter of the steps began.
-  public var beforeLastQuarter = Movement()
+  package var beforeLastQuarter = Movement()
   /// Seconds spent in training steps.
-  public var seconds = 0.0
+  package var seconds = 0.0
 }

@@ -5,7 +5,7 @@ import Synchronization
 ///
 /// A run that does not get so far is ended all the same: by a second signal at once, and by the first when the run does not
 /// ask for it within a bound.
-public enum StopSignal {
+package enum StopSignal {
   private static let received = Atomic<Int32>(0)
   private static let seconds = Atomic<UInt32>(0)
   /// The address of what the process says when the bound has passed: made before, since a signal's handler may not
@@ -17,7 +17,7 @@ public enum StopSignal {
   /// - Parameters:
   ///   - bound: whole seconds between the signal, or a call of ``check()`` after it, and the next such call.
   ///   - line: what is written on standard error before the process is ended because they have passed.
-  public static func install(bound: UInt32, report line: String) {
+  package static func install(bound: UInt32, report line: String) {
     // Both are made before a handler can touch them.
     seconds.store(max(1, bound), ordering: .relaxed)
     report.store(UInt(bitPattern: strdup(line + "\n")), ordering: .relaxed)
@@ -42,7 +42,7 @@ public enum StopSignal {
 
   /// Whether a signal has come. If so, the bound begins anew: a run that asks is alive.
   @discardableResult
-  public static func check() -> Bool {
+  package static func check() -> Bool {
     guard received.load(ordering: .relaxed) != 0 else { return false }
     alarm(seconds.load(ordering: .relaxed))
     return true

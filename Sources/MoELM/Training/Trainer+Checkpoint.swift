@@ -7,7 +7,7 @@ extension Trainer {
 
   /// Writes everything that the next step depends on. Collective: rank 0 gathers and writes.
   /// - Throws: `file`, on every rank; then an older checkpoint is still whole.
-  public func saveCheckpoint(_ path: String) throws(CrosspointError) {
+  package func saveCheckpoint(_ path: String) throws(CrosspointError) {
     let blocks = try gather(model.experts.all) { [shape = options.shape, fabric] rank throws(CrosspointError) in
       3 * (try LanguageModel.expertSpecifications(shape, rank: rank, of: fabric.rankCount).reduce(0) { $0 + $1.count })
     }
@@ -26,7 +26,7 @@ extension Trainer {
 
   /// Continues where a checkpoint was written, bit for bit if the rank count is the same. Collective.
   /// - Throws: `file` for what is no whole checkpoint, `checkpointMismatch` naming the first option that differs.
-  public func resume(_ path: String) throws(CrosspointError) {
+  package func resume(_ path: String) throws(CrosspointError) {
     try resume(try Checkpoint.load(path, fabric: fabric), path: path)
   }
 

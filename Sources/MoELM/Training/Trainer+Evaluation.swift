@@ -1,32 +1,32 @@
 import Crosspoint
 
 /// What the held-out text showed.
-public struct HeldOut: Sendable {
+package struct HeldOut: Sendable {
   /// Mean over the predicted bytes, at the granularity that the evaluation is about.
-  public var bitsPerByte: Double
+  package var bitsPerByte: Double
   /// At every granularity that was looked at.
-  public var granularities: [GranularityLoss]
+  package var granularities: [GranularityLoss]
   /// What every stage let through, summed over ranks, at the granularity that the evaluation is about.
-  public var stages: [StageCount]
+  package var stages: [StageCount]
   /// What travelled for it, summed over ranks.
-  public var traffic: Traffic
+  package var traffic: Traffic
   /// How alike the granularities choose.
-  public var overlaps: [Overlap]
+  package var overlaps: [Overlap]
 }
 
 /// The held-out loss at one granularity.
-public struct GranularityLoss: Codable, Sendable, Equatable {
-  public var granularity: Int
-  public var valBitsPerByte: Double
+package struct GranularityLoss: Codable, Sendable, Equatable {
+  package var granularity: Int
+  package var valBitsPerByte: Double
 }
 
 extension Trainer {
   /// Mean bits per predicted byte over the held-out windows, the same windows and masks every time. Collective.
-  public func evaluate() throws(CrosspointError) -> Double { try measure(all: false).bitsPerByte }
+  package func evaluate() throws(CrosspointError) -> Double { try measure(all: false).bitsPerByte }
 
   /// The same with what the stages did. Collective.
   /// - Parameter all: whether to look at every granularity, not only at the one that the evaluation is about.
-  public func measure(all: Bool) throws(CrosspointError) -> HeldOut {
+  package func measure(all: Bool) throws(CrosspointError) -> HeldOut {
     let stages = options.shape.stages
     let main = stages.evaluatedGranularity ?? stages.granularities[0]
     let granularities = all ? stages.granularities : [main]

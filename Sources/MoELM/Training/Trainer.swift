@@ -7,34 +7,34 @@ import Crosspoint
 /// while trainer.progress.step < options.steps { print(try trainer.step().bitsPerByte) }
 /// print(try trainer.evaluate())
 /// ```
-public final class Trainer {
+package final class Trainer {
   /// What one step did, summed over ranks.
-  public struct StepReport: Sendable {
+  package struct StepReport: Sendable {
     /// Mean training loss of the step's batch, without the load-balance loss.
-    public var bitsPerByte: Double
-    public var loadBalance: Double
+    package var bitsPerByte: Double
+    package var loadBalance: Double
     /// The stages' own losses.
-    public var stageLoss: Double
+    package var stageLoss: Double
     /// Of all gradients together, before clipping.
-    public var gradientNorm: Double
-    public var learningRate: Float
-    public var traffic: Traffic
+    package var gradientNorm: Double
+    package var learningRate: Float
+    package var traffic: Traffic
     /// Of every stage, over all layers.
-    public var stages: [StageCount]
+    package var stages: [StageCount]
     /// Share of the tokens that the deletions leave out or, in a soft step, would; a mean over layers.
-    public var deletionRate: Double?
+    package var deletionRate: Double?
     /// Share of the experts after the first that trims left.
-    public var keptSecondExperts: Double?
+    package var keptSecondExperts: Double?
     /// How alike the granularities choose, a mean over layers.
-    public var jaccard: Double?
+    package var jaccard: Double?
     /// Seconds in stages, the mean over ranks, waiting not included.
-    public var stageSeconds: Double
+    package var stageSeconds: Double
     /// Whether any rank was asked to stop.
-    public var shouldStop: Bool
+    package var shouldStop: Bool
   }
 
-  public let options: TrainingOptions
-  public internal(set) var progress = Progress()
+  package let options: TrainingOptions
+  package internal(set) var progress = Progress()
   let fabric: any Fabric
   let corpus: Corpus
   let model: LanguageModel
@@ -49,7 +49,7 @@ public final class Trainer {
   /// Collective.
   /// - Throws: `invalidArgument` for options that make no training, `ranksDisagree` for options that differ between ranks, and
   ///   what making an exchange throws.
-  public init(fabric: any Fabric, corpus: Corpus, options: TrainingOptions) throws(CrosspointError) {
+  package init(fabric: any Fabric, corpus: Corpus, options: TrainingOptions) throws(CrosspointError) {
     try options.agree(on: fabric)
     self.fabric = fabric
     self.corpus = corpus
@@ -64,7 +64,7 @@ public final class Trainer {
   ///
   /// - Parameter stopRequested: whether this rank was asked to stop; all ranks learn of it.
   /// - Throws: `nonFinite` when the loss or a gradient is no number any more, and what the exchange throws.
-  public func step(stopRequested: Bool = false) throws(CrosspointError) -> StepReport {
+  package func step(stopRequested: Bool = false) throws(CrosspointError) -> StepReport {
     readBatch()
     model.zeroGradients()
     let losses = try propagate()

@@ -1,29 +1,29 @@
 import Crosspoint
 
 /// What decides how a training run goes: the same options, text and rank count give the same bits.
-public struct TrainingOptions: Sendable {
-  public var shape = ModelShape()
+package struct TrainingOptions: Sendable {
+  package var shape = ModelShape()
   /// Sequences per step over all ranks.
-  public var batch = 32
-  public var steps = 2000
+  package var batch = 32
+  package var steps = 2000
   /// The largest learning rate: reached after the warm-up, falling to zero along a half cosine.
-  public var learningRate: Float = 3e-3
+  package var learningRate: Float = 3e-3
   /// Steps of linear warm-up.
-  public var warmup = 100
+  package var warmup = 100
   /// AdamW's decay of matrices, per step and unit of learning rate.
-  public var weightDecay: Float = 0.1
+  package var weightDecay: Float = 0.1
   /// The largest norm of all gradients together.
-  public var clip: Float = 1
+  package var clip: Float = 1
   /// Seeds parameters and data order.
-  public var seed: UInt64 = 0
+  package var seed: UInt64 = 0
   /// Held-out windows of one context each that an evaluation reads; 0 reads all.
-  public var evalWindows = 512
-  public var exchange = ExchangeOptions()
+  package var evalWindows = 512
+  package var exchange = ExchangeOptions()
 
-  public init() {}
+  package init() {}
 
   /// Every option with its value: what checkpoints compare and summaries print.
-  public var pairs: [(key: String, value: String)] {
+  package var pairs: [(key: String, value: String)] {
     [
       ("context", "\(shape.context)"), ("width", "\(shape.width)"), ("blocks", "\(shape.blocks)"),
       ("heads", "\(shape.heads)"), ("experts", "\(shape.experts)"), ("expert-width", "\(shape.expertWidth)"),
@@ -39,7 +39,7 @@ public struct TrainingOptions: Sendable {
 
   /// Checks them on every rank, and that every rank has the same. Collective.
   /// - Throws: `invalidArgument` naming the first option that makes no training, `ranksDisagree` naming one that differs.
-  public func agree(on fabric: any Fabric) throws(CrosspointError) {
+  package func agree(on fabric: any Fabric) throws(CrosspointError) {
     try fabric.together(operation: "options") { () throws(CrosspointError) in try validate() }
     let stages = shape.stages
     try fabric.requireEqual(
@@ -50,7 +50,7 @@ public struct TrainingOptions: Sendable {
   }
 
   /// - Throws: `invalidArgument` naming the first option that makes no training.
-  public func validate() throws(CrosspointError) {
+  package func validate() throws(CrosspointError) {
     try shape.validate()
     for (name, value, least) in [
       ("batch", batch, 1), ("steps", steps, 1), ("warmup", warmup, 0), ("eval-windows", evalWindows, 0),

@@ -3,7 +3,7 @@ import CrosspointFiles
 import Foundation
 
 /// A whole run of `moe-lm train`: steps, evaluations, checkpoints, and what is written about them.
-public final class TrainingRun {
+package final class TrainingRun {
   private let trainer: Trainer
   private let run: RunOptions
   private let speaks: Bool
@@ -17,7 +17,7 @@ public final class TrainingRun {
   ///
   /// - Parameter quiet: whether rank 0, too, prints nothing.
   /// - Throws: what is wrong with options, text, checkpoint or files, on every rank.
-  public init(
+  package init(
     fabric: any Fabric, corpus: Corpus, options: TrainingOptions, run: RunOptions, quiet: Bool = false
   ) throws(CrosspointError) {
     try run.agree(on: fabric)
@@ -43,7 +43,7 @@ public final class TrainingRun {
   }
 
   /// Trains to the last step, or until a signal asks it to stop. Collective.
-  public func train() throws(CrosspointError) -> RunSummary {
+  package func train() throws(CrosspointError) -> RunSummary {
     let options = trainer.options
     let parameters = trainer.parameterCount
     say(
@@ -125,7 +125,7 @@ public final class TrainingRun {
 
 extension Trainer {
   /// What the run came to so far.
-  public func summary(heldOut: HeldOut, interrupted: Bool = false) -> RunSummary {
+  package func summary(heldOut: HeldOut, interrupted: Bool = false) -> RunSummary {
     let (all, last) = (progress.moved, progress.moved - progress.beforeLastQuarter)
     let steps = Double(max(1, progress.step))
     return RunSummary(
