@@ -15,7 +15,7 @@ let package = Package(
       name: "CrosspointExchange",
       targets: [
         "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointStages",
-        "CrosspointCompression", "CrosspointExchange",
+        "CrosspointCompression", "CrosspointExchange", "CrosspointPolicy",
       ]),
     .library(name: "MPI", targets: ["MPI"]),
     .executable(name: "xpoint", targets: ["xpoint"]),
@@ -50,10 +50,15 @@ let package = Package(
         "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointCompression",
       ]),
     .target(
+      name: "CrosspointPolicy",
+      dependencies: [
+        "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointCompression", "CrosspointExchange",
+      ]),
+    .target(
       name: "Crosspoint",
       dependencies: [
         "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointStages",
-        "CrosspointCompression", "CrosspointExchange", "CrosspointMPI",
+        "CrosspointCompression", "CrosspointExchange", "CrosspointPolicy", "CrosspointMPI",
       ]),
 
     // The tools.
@@ -83,8 +88,8 @@ let package = Package(
       name: "RankProgram",
       dependencies: [
         "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointStages",
-        "CrosspointCompression", "CrosspointExchange", "CrosspointMPI", "MPI", "MoELM", "CrosspointTestSupport",
-        "CAllocationCounter",
+        "CrosspointCompression", "CrosspointExchange", "CrosspointPolicy", "CrosspointMPI", "MPI", "MoELM",
+        "CrosspointTestSupport", "CAllocationCounter",
       ],
       path: "Tests/RankProgram"),
     .testTarget(
@@ -110,7 +115,13 @@ let package = Package(
       name: "CrosspointExchangeTests",
       dependencies: [
         "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointCompression",
-        "CrosspointExchange", "CrosspointTestSupport",
+        "CrosspointExchange", "CrosspointPolicy", "CrosspointTestSupport",
+      ]),
+    .testTarget(
+      name: "CrosspointPolicyTests",
+      dependencies: [
+        "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointCompression",
+        "CrosspointExchange", "CrosspointPolicy", "CrosspointTestSupport",
       ]),
     .testTarget(
       name: "CrosspointBaselineTests", dependencies: ["Crosspoint", "CrosspointBaseline", "CrosspointTestSupport"]),
@@ -125,7 +136,8 @@ let package = Package(
     .target(name: "LaunchSupport", path: "Tests/LaunchSupport"),
     .executableTarget(
       name: "CheckpointFuzz",
-      dependencies: ["CrosspointCore", "CrosspointFabric", "CrosspointExchange", "MoELM"], path: "Tests/CheckpointFuzz"),
+      dependencies: ["CrosspointCore", "CrosspointFabric", "CrosspointExchange", "CrosspointPolicy", "MoELM"],
+      path: "Tests/CheckpointFuzz"),
     .testTarget(name: "MPITests", dependencies: ["LaunchSupport"]),
     .testTarget(name: "ToolTests", dependencies: ["LaunchSupport"]),
     // What the documents show, compiled and run: ToolTests compares and launches it. It sees what a user sees.

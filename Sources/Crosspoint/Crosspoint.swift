@@ -4,6 +4,7 @@
 @_exported import CrosspointExchange
 @_exported import CrosspointFabric
 @_exported import CrosspointMPI
+@_exported import CrosspointPolicy
 @_exported import CrosspointRouting
 @_exported import CrosspointStages
 @_exported import CrosspointTokens

@@ -27,8 +27,8 @@ extension ExpertExchange {
   ) throws(CrosspointError) -> TokenBatch {
     transfer.begin(.combineBackward)
     defer { transfer.end() }
-    transfer.format = transferFormat(.combineBackward)
-    // Sums over clusters are needed once more, and a policy looks at them before they are sent.
+    transfer.format = options.wire.combineBackward
+    // Sums over clusters are needed once more, and a policy samples them before they are sent.
     let writesSums = policy == nil && !handle.source.isClustered
     let keepsSums = !writesSums || !transfer.isAllDirect
     var attempt = Attempt(
@@ -57,7 +57,7 @@ extension ExpertExchange {
     gradientSteps += 1
     statistics.seconds.cluster += watch.lap()
 
-    try sample(handle, nil, &attempt)
+    if let policy { try prepare(policy, handle, nil, &attempt) }
     try send(handle, &attempt)
     // Outputs that lie with their experts can be read until the vote.
     func differentiate() {
@@ -121,7 +121,7 @@ extension ExpertExchange {
     }
     statistics.seconds.cluster += watch.lap()
 
-    try sample(handle, nil, &attempt)
+    if let policy { try prepare(policy, handle, nil, &attempt) }
     try send(handle, &attempt)
     var returned = attempt { () throws(CrosspointError) in
       let rows = try leaseRows(transfer.readsInPlace && transfer.isAllDirect ? 0 : handle.source.plan.rows)

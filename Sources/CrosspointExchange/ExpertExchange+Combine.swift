@@ -36,7 +36,7 @@ extension ExpertExchange {
     }
     statistics.seconds.cluster += watch.lap()
 
-    try sample(handle, nil, &attempt)
+    if let policy { try prepare(policy, handle, nil, &attempt) }
     try send(handle, &attempt)
     var y = attempt { () throws(CrosspointError) in
       let isRead = transfer.readsInPlace && transfer.isAllDirect

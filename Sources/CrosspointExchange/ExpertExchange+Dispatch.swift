@@ -31,9 +31,9 @@ extension ExpertExchange {
       if sharesCopies { handle.copies = copies(of: routing, handle.copies.take()) }
       try handle.source.plan.group(handle.destinations)
     }
-    if policy != nil {
+    if let policy {
       if !attempt.hasFailed { sendMembers(handle, base) }
-      try sample(handle, clusterer, &attempt)
+      try prepare(policy, handle, clusterer, &attempt)
       transfer.clearSources()
     }
     if let clusterer = activeClusterer {

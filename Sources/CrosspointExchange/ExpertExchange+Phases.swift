@@ -12,13 +12,15 @@ extension ExpertExchange {
     _ handle: DispatchHandle, tokens: UnsafePointer<Float>? = nil, _ attempt: inout Attempt
   ) throws(CrosspointError) {
     let kind = transfer.kind
-    if let policy {
-      transfer.note = policy.outgoing(kind, pairs: attempt.hasFailed ? 0 : pairsAway(handle))
-      transfer.measure.wireBytes += policy.takeExtraBytes()
+    if let plan {
+      transfer.note = plan.note
+      transfer.measure.wireBytes += plan.bytesSent
     }
     let (format, rounding) = (transferFormat(kind), rounding(kind, handle))
     attempt { () throws(CrosspointError) in try transfer.encode(as: format, rounding: rounding) }
-    if let policy, policy.judges(kind) { attempt { () throws(CrosspointError) in try judge(handle, tokens: tokens) } }
+    if let plan, plan.measuresFidelity {
+      attempt { () throws(CrosspointError) in try measureFidelity(handle, tokens: tokens) }
+    }
     try transfer.announce(&attempt)
   }
 
@@ -36,11 +38,13 @@ extension ExpertExchange {
   func settle(_ handle: DispatchHandle, _ attempt: borrowing Attempt) throws(CrosspointError) {
     let kind = transfer.kind
     try transfer.settle(attempt)
-    policy?.conclude(kind) { rank in transfer.announcement(of: rank).note }
-    if let policy, policy.options.governs(kind) { statistics.choices[kind.rawValue] = policy.choice(kind) }
+    if let policy, plan != nil { conclude(policy) }
     // Counted at the source in both directions: summed over ranks, what fp32 rows would have taken.
     statistics.record(transfer.measure, kind, uncompressedBytes: routedAway(handle) * transfer.rowBytes)
   }
+
+  /// The format of the transfer under way: the policy's, or the caller's.
+  func transferFormat(_ kind: TransferKind) -> WireFormat { plan?.choice.wire ?? options.wire[kind] }
 
   /// How rows of a transfer are rounded: with random numbers for this layer, step, transfer and rank.
   func rounding(_ kind: TransferKind, _ handle: DispatchHandle) -> RowRounding {

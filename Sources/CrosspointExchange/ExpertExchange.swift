@@ -27,9 +27,8 @@ public final class ExpertExchange {
 
   /// Which layer of the model it serves: stochastic rounding draws other numbers for each.
   public let layer: Int
-  /// Calls of ``combineBackward(_:_:meanwhile:)`` so far; with seed and layer, what stochastic rounding draws its numbers from. Set
-  /// it to the checkpoint's, on every rank, for training to go on bit for bit.
-  public var gradientSteps: UInt64 = 0
+  /// Calls of ``combineBackward(_:_:meanwhile:)`` so far; with seed and layer, what stochastic rounding draws its numbers from.
+  var gradientSteps: UInt64 = 0
 
   /// What rows are addressed to: experts, or with one copy per rank ranks.
   let destinations: ExpertLayout
@@ -39,7 +38,9 @@ public final class ExpertExchange {
   let pool: BufferPool
   let transfer: Transfer
   let clusterer: TokenClusterer?
-  let policy: ExchangePolicy?
+  let policy: (any TransferPolicy)?
+  /// What the policy says of the transfer under way; `nil`: the caller's settings hold.
+  var plan: TransferPlan?
   /// How many centroids the last dispatch with clusters had.
   var lastCentroidCount = 0
   /// Where the rows of the transfer under way lie.
@@ -78,7 +79,7 @@ public final class ExpertExchange {
     clusterer = parts!.clusterer
     compensator = parts!.compensator
     policy = parts!.policy
-    if options.policy.measuresSpeed { try policy?.measureSpeed(agreement) }
+    try policy?.start(agreement)
   }
 
   /// Bytes that the buffers of this exchange held at most.
@@ -107,7 +108,7 @@ public final class ExpertExchange {
     let transfer: Transfer
     let clusterer: TokenClusterer?
     let compensator: Compensator
-    let policy: ExchangePolicy?
+    let policy: (any TransferPolicy)?
   }
 
   /// What takes memory or can refuse the options.
@@ -121,9 +122,9 @@ public final class ExpertExchange {
       fabric: fabric, layout: destinations,
       metadataBytesPerRow: options.copies == .perRank
         ? ExpertMarks.bytesPerRow(experts: layout.mostExperts(rankCount: fabric.rankCount)) : 0,
-      codec: codec, noteCapacity: options.policy == .off ? 0 : ExchangePolicy.noteWords, agreement: agreement,
+      codec: codec, noteCapacity: options.policy.settings?.noteCapacity ?? 0, agreement: agreement,
       pool: pool)
-    let policy = options.policy == .off ? nil : try ExchangePolicy(options.policy, transfer: transfer)
+    let policy = try options.policy.makePolicy(transfer)
     let compensator = try Compensator(
       kind: options.activeCompensation, experts: layout.experts, hidden: layout.hidden, seed: options.seed)
     var clusterer: TokenClusterer?

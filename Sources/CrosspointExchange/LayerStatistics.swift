@@ -32,7 +32,7 @@ public struct LayerStatistics: Sendable, Equatable {
     public var decode = 0.0
     /// The caller's own work during transfers, see ``LocalWork``.
     public var meanwhile = 0.0
-    /// A policy's looks at what is sent.
+    /// A policy's samples of what is sent, and what it decodes of its own frames.
     public var policy = 0.0
   }
 

@@ -5,17 +5,6 @@ import Foundation
 
 /// What arrives of the rows that a transfer sends, found out at their source: frames are decoded as the receiver will.
 extension Transfer {
-  /// Sums of squares, of what is lost and of what was to arrive.
-  struct Fidelity {
-    var lost = 0.0
-    var whole = 0.0
-
-    /// ‖x̂ − x‖ / ‖x‖; 0 where there was nothing to lose.
-    var relativeError: Double { lost == 0 ? 0 : whole == 0 ? 1 : (lost / whole).squareRoot() }
-
-    static func + (a: Self, b: Self) -> Self { Self(lost: a.lost + b.lost, whole: a.whole + b.whole) }
-  }
-
   /// Decodes this rank's own frames and compares what comes out with what went in.
   ///
   /// - Parameter compare: compares what arrives at a rank with what it stands for; `nil` where that is the rows themselves.
@@ -71,16 +60,35 @@ extension Transfer {
   }
 }
 
-extension Transfer.Fidelity {
-  /// What a rank has told.
-  init(note: UnsafeMutableBufferPointer<Float>) {
-    lost = exp2(Double(note[Transfer.NoteWord.lost.rawValue]))
-    whole = exp2(Double(note[Transfer.NoteWord.whole.rawValue]))
+// MARK: - What is told with an announcement
+
+extension Transfer {
+  /// Writes what this rank has found out, and behind it what its policy tells; as logarithms, since a float does not hold
+  /// the square of every float.
+  func write(to note: UnsafeMutableBufferPointer<Float>) {
+    guard !note.isEmpty else { return }
+    note[NoteWord.bytes.rawValue] = Float(measure.wireBytes)
+    note[NoteWord.lost.rawValue] = Float(log2(measure.fidelity.lost))
+    note[NoteWord.whole.rawValue] = Float(log2(measure.fidelity.whole))
+    _ = policyWords(of: note).update(fromContentsOf: self.note)
   }
 
-  /// Tells the others; as logarithms, since a float does not hold the square of every float.
-  func write(to note: UnsafeMutableBufferPointer<Float>) {
-    note[Transfer.NoteWord.lost.rawValue] = Float(log2(lost))
-    note[Transfer.NoteWord.whole.rawValue] = Float(log2(whole))
+  /// What all ranks have found out.
+  var outcome: TransferOutcome {
+    var sum = TransferOutcome()
+    for rank in 0..<fabric.rankCount {
+      let note = announcement(of: rank).note
+      sum.bytes += Double(note[NoteWord.bytes.rawValue])
+      let (lost, whole) = (note[NoteWord.lost.rawValue], note[NoteWord.whole.rawValue])
+      sum.fidelity = sum.fidelity + Fidelity(lost: exp2(Double(lost)), whole: exp2(Double(whole)))
+    }
+    return sum
+  }
+
+  /// What the policy of a rank has told.
+  func told(by rank: Int) -> UnsafeMutableBufferPointer<Float> { policyWords(of: announcement(of: rank).note) }
+
+  private func policyWords(of note: UnsafeMutableBufferPointer<Float>) -> UnsafeMutableBufferPointer<Float> {
+    UnsafeMutableBufferPointer(rebasing: note[NoteWord.allCases.count...])
   }
 }

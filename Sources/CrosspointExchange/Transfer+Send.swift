@@ -134,5 +134,5 @@ extension Transfer {
 }
 
 extension [RowSource] {
-  var rowCount: Int { reduce(0) { $0 + $1.rows } }
+  package var rowCount: Int { reduce(0) { $0 + $1.rows } }
 }

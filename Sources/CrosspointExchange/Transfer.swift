@@ -47,7 +47,7 @@ final class Transfer {
   }
 
   /// What the first floats of a note are: bytes sent, and the logarithms to base 2 of the two sums of squares of the
-  /// transfer's ``Fidelity``, minus infinity where nothing was compared.
+  /// ``Fidelity``, minus infinity where nothing was compared.
   enum NoteWord: Int, CaseIterable {
     case bytes, lost, whole
   }
@@ -89,8 +89,8 @@ final class Transfer {
   private(set) var readsInPlace = false
   /// For ranks with a direct route, where their groups of rows lie that are read, or where those belong that are written.
   var nodeRows: [[RowTarget]]
-  /// What this rank tells every other with its announcements, as many floats on every rank; the first become what the
-  /// transfer itself finds out, see ``NoteWord``. Set before ``encode(as:rounding:)``.
+  /// What a policy tells every other rank with its announcements, as many floats on every rank, behind what the transfer
+  /// itself finds out, see ``NoteWord``; none: neither is told. Set before ``encode(as:rounding:)``.
   var note = UnsafeMutableBufferPointer<Float>(start: nil, count: 0)
 
   // Its memory.
@@ -133,7 +133,7 @@ final class Transfer {
     tables = try NodeTables(fabric: fabric, groups: groupCapacity, pool: pool)
     announcementBaseWords = Announcement.words(
       groups: groupCapacity, headerBytes: RowCodec.headerBytes(groups: groupCapacity))
-    announcementStride = announcementBaseWords + noteCapacity
+    announcementStride = announcementBaseWords + NoteWord.allCases.count + noteCapacity
     let announced = try pool.lease(bytes: ranks * announcementStride * 4)
     let received = try pool.lease(bytes: ranks * announcementStride * 4)
     self.announced = announced
@@ -195,13 +195,9 @@ final class Transfer {
       metadataOut.clear()
     }
     addMetadata()
-    if note.count > 0 {
-      note[NoteWord.bytes.rawValue] = Float(measure.wireBytes)
-      measure.fidelity.write(to: note)
-    }
     for rank in 0..<fabric.rankCount {
       let record = announcement(to: rank)
-      _ = record.note.update(fromContentsOf: note)
+      write(to: record.note)
       announcements[rank] = UnsafeRawBufferPointer(record.words)
       announcementsReceived[rank] = UnsafeMutableRawBufferPointer(announcement(of: rank).words)
       record.write(
@@ -268,7 +264,9 @@ final class Transfer {
   func blocks(of rank: Int) -> Int { rank * (outgoing.count / fabric.rankCount) }
 
   /// Words of an announcement of this transfer.
-  var announcementWords: Int { announcementBaseWords + note.count }
+  var announcementWords: Int { announcementBaseWords + noteWords }
+
+  private var noteWords: Int { note.isEmpty ? 0 : NoteWord.allCases.count + note.count }
 
   func announcement(to rank: Int) -> Announcement { announcement(announced, rank) }
   func announcement(of rank: Int) -> Announcement { announcement(received, rank) }
@@ -276,7 +274,7 @@ final class Transfer {
   private func announcement(_ buffer: BufferPool.Buffer, _ rank: Int) -> Announcement {
     let base = buffer.base.assumingMemoryBound(to: UInt32.self)
     let words = UnsafeMutableBufferPointer(start: base + rank * announcementStride, count: announcementWords)
-    return Announcement(words: words, capacity: groupCapacity, noteWords: note.count)
+    return Announcement(words: words, capacity: groupCapacity, noteWords: noteWords)
   }
 
   /// Whether the rows of a body travel as one block per group: plain rows, enough of them to be worth several messages.

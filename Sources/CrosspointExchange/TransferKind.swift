@@ -10,7 +10,7 @@ public enum TransferKind: Int, Sendable, CaseIterable {
   case dispatchBackward
 
   /// The public call, for messages.
-  var operation: StaticString {
+  package var operation: StaticString {
     switch self {
     case .dispatch: "dispatch"
     case .combine: "combine"

@@ -109,9 +109,8 @@ package struct ExchangeArguments: ParsableArguments {
     if let wireCombineBackward { formats.combineBackward = wireCombineBackward }
     if let wireDispatchBackward { formats.dispatchBackward = wireDispatchBackward }
     var policy = ExchangeOptions.Policy.off
-    if let budgetBytes { policy = .budget(bytes: budgetBytes) }
-    if let budgetError { policy = .budget(relativeError: budgetError) }
-    policy.measuresSpeed = budgetSpeed
+    if let budgetBytes { policy = .budget(bytes: budgetBytes, measuresSpeed: budgetSpeed) }
+    if let budgetError { policy = .budget(relativeError: budgetError, measuresSpeed: budgetSpeed) }
     return ExchangeOptions(
       compression: compression, copies: copies, compensation: compensation, wire: formats,
       gradientRounding: roundingGradient, policy: policy, seed: seed)

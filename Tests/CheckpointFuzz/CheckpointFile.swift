@@ -19,7 +19,7 @@ struct CheckpointFile {
     let padding = [UInt8](repeating: UInt8(ascii: " "), count: (8 - header.count % 8) % 8)
     let length = claimedLength ?? UInt64(header.count + padding.count)
     let body =
-      Array("MoELM".utf8) + [0, 0, 4] + withUnsafeBytes(of: length.littleEndian) { Array($0) } + header + padding
+      Array("MoELM".utf8) + [0, 0, 5] + withUnsafeBytes(of: length.littleEndian) { Array($0) } + header + padding
       + payload
     let sum = body.withUnsafeBytes { Checkpoint.checksum([$0]) }
     return body + withUnsafeBytes(of: sum.littleEndian) { Array($0) }

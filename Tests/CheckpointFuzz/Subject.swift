@@ -1,6 +1,7 @@
 import CrosspointCore
 import CrosspointExchange
 import CrosspointFabric
+import CrosspointPolicy
 import Foundation
 import MoELM
 

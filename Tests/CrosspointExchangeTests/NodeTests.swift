@@ -1,6 +1,7 @@
 import CrosspointCompression
 import CrosspointCore
 import CrosspointFabric
+import CrosspointPolicy
 import CrosspointRouting
 import CrosspointTestSupport
 import CrosspointTokens

@@ -78,6 +78,13 @@ import Testing
     #expect(try failure(bytes, Self.full, measured: true) == nil)
   }
 
+  @Test func aFileOfAnotherVersionIsRefusedByItsNumber() throws {
+    var bytes = try Self.written(tinyOptions())
+    bytes[7] = 4
+    let error = try failure(bytes, tinyOptions())
+    #expect(error?.code == .file && error?.message.contains("version 4 where this program reads 5") == true)
+  }
+
   @Test func headersThatCannotBeAreRefused() throws {
     let bytes = try Self.written(Self.full)
     // The second entry of a name made memcpy read beyond the file.
@@ -106,10 +113,13 @@ import Testing
     let bytes = try Self.written(Self.full)
     let changes: [(change: (inout String) -> Void, argument: String)] = [
       (replace("\"step\":3", "\"step\":7"), "step"),
-      (replace("\"clock\":12", "\"clock\":\(Int.max)"), "policyState"),
-      (replace("\"clock\":12", "\"clock\":-1"), "policyState"),
-      (replace("\"patience\":3", "\"patience\":\(Int.max)"), "policyState"),
-      (replace("\"streak\":0", "\"streak\":\(Int.min)"), "policyState"),
+      (replace("\\\"clock\\\":12", "\\\"clock\\\":\(Int.max)"), "policy"),
+      (replace("\\\"clock\\\":12", "\\\"clock\\\":-1"), "policy"),
+      (replace("\\\"patience\\\":3", "\\\"patience\\\":\(Int.max)"), "policy"),
+      (replace("\\\"streak\\\":0", "\\\"streak\\\":\(Int.min)"), "policy"),
+      (replace("\\\"clock\\\":12", ""), "policy"),
+      (replace("\"gradientSteps\":3", "\"gradientSteps\":\(UInt64.max)"), "gradientSteps"),
+      (replace("\"policy\":", "\"other\":"), "policy"),
       (replace("\"name\":\"deletion\",", "\"name\":\"other\","), "progress"),
     ]
     for (change, argument) in changes {
@@ -127,11 +137,11 @@ import Testing
       #expect(error?.code == .checkpointMismatch, "\(stages): \(error as Any)")
     }
     let none = Self.changed(bytes) { text in
-      let start = text.range(of: "\"policies\":[")!
+      let start = text.range(of: "\"exchanges\":[")!
       let end = text.range(of: "],\"progress\"", range: start.upperBound..<text.endIndex)!
-      text.replaceSubrange(start.lowerBound..<end.lowerBound, with: "\"policies\":[")
+      text.replaceSubrange(start.lowerBound..<end.lowerBound, with: "\"exchanges\":[")
     }
-    #expect(try failure(none, Self.full)?.argument == "policies")
+    #expect(try failure(none, Self.full)?.argument == "exchanges")
   }
 
   @Test func numbersThatNoTrainingLeavesAreRefused() throws {

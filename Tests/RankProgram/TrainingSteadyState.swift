@@ -1,6 +1,7 @@
 import CAllocationCounter
 import CrosspointCore
 import CrosspointExchange
+import CrosspointPolicy
 import Foundation
 import MoELM
 

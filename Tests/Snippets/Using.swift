@@ -1,8 +1,10 @@
 import Crosspoint
+import Foundation
 
 /// docs/using.md, beside the program of Layer.swift and main.swift.
 func using() throws {
   try lookAtRows()
+  try saveAndRestore()
   try breakOnPurpose()
   try expect(rowsAtEachRank() == [4, 4], "two ranks of two experts each get every second choice")
 }
@@ -27,6 +29,27 @@ private func lookAtRows() throws {
     // end
 
     try expect(count == 4 && first.count == 4 && total == 16 && copy.rows == 4, "four rows of ones")
+  }
+}
+
+private func saveAndRestore() throws {
+  try SimulatedCluster(ranks: 2).run { fabric in
+    let layout = try ExpertLayout(experts: 2, hidden: 4)
+    let options = ExchangeOptions(policy: .budget(bytes: 0.3))
+    let exchange = try ExpertExchange(fabric: fabric, layout: layout, options: options)
+    let tokens = try TokenBatch([Float](repeating: 1, count: 4 * 4), hidden: 4)
+    let routing = try Routing(
+      topkIndices: [0, 1, 0, 1], topkWeights: [1, 1, 1, 1], topK: 1, experts: 2)
+    _ = try exchange.dispatch(tokens, routing)
+
+    // snippet: state
+    let saved = try JSONEncoder().encode(exchange.state)
+
+    let resumed = try ExpertExchange(fabric: fabric, layout: layout, options: options)
+    try resumed.restore(JSONDecoder().decode(ExchangeState.self, from: saved))
+    // end
+
+    try expect(resumed.state == exchange.state, "what was saved is what goes on")
   }
 }
 

@@ -13,8 +13,7 @@ import Testing
   @Test func aBudgetIsAPolicy() throws {
     #expect(try ExchangeArguments.parse([]).exchangeOptions.policy == .off)
     #expect(try ExchangeArguments.parse(["--budget-bytes", "0.13"]).exchangeOptions.policy == .budget(bytes: 0.13))
-    var timed = ExchangeOptions.Policy.budget(relativeError: 0.05)
-    timed.measuresSpeed = true
+    let timed = ExchangeOptions.Policy.budget(relativeError: 0.05, measuresSpeed: true)
     #expect(
       try ExchangeArguments.parse(["--budget-error", "0.05", "--budget-speed"]).exchangeOptions.policy == timed)
   }

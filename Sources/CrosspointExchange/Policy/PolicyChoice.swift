@@ -35,25 +35,19 @@ public struct PolicyChoice: Hashable, Sendable, Codable {
   public var measuredBytes: Double?
 
   /// Whether every row arrives as it is.
-  var keepsEveryBit: Bool { clusterRate == nil && wire.isLossless }
+  package var keepsEveryBit: Bool { clusterRate == nil && wire.isLossless }
 
-  /// Whether two choices do the same, whatever led to them.
-  func acts(as other: PolicyChoice) -> Bool { clusterRate == other.clusterRate && wire == other.wire }
-
-  /// What of it is not to be chosen; `nil` where all is well.
-  var defect: String? {
-    let expected = [predictedError, measuredError ?? 0, predictedBytes, measuredBytes ?? 0]
-    guard expected.allSatisfy({ $0 >= 0 && $0.isFinite }) else { return "it expects \(expected)" }
-    guard clusterRate.map(PolicyMenu.rates.contains) ?? true else { return "it clusters \(clusterRate!) of the rows" }
-    let isOffered =
-      wire == .fp32 || PolicyMenu.formats.contains(wire)
-      || (wire.code == WireFormat(entropyRate: 1).code && PolicyMenu.entropyRates.contains(wire.rate))
-    return isOffered ? nil : "it sends \(wire)"
-  }
-
-  static func lossless(_ reason: Reason, bytes: Double) -> PolicyChoice {
-    PolicyChoice(
-      clusterRate: nil, wire: .fp32, reason: reason, predictedError: 0, measuredError: 0, predictedBytes: bytes)
+  package init(
+    clusterRate: Float?, wire: WireFormat, reason: Reason, predictedError: Double, measuredError: Double? = nil,
+    predictedBytes: Double, measuredBytes: Double? = nil
+  ) {
+    self.clusterRate = clusterRate
+    self.wire = wire
+    self.reason = reason
+    self.predictedError = predictedError
+    self.measuredError = measuredError
+    self.predictedBytes = predictedBytes
+    self.measuredBytes = measuredBytes
   }
 }
 

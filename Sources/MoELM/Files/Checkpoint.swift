@@ -4,7 +4,7 @@ import Foundation
 
 /// A training run between two steps: everything that the next step depends on. The same for any rank count.
 ///
-/// On disk, little-endian: "MoELM\0\0\4" · length of the header, UInt64 · header, JSON, padded with spaces to a multiple
+/// On disk, little-endian: "MoELM\0\0\5" · length of the header, UInt64 · header, JSON, padded with spaces to a multiple
 /// of 8 · tensors in the header's order, each as values, first and second moments, Float32 ·
 /// checksum of all before, UInt64. A file is written whole or not at all, and one that is cut or changed is refused.
 ///
@@ -24,11 +24,11 @@ package struct Checkpoint {
     /// See ``LanguageModel/stageState``.
     let stages: [[UInt64]]
     let tensors: [Tensor]
-    /// What the layers' policies have learned; none without one.
-    let policies: [PolicyState]
+    /// Of each MoE layer's exchange, see ``ExpertExchange/state``.
+    let exchanges: [ExchangeState]
   }
 
-  static let magic: [UInt8] = Array("MoELM".utf8) + [0, 0, 4]
+  static let magic: [UInt8] = Array("MoELM".utf8) + [0, 0, 5]
   /// Bytes of the header at most.
   static let headerLimit = 1 << 26
   /// The largest count, of steps or of anything else: every whole number up to it is a `Double`.
@@ -46,8 +46,11 @@ package struct Checkpoint {
     func broken(_ why: String) -> CrosspointError {
       fileError("checkpoint", path, "is no whole checkpoint of moe-lm (\(why)); delete it or name another")
     }
-    guard bytes.count >= 24, bytes.count.isMultiple(of: 4), Array(bytes[..<8]) == Self.magic else {
+    guard bytes.count >= 24, bytes.count.isMultiple(of: 4), bytes.starts(with: Self.magic.dropLast()) else {
       throw broken("wrong beginning")
+    }
+    guard bytes[7] == Self.magic[7] else {
+      throw broken("version \(bytes[7]) where this program reads \(Self.magic[7])")
     }
     let (length, stored, computed) = bytes.withUnsafeBytes { all in
       (

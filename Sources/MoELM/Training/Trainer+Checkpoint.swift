@@ -19,7 +19,7 @@ extension Trainer {
       }
       let header = Checkpoint.Header(
         configuration: configuration, progress: progress, stages: model.stageState,
-        tensors: tensors.map(\.tensor), policies: exchanges.compactMap(\.policyState))
+        tensors: tensors.map(\.tensor), exchanges: exchanges.map(\.state))
       try Checkpoint.write(header, tensors.flatMap(\.floats), to: path)
     }
   }
@@ -50,15 +50,13 @@ extension Trainer {
         .checkpointMismatch, operation: "resume", argument: "step",
         "step \(progress.step) of a run of \(options.steps) steps in \(path)")
     }
-    for exchange in exchanges { exchange.gradientSteps = UInt64(progress.step) }
-    let policies = checkpoint.header.policies
-    let governed = exchanges.filter { $0.policyState != nil }
-    guard policies.count == governed.count else {
+    let states = checkpoint.header.exchanges
+    guard states.count == exchanges.count else {
       throw CrosspointError(
-        .checkpointMismatch, operation: "resume", argument: "policies",
-        "\(policies.count) in \(path) where \(governed.count) layers have one")
+        .checkpointMismatch, operation: "resume", argument: "exchanges",
+        "\(states.count) in \(path) where the model has \(exchanges.count)")
     }
-    for (exchange, state) in zip(governed, policies) { try exchange.restore(state) }
+    for (exchange, state) in zip(exchanges, states) { try exchange.restore(state) }
   }
 
   /// Takes a checkpoint's tensors, the state of its stages and how far it has come, and nothing else of it.

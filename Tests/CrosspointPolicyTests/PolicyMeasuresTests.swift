@@ -6,6 +6,7 @@ import CrosspointTokens
 import Testing
 
 @testable import CrosspointExchange
+@testable import CrosspointPolicy
 
 /// What a policy calls measured is what arrives, whatever the rows hold.
 @Suite struct PolicyMeasuresTests {
@@ -83,26 +84,24 @@ import Testing
       let exchange = try ExpertExchange(
         fabric: fabric, layout: ExpertLayout(experts: Self.experts, hidden: Self.hidden),
         options: .init(compensation: .none, policy: policy))
-      // The first transfer is measured, and that of the next look.
-      return try (0...ExchangePolicy.lookEvery).map { step in
+      // The first transfer is measured, and that of the next sample.
+      return try (0...BudgetPolicy.sampleInterval).map { step in
         let tokens = try rows.tokens(fabric.rank, step: step)
         let mine = try ExpertLayout(experts: Self.experts, hidden: 1).experts(of: fabric.rank, rankCount: ranks)
         let others = (0..<Self.experts).filter { !mine.contains($0) }
         let routing = try Routing(
           topkIndices: (0..<tokens.rows).map { Int32(others[$0 % others.count]) },
           topkWeights: [Float](repeating: 1, count: tokens.rows), topK: 1, experts: Self.experts)
-        let before = exchange.policyState?.directions[0].choice
+        let before = budgetPolicy(exchange)?.state[.dispatch].choice
         let handle = try exchange.dispatch(tokens, routing)
         let home = try exchange.combine(handle.rows, handle)
         let choice = try #require(exchange.statistics.choices[0])
-        // A policy counts its looks in transfers: the other three of a step go by unseen.
-        var state = try #require(exchange.policyState)
-        state.clock += 2
-        try exchange.restore(state)
+        // A policy counts its samples in transfers: the other three of a step go by unseen.
+        budgetPolicy(exchange)?.state.clock += 2
         return (before, choice, Self.squares(tokens.array, home.array))
       }
     }
-    for step in [0, ExchangePolicy.lookEvery] {
+    for step in [0, BudgetPolicy.sampleInterval] {
       let sums = results.map { $0[step].2 }
       let (lost, whole) = sums.reduce(into: (0.0, 0.0)) { $0 = ($0.0 + $1.lost, $0.1 + $1.whole) }
       let arrived = lost == 0 ? 0 : (lost / whole).squareRoot()

@@ -1,21 +1,22 @@
 import CrosspointCompression
 import CrosspointCore
+import CrosspointExchange
 import CrosspointTokens
 
 /// Tries every code and cluster rate of the ``PolicyMenu`` on a few of the very rows that a transfer is about to send.
 ///
-/// The rows are chosen by their number and the look's alone, so that every run sees the same.
+/// The rows are chosen by their number and the sample's alone, so that every run sees the same.
 final class PolicySampler {
-  /// Runs of rows that a look reads, spread over the rows of a frame, and rows of each.
+  /// Runs of rows that a sample reads, spread over the rows of a frame, and rows of each.
   private static let runs = 4
   private static let rowsOfRun = 64
-  /// Fraction of the golden ratio: successive looks fall between one another.
+  /// Fraction of the golden ratio: successive samples fall between one another.
   private static let shift = 0.618_033_988_749_894_8
 
   private let codec: RowCodec
   private let pool: BufferPool
   private let hidden: Int
-  // Scratch that keeps its capacity from look to look.
+  // Scratch that keeps its capacity from sample to sample.
   private var groups: [RowSource] = []
   /// Where each frame's groups begin.
   private var frames: [Int] = []
@@ -31,25 +32,24 @@ final class PolicySampler {
     hidden = codec.hidden
   }
 
-  /// Forgets the groups of the last look.
-  func begin() {
+  /// Estimates for all rows that go to other ranks from a sample of them.
+  ///
+  /// - Parameters:
+  ///   - rank: this one, whose own rows do not travel.
+  ///   - number: the sample's.
+  func measure(
+    _ transfer: PendingTransfer, except rank: Int, number: Int, into result: inout PolicyMeasurement
+  ) throws(CrosspointError) {
     groups.removeAll(keepingCapacity: true)
     frames.removeAll(keepingCapacity: true)
-  }
-
-  /// Adds the groups that one peer gets.
-  func gather(_ peer: Int, _ collect: (Int, inout [RowSource]) -> Void) {
-    frames.append(groups.count)
-    collect(peer, &groups)
-  }
-
-  /// Estimates for all gathered rows from a sample of them.
-  func measure(
-    _ look: Int, _ rounding: RowRounding, _ clusterer: TokenClusterer?, into result: inout PolicyMeasurement
-  ) throws(CrosspointError) {
+    for peer in transfer.sources.indices where peer != rank {
+      frames.append(groups.count)
+      groups += transfer.sources[peer]
+    }
+    let rounding = transfer.rounding
     result.rows = Double(groups.rowCount)
     guard result.rows > 0 else { return }
-    chooseRows(look)
+    chooseRows(number)
     let rows = taken.reduce(0) { $0 + $1.rows }
     let tokens = try copySample(rows)
     let scale = result.rows / Double(rows)
@@ -64,20 +64,20 @@ final class PolicySampler {
     result.kept[0] = result.rows
     try tryCodes(0, of: rows, weights: nil, rounding, into: &result)
 
-    guard let clusterer else { return }
+    guard let clusterer = transfer.clusterer else { return }
     let words = try pool.lease(bytes: 3 * 4 * rows)
     defer { pool.release(words) }
     let indices = words.base.assumingMemoryBound(to: Int32.self)
     var centroids = try Centroids(hidden: hidden, room: rows, most: rows, pool: pool)
-    for (way, rate) in PolicyMenu.rates.enumerated() {
+    for (clustering, rate) in PolicyMenu.rates.enumerated() {
       clusterer.limit(rate: rate)
       centroids.removeAll()
       try cluster(tokens, clusterer, into: &centroids, indices)
       // Beyond the range of a float distances say nothing: no clusters then.
       guard centroids.residualSquared.isFinite else { continue }
-      result.residuals[way + 1] = scale * centroids.residualSquared
-      result.kept[way + 1] = scale * Double(sources.rowCount)
-      try tryCodes(way + 1, of: rows, weights: indices + 2 * rows, rounding, into: &result)
+      result.residuals[clustering + 1] = scale * centroids.residualSquared
+      result.kept[clustering + 1] = scale * Double(sources.rowCount)
+      try tryCodes(clustering + 1, of: rows, weights: indices + 2 * rows, rounding, into: &result)
     }
   }
 
@@ -103,7 +103,7 @@ final class PolicySampler {
 
   // MARK: - The sample
 
-  /// The groups of one peer, a peer as often as it gets rows: what a frame costs beside its rows, the sample costs too.
+  /// The groups of one peer, a peer as often as it gets rows: what a frame costs besides its rows, the sample costs too.
   private func chooseFrame(_ offset: Double) -> Range<Int> {
     let wanted = offset * Double(groups.rowCount)
     var before = 0
@@ -121,8 +121,8 @@ final class PolicySampler {
   private func rows(ofFrame frame: Int) -> Int { groups[groupsOfFrame(frame)].reduce(0) { $0 + $1.rows } }
 
   /// Runs at even distances over the rows of a frame, each within one group; everything where there is little.
-  private func chooseRows(_ look: Int) {
-    let offset = (Double(look) * Self.shift).truncatingRemainder(dividingBy: 1)
+  private func chooseRows(_ number: Int) {
+    let offset = (Double(number) * Self.shift).truncatingRemainder(dividingBy: 1)
     let frame = chooseFrame(offset)
     let all = groups[frame].reduce(0) { $0 + $1.rows }
     let spacing = Double(all) / Double(Self.runs)
@@ -179,13 +179,13 @@ final class PolicySampler {
 
   // MARK: - Trials
 
-  /// Codes the ``sources`` in every way: errors as the tokens feel them, and bytes of all frames.
+  /// Codes the ``sources`` in every format: errors as the tokens feel them, and bytes of all frames.
   ///
   /// - Parameters:
   ///   - tokens: how many the sources stand for.
   ///   - weights: how many each of their rows stands for; `nil`: one.
   private func tryCodes(
-    _ way: Int, of tokens: Int, weights: UnsafePointer<Int32>?, _ rounding: RowRounding,
+    _ clustering: Int, of tokens: Int, weights: UnsafePointer<Int32>?, _ rounding: RowRounding,
     into result: inout PolicyMeasurement
   ) throws(CrosspointError) {
     let scale = result.rows / Double(tokens)
@@ -204,12 +204,12 @@ final class PolicySampler {
           }
         }
       }
-      result.errors[way][index] = scale * error
+      result.errors[clustering][index] = scale * error
       if index < PolicyMenu.formats.count {
         let means = Double(trial.means) / Double(sources.count) * usedGroups
-        result.bytes[way][index] = scale * Double(trial.bytes - trial.means) + means
+        result.bytes[clustering][index] = scale * Double(trial.bytes - trial.means) + means
       } else {
-        result.bytes[way][index] = try entropyBytes(
+        result.bytes[clustering][index] = try entropyBytes(
           format, perRow: Double(trial.bytes) / Double(rows), kept: Double(rows) / Double(tokens))
       }
     }

@@ -1,12 +1,14 @@
+import CrosspointExchange
+
 /// The memory of a policy for one transfer: what it chose, what that took, and how sure it is of something better.
 ///
 /// A choice changes
 /// - at once, when it breaks the budget and another keeps it;
-/// - else when others in the same direction (more bytes, or fewer) were better by ``margin`` in ``patience`` looks in a
-///   row: then to the most careful of them.
+/// - else when others in the same direction (more bytes, or fewer) were better by ``margin`` in ``patience`` samples
+///   in a row: then to the most careful of them.
 ///
-/// Each change of direction doubles the patience: whatever the rows do, there are O(log looks) changes of direction.
-struct PolicyDirection: Codable, Equatable, Sendable {
+/// Each change of direction doubles the patience: whatever the rows do, there are O(log samples) changes of direction.
+struct TransferChoiceState: Codable, Equatable, Sendable {
   private(set) var choice: PolicyChoice?
   private(set) var changes = 0
 
@@ -19,7 +21,7 @@ struct PolicyDirection: Codable, Equatable, Sendable {
 
   // The account, over all ranks.
   private var sent = Account()
-  private var sinceLook = Account()
+  private var sinceSample = Account()
   /// Bytes above the budget that are still to be saved.
   private var debt = 0.0
   /// Measured bytes per predicted byte.
@@ -36,14 +38,14 @@ struct PolicyDirection: Codable, Equatable, Sendable {
     }
   }
 
-  /// Looks in a row that must agree at first.
+  /// Samples in a row that must agree at first.
   static let firstPatience = 3
   private static let mostPatience = 1 << 20
   /// How much better another must be.
   static let margin = 0.05
   /// How far above a byte budget the present choice may be predicted before it goes at once.
   static let tolerance = 0.01
-  /// Looks over which excess bytes are saved again.
+  /// Samples over which excess bytes are saved again.
   private static let repayment = 4.0
 
   /// What of it cannot be; `nil` where all is well.
@@ -51,8 +53,8 @@ struct PolicyDirection: Codable, Equatable, Sendable {
     let counts = 0...PolicyState.countLimit
     guard counts.contains(changes), counts.contains(streak), (1...Self.mostPatience).contains(patience),
       (-1...1).contains(lastMove)
-    else { return "it has changed \(changes) times, is at \(streak) of \(patience) looks, last moved \(lastMove)" }
-    let accounts = [sent.bytes, sent.plain, sinceLook.bytes, sinceLook.plain, debt]
+    else { return "it has changed \(changes) times, is at \(streak) of \(patience) samples, last moved \(lastMove)" }
+    let accounts = [sent.bytes, sent.plain, sinceSample.bytes, sinceSample.plain, debt]
     guard accounts.allSatisfy({ $0 >= 0 && $0.isFinite }), correction > 0, correction.isFinite else {
       return "its account is \(accounts) with a correction of \(correction)"
     }
@@ -62,7 +64,7 @@ struct PolicyDirection: Codable, Equatable, Sendable {
   /// Takes note of a transfer.
   mutating func charge(bytes: Double, plain: Double) {
     sent.add(bytes, plain)
-    sinceLook.add(bytes, plain)
+    sinceSample.add(bytes, plain)
     if sent.plain > 0 { choice?.measuredBytes = sent.bytes / sent.plain }
   }
 
@@ -74,24 +76,24 @@ struct PolicyDirection: Codable, Equatable, Sendable {
     if error.isFinite { choice?.measuredError = error }
   }
 
-  /// Chooses anew at the next look, without regard to the present choice.
+  /// Chooses anew at the next sample, without regard to the present choice.
   mutating func forget() {
     choice = nil
     correction = 1
     endStreak()
   }
 
-  /// One look: keeps the choice or changes it. Without a usable measurement nothing changes.
-  mutating func look(_ measurement: PolicyMeasurement, _ judge: PolicyJudge) {
+  /// One sample: keeps the choice or changes it. Without a usable measurement nothing changes.
+  mutating func update(_ measurement: PolicyMeasurement, _ judge: PolicyJudge) {
     guard measurement.isUsable else { return }
     let tightening = settle(measurement, judge)
     var corrections = PolicyJudge.Corrections(bytes: correction)
     if let choice, let proven = choice.measuredError {
-      corrections.error = Self.ratio(proven, to: judge.outlook(measurement, of: choice).error)
+      corrections.error = Self.ratio(proven, to: judge.prediction(measurement, of: choice).error)
     }
     let wanted = judge.best(measurement, current: choice, corrections, tightening: tightening)
     guard let current = choice else { return adopt(wanted) }
-    var now = judge.outlook(measurement, of: current)
+    var now = judge.prediction(measurement, of: current)
     now.bytes *= correction
     now.error = current.measuredError ?? now.error
     if wanted.acts(as: current) {
@@ -106,21 +108,21 @@ struct PolicyDirection: Codable, Equatable, Sendable {
     if streak >= patience { change(to: rival!, from: now) }
   }
 
-  /// Closes the account since the last look; returns which part of a byte budget is to be held back.
+  /// Closes the account since the last sample; returns which part of a byte budget is to be held back.
   private mutating func settle(_ measurement: PolicyMeasurement, _ judge: PolicyJudge) -> Double {
-    defer { sinceLook = Account() }
-    guard let choice, sinceLook.plain > 0 else { return 0 }
-    let predicted = judge.outlook(measurement, of: choice).bytes
+    defer { sinceSample = Account() }
+    guard let choice, sinceSample.plain > 0 else { return 0 }
+    let predicted = judge.prediction(measurement, of: choice).bytes
     if predicted > 0 {
-      let ratio = sinceLook.bytes / sinceLook.plain / predicted
+      let ratio = sinceSample.bytes / sinceSample.plain / predicted
       correction = min(2, max(0.5, (correction + ratio) / 2))
     }
     guard case .bytes(let most) = judge.goal, choice.reason == .budget else {
       debt = 0
       return 0
     }
-    let allowed = most * sinceLook.plain
-    debt = min(Self.repayment * allowed, max(0, debt + sinceLook.bytes - allowed))
+    let allowed = most * sinceSample.plain
+    debt = min(Self.repayment * allowed, max(0, debt + sinceSample.bytes - allowed))
     return min(0.5, debt / (Self.repayment * allowed))
   }
 
@@ -130,16 +132,15 @@ struct PolicyDirection: Codable, Equatable, Sendable {
     return min(16, max(1 / 16, proven / predicted))
   }
 
-  private func breaks(_ goal: ExchangeOptions.Policy.Goal, _ now: PolicyJudge.Outlook, _ tightening: Double) -> Bool {
+  private func breaks(_ goal: Budget.Goal, _ now: PolicyJudge.Prediction, _ tightening: Double) -> Bool {
     switch goal {
-    case .off: false
     case .bytes(let most): now.bytes > most * (1 - tightening) * (1 + Self.tolerance)
     case .relativeError(let most): now.error > most
     }
   }
 
   private func isBetter(
-    _ wanted: PolicyChoice, than now: PolicyJudge.Outlook, _ goal: ExchangeOptions.Policy.Goal
+    _ wanted: PolicyChoice, than now: PolicyJudge.Prediction, _ goal: Budget.Goal
   ) -> Bool {
     switch (goal, wanted.reason) {
     case (_, .nothingTravels), (_, .unmeasured), (_, .fewRows), (_, .budgetAllows), (_, .slowCodec): true
@@ -151,7 +152,7 @@ struct PolicyDirection: Codable, Equatable, Sendable {
 
   /// Of two, the one that is safer from breaking the budget.
   private func moreCareful(
-    _ a: PolicyChoice, _ b: PolicyChoice, _ goal: ExchangeOptions.Policy.Goal
+    _ a: PolicyChoice, _ b: PolicyChoice, _ goal: Budget.Goal
   ) -> PolicyChoice {
     switch goal {
     case .relativeError: a.predictedBytes > b.predictedBytes ? a : b
@@ -159,7 +160,7 @@ struct PolicyDirection: Codable, Equatable, Sendable {
     }
   }
 
-  private mutating func change(to wanted: PolicyChoice, from now: PolicyJudge.Outlook) {
+  private mutating func change(to wanted: PolicyChoice, from now: PolicyJudge.Prediction) {
     let move = wanted.predictedBytes > now.bytes ? 1 : -1
     if lastMove == -move { patience = min(2 * patience, Self.mostPatience) }
     lastMove = move

@@ -8,6 +8,10 @@ import Foundation
 import Testing
 
 @testable import CrosspointExchange
+@testable import CrosspointPolicy
+
+/// The policy of an exchange.
+func budgetPolicy(_ exchange: ExpertExchange) -> BudgetPolicy? { exchange.policy as? BudgetPolicy }
 
 /// Rows to keep a budget on.
 enum PolicyData: String, CaseIterable, Sendable {
@@ -127,7 +131,7 @@ enum PolicyData: String, CaseIterable, Sendable {
           fabric: fabric, layout: ExpertLayout(experts: PolicyData.experts, hidden: PolicyData.hidden),
           options: .init(policy: policy))
         _ = try data.train(exchange, rank: fabric.rank, steps: 0..<9)
-        return (exchange.policyState, exchange.statistics.choices)
+        return (exchange.state, exchange.statistics.choices)
       }
       for (state, choices) in states {
         #expect(state == states[0].0)
@@ -157,13 +161,13 @@ enum PolicyData: String, CaseIterable, Sendable {
       let expected = try data.train(straight, rank: fabric.rank, steps: 0..<12)
       let first = try exchange()
       _ = try data.train(first, rank: fabric.rank, steps: 0..<5)
-      let state = try JSONEncoder().encode(first.policyState)
+      let state = try JSONEncoder().encode(first.state)
       let second = try exchange()
-      try second.restore(try JSONDecoder().decode(PolicyState.self, from: state))
+      try second.restore(try JSONDecoder().decode(ExchangeState.self, from: state))
       let resumed = try data.train(second, rank: fabric.rank, steps: 5..<12)
       return (
         zip(expected[5...], resumed).allSatisfy { $0.isBitwiseEqual(to: $1) },
-        straight.policyState == second.policyState
+        straight.state == second.state
       )
     }
     for (isEqual, sameState) in results {
@@ -179,13 +183,13 @@ enum PolicyData: String, CaseIterable, Sendable {
         fabric: fabric, layout: ExpertLayout(experts: PolicyData.experts, hidden: PolicyData.hidden),
         options: .init(policy: .budget(bytes: 0.2)))
       _ = try PolicyData.random.train(exchange, rank: fabric.rank, steps: 0..<3)
-      let before = exchange.policyState
+      let before = budgetPolicy(exchange)?.state
       exchange.policyAdapts = false
       _ = try PolicyData.constant.train(exchange, rank: fabric.rank, steps: 3..<15)
-      #expect(exchange.policyState == before)
+      #expect(budgetPolicy(exchange)?.state == before)
       exchange.policyAdapts = true
       _ = try PolicyData.random.train(exchange, rank: fabric.rank, steps: 3..<4)
-      #expect(exchange.policyState != before)
+      #expect(budgetPolicy(exchange)?.state != before)
     }
   }
 
@@ -311,12 +315,12 @@ enum PolicyData: String, CaseIterable, Sendable {
   }
 
   @Test func everyRankKeepsTheSlowestSpeeds() throws {
-    var policy = ExchangeOptions.Policy.budget(bytes: 0.2)
-    policy.measuresSpeed = true
+    let policy = ExchangeOptions.Policy.budget(bytes: 0.2, measuresSpeed: true)
     let link = LinkModel(latency: .zero, bytesPerSecond: 1e7)
-    let speeds = try SimulatedCluster(ranks: 3, link: link).run { [policy] fabric in
-      try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 4, hidden: 64), options: .init(policy: policy))
-        .policyState?.speed
+    let speeds = try SimulatedCluster(ranks: 3, link: link).run { fabric in
+      let exchange = try ExpertExchange(
+        fabric: fabric, layout: ExpertLayout(experts: 4, hidden: 64), options: .init(policy: policy))
+      return budgetPolicy(exchange)?.state.speed
     }
     let speed = try #require(speeds[0])
     #expect(speeds.allSatisfy { $0 == speed })

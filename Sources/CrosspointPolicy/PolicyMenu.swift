@@ -1,6 +1,6 @@
 import CrosspointCompression
 
-/// What a policy may choose from, by what its looks measure. A new format of fixed size is one more entry.
+/// What a policy may choose from, by what its samples measure. A new format of fixed size is one more entry.
 enum PolicyMenu {
   /// Formats of fixed size that are tried on a sample. fp32 needs no trial.
   static let formats: [WireFormat] = [1, 2, 3, 4, 6, 8].map { WireFormat("rotated:\($0)")! } + [.bf16]

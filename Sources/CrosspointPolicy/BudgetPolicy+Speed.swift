@@ -1,8 +1,9 @@
 import CrosspointCore
+import CrosspointExchange
 import CrosspointFabric
 import CrosspointTokens
 
-extension ExchangePolicy {
+extension BudgetPolicy {
   /// Times link and codec; every rank keeps what the slowest of all needs. Collective.
   func measureSpeed(_ agreement: Agreement) throws(CrosspointError) {
     let operation: StaticString = "ExpertExchange.init"
