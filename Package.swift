@@ -73,7 +73,9 @@ let package = Package(
         "Crosspoint", "CrosspointBaseline", "CrosspointCore", "CrosspointTokens", "CrosspointOptions",
         "CrosspointFiles", "MPI", "CCrosspointKernels", arguments,
       ]),
-    .target(name: "MoELM", dependencies: ["Crosspoint", "CrosspointCore", "CrosspointFiles", "COpenBLAS"]),
+    .target(
+      name: "MoELM",
+      dependencies: ["Crosspoint", "CrosspointBaseline", "CrosspointCore", "CrosspointFiles", "COpenBLAS"]),
     .executableTarget(name: "moe-lm", dependencies: ["Crosspoint", "CrosspointOptions", "MoELM", arguments]),
 
     // Tests: no MPI runs in the test process; RankProgram holds what needs real ranks.

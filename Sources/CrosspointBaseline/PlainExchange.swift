@@ -28,12 +28,13 @@ package final class PlainExchange {
   package private(set) var topkWeightGradients: [Float] = []
   private let transport: any PlainTransport
   private let layout: ExpertLayout
+  private let rank: Int
   private let rankCount: Int
-  private let localExperts: Range<Int>
+  package let localExperts: Range<Int>
   private let pool = BufferPool()
   private let hidden: Int
 
-  private var routing: Routing?
+  private var routing = Routing.none
   /// Row of each slot in the packed order; −1: not sent.
   private var rowOfSlot: [Int] = []
   /// Rows to each rank, and from each rank for each of this rank's experts.
@@ -46,14 +47,31 @@ package final class PlainExchange {
   package init(transport: any PlainTransport, layout: ExpertLayout, rank: Int, rankCount: Int) {
     self.transport = transport
     self.layout = layout
+    self.rank = rank
     self.rankCount = rankCount
     hidden = layout.hidden
     localExperts = layout.experts(of: rank, rankCount: rankCount)
   }
 
+  /// Over MPI where the fabric is MPI's, else over the fabric's own exchange.
+  package convenience init(fabric: any Fabric, layout: ExpertLayout) {
+    let mpi = (fabric as? MPIFabric).map { MPITransport(communicator: $0.communicator) }
+    self.init(
+      transport: mpi ?? FabricTransport(fabric: fabric), layout: layout, rank: fabric.rank, rankCount: fabric.rankCount)
+  }
+
+  /// Rows of the last dispatch that went to other ranks, and that came from them.
+  package var sentAway: Int { sentRows.reduce(0, +) - sentRows[rank] }
+  package var receivedAway: Int { receivedRows.reduce(0, +) - receivedRows[rank] }
+  /// Bytes of counts that a dispatch sends to other ranks.
+  package var countBytes: Int { 4 * expertsPerRank * (rankCount - 1) }
+
+  /// Those that a rank has at most.
+  private var expertsPerRank: Int { (layout.experts + rankCount - 1) / rankCount }
+
   /// Rows for this rank's experts, grouped by expert.
-  package func dispatch(_ tokens: borrowing TokenBatch, _ routing: Routing) throws -> TokenBatch {
-    self.routing = routing
+  package func dispatch(_ tokens: borrowing TokenBatch, _ routing: Routing) throws(CrosspointError) -> TokenBatch {
+    self.routing.copy(routing)
     var watch = Stopwatch()
     try exchangeCounts(routing)
     seconds.move += watch.lap()
@@ -76,19 +94,17 @@ package final class PlainExchange {
   }
 
   /// The experts' outputs, weighted and summed for each token.
-  package func combine(_ output: borrowing TokenBatch) throws -> TokenBatch {
+  package func combine(_ output: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
     let home = try bringHome(output)
     var watch = Stopwatch()
-    let weights = routing!.topkWeights
-    let result = try sum(home) { weights[$0] }
+    let result = try sum(home) { routing.topkWeights[$0] }
     outputs = consume home
     seconds.sum += watch.lap()
     return result
   }
 
   /// ∂L/∂output of each row, grouped by expert, from ∂L/∂y of each token.
-  package func combineBackward(_ outputGradient: borrowing TokenBatch) throws -> TokenBatch {
-    let routing = routing!
+  package func combineBackward(_ outputGradient: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
     let outputs = outputs.take()!
     var watch = Stopwatch()
     let packed = try batch(sentRows.reduce(0, +))
@@ -107,7 +123,7 @@ package final class PlainExchange {
   }
 
   /// ∂L/∂tokens from ∂L/∂rows.
-  package func dispatchBackward(_ rowGradient: borrowing TokenBatch) throws -> TokenBatch {
+  package func dispatchBackward(_ rowGradient: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
     let home = try bringHome(rowGradient)
     var watch = Stopwatch()
     defer { seconds.sum += watch.lap() }
@@ -115,7 +131,7 @@ package final class PlainExchange {
   }
 
   /// Rows that are packed by expert go to the ranks of their experts.
-  private func sendToExperts(_ packed: borrowing TokenBatch) throws -> TokenBatch {
+  private func sendToExperts(_ packed: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
     var watch = Stopwatch()
     let received = try batch(receivedRows.reduce(0, +))
     try transport.alltoallv(
@@ -131,7 +147,7 @@ package final class PlainExchange {
   }
 
   /// Rows that are grouped by expert go back to where they came from, and lie there in the packed order.
-  private func bringHome(_ rows: borrowing TokenBatch) throws -> TokenBatch {
+  private func bringHome(_ rows: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
     var watch = Stopwatch()
     let home = try batch(sentRows.reduce(0, +))
     if localExperts.count > 1 {
@@ -148,13 +164,13 @@ package final class PlainExchange {
     return home
   }
 
-  private func returnRows(_ rows: UnsafePointer<Float>, into home: UnsafeMutablePointer<Float>) throws {
+  private func returnRows(_ rows: UnsafePointer<Float>, into home: UnsafeMutablePointer<Float>) throws(CrosspointError)
+  {
     try transport.alltoallv(rows, receivedRows.map { $0 * hidden }, into: home, sentRows.map { $0 * hidden })
   }
 
   /// The sum of each token's rows, weighted.
-  private func sum(_ home: borrowing TokenBatch, weight: (_ slot: Int) -> Float) throws -> TokenBatch {
-    let routing = routing!
+  private func sum(_ home: borrowing TokenBatch, weight: (_ slot: Int) -> Float) throws(CrosspointError) -> TokenBatch {
     let result = try batch(routing.tokens)
     for token in 0..<routing.tokens {
       let sum = result.base + token * hidden
@@ -174,8 +190,8 @@ package final class PlainExchange {
   }
 
   /// Tells every rank how many rows each of its experts gets from here.
-  private func exchangeCounts(_ routing: Routing) throws {
-    let share = (layout.experts + rankCount - 1) / rankCount
+  private func exchangeCounts(_ routing: Routing) throws(CrosspointError) {
+    let share = expertsPerRank
     var mine = [Int32](repeating: 0, count: share * rankCount)
     sentRows = []
     for peer in 0..<rankCount {

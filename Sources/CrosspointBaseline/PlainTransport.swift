@@ -4,11 +4,11 @@ import MPI
 /// How the plain baseline moves bytes.
 package protocol PlainTransport {
   /// Sends one equal part to every rank.
-  func alltoall(_ send: [Int32]) throws -> [Int32]
+  func alltoall(_ send: [Int32]) throws(CrosspointError) -> [Int32]
   /// Sends `sendCounts[p]` floats to rank p, blocks one behind the other; receives likewise.
   func alltoallv(
     _ send: UnsafePointer<Float>, _ sendCounts: [Int], into receive: UnsafeMutablePointer<Float>, _ receiveCounts: [Int]
-  ) throws
+  ) throws(CrosspointError)
 }
 
 /// MPI_Alltoall and MPI_Alltoallv, as any program would call them.
@@ -17,15 +17,21 @@ package struct MPITransport: PlainTransport {
 
   package init(communicator: Communicator) { self.communicator = communicator }
 
-  package func alltoall(_ send: [Int32]) throws -> [Int32] { try communicator.alltoall(send) }
+  package func alltoall(_ send: [Int32]) throws(CrosspointError) -> [Int32] {
+    do { return try communicator.alltoall(send) } catch { throw CrosspointError(error, operation: "alltoall") }
+  }
 
   package func alltoallv(
     _ send: UnsafePointer<Float>, _ sendCounts: [Int], into receive: UnsafeMutablePointer<Float>, _ receiveCounts: [Int]
-  ) throws {
-    let (sendBlocks, receiveBlocks) = (try Blocks(counts: sendCounts), try Blocks(counts: receiveCounts))
-    try communicator.alltoallv(
-      UnsafeBufferPointer(start: send, count: sendBlocks.end), sendBlocks,
-      into: UnsafeMutableBufferPointer(start: receive, count: receiveBlocks.end), receiveBlocks)
+  ) throws(CrosspointError) {
+    do {
+      let (sendBlocks, receiveBlocks) = (try Blocks(counts: sendCounts), try Blocks(counts: receiveCounts))
+      try communicator.alltoallv(
+        UnsafeBufferPointer(start: send, count: sendBlocks.end), sendBlocks,
+        into: UnsafeMutableBufferPointer(start: receive, count: receiveBlocks.end), receiveBlocks)
+    } catch {
+      throw CrosspointError(error, operation: "alltoallv")
+    }
   }
 }
 
@@ -35,12 +41,13 @@ package struct FabricTransport: PlainTransport {
 
   package init(fabric: any Fabric) { self.fabric = fabric }
 
-  package func alltoall(_ send: [Int32]) throws -> [Int32] {
+  package func alltoall(_ send: [Int32]) throws(CrosspointError) -> [Int32] {
     var receive = send
     let part = send.count / fabric.rankCount * MemoryLayout<Int32>.stride
-    try send.withUnsafeBytes { send in
-      try receive.withUnsafeMutableBytes { receive in
-        try exchange(send, receive, Array(repeating: part, count: fabric.rankCount), nil)
+    let parts = Array(repeating: part, count: fabric.rankCount)
+    try send.withUnsafeBufferPointer { send throws(CrosspointError) in
+      try receive.withUnsafeMutableBufferPointer { receive throws(CrosspointError) in
+        try exchange(UnsafeRawBufferPointer(send), UnsafeMutableRawBufferPointer(receive), parts, parts)
       }
     }
     return receive
@@ -48,7 +55,7 @@ package struct FabricTransport: PlainTransport {
 
   package func alltoallv(
     _ send: UnsafePointer<Float>, _ sendCounts: [Int], into receive: UnsafeMutablePointer<Float>, _ receiveCounts: [Int]
-  ) throws {
+  ) throws(CrosspointError) {
     let (sendBytes, receiveBytes) = (sendCounts.map { 4 * $0 }, receiveCounts.map { 4 * $0 })
     try exchange(
       UnsafeRawBufferPointer(start: send, count: sendBytes.reduce(0, +)),
@@ -56,12 +63,12 @@ package struct FabricTransport: PlainTransport {
   }
 
   private func exchange(
-    _ send: UnsafeRawBufferPointer, _ receive: UnsafeMutableRawBufferPointer, _ sendBytes: [Int], _ receiveBytes: [Int]?
-  ) throws {
+    _ send: UnsafeRawBufferPointer, _ receive: UnsafeMutableRawBufferPointer, _ sendBytes: [Int], _ receiveBytes: [Int]
+  ) throws(CrosspointError) {
     var (sendStart, receiveStart) = (0, 0)
     var outgoing: [UnsafeRawBufferPointer] = []
     var incoming: [UnsafeMutableRawBufferPointer] = []
-    for (sendCount, receiveCount) in zip(sendBytes, receiveBytes ?? sendBytes) {
+    for (sendCount, receiveCount) in zip(sendBytes, receiveBytes) {
       outgoing.append(UnsafeRawBufferPointer(rebasing: send[sendStart..<sendStart + sendCount]))
       incoming.append(UnsafeMutableRawBufferPointer(rebasing: receive[receiveStart..<receiveStart + receiveCount]))
       sendStart += sendCount

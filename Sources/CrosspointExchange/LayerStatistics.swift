@@ -34,6 +34,8 @@ public struct LayerStatistics: Sendable, Equatable {
     public var meanwhile = 0.0
     /// A policy's samples of what is sent, and what it decodes of its own frames.
     public var policy = 0.0
+
+    public init() {}
   }
 
   /// Transfers of the kind dispatch.

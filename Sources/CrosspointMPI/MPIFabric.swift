@@ -180,7 +180,7 @@ public final class MPIFabric: Fabric {
 
 extension CrosspointError {
   /// An error of MPI, as ``CrosspointError/Code/transport``, or ``CrosspointError/Code/outOfMemory``.
-  init(_ error: MPIError, operation: String) {
+  package init(_ error: MPIError, operation: String) {
     let code = error.errorClass == .memory ? Code.outOfMemory : .transport
     self.init(code, operation: operation, rank: error.rank, argument: error.call, error.text)
   }

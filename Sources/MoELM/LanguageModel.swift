@@ -41,8 +41,10 @@ final class LanguageModel {
     return (0..<shape.blocks).flatMap { Block.expertParameters($0, shape, local) }
   }
 
-  /// Collective: makes one exchange per MoE layer.
-  init(fabric: any Fabric, shape: ModelShape, options: ExchangeOptions, seed: UInt64) throws(CrosspointError) {
+  /// Collective: makes one transport per MoE layer.
+  init(
+    fabric: any Fabric, shape: ModelShape, options: ExchangeOptions, over transport: ExpertTransportKind, seed: UInt64
+  ) throws(CrosspointError) {
     try shape.validate()
     self.shape = shape
     // One rank may have less memory than the others.
@@ -58,7 +60,8 @@ final class LanguageModel {
     for block in 0..<shape.blocks {
       blocks.append(
         try Block(
-          block, shape, shared: shared, experts: experts, fabric: fabric, options: options, pool: pool))
+          block, shape, shared: shared, experts: experts, fabric: fabric, options: options, over: transport,
+          pool: pool))
     }
     self.blocks = blocks
     layers = blocks.compactMap(\.experts)
@@ -82,35 +85,41 @@ final class LanguageModel {
   func forward(_ batch: Batch, _ pass: Pass) throws(CrosspointError) -> Losses {
     precondition(batch.rows.isMultiple(of: shape.context), "whole sequences")
     let x = try stream.matrix(batch.rows, shape.width)
-    embedding.forward(batch, into: x)
+    try pass.clock.measure(.prediction) { () throws(CrosspointError) in embedding.forward(batch, into: x) }
     var losses = Losses()
     for (place, block) in blocks.enumerated() {
-      if let keyGate, place == shape.stages.deletionBlock { losses.stages += try keyGate.forward(x, pass) }
+      if let keyGate, place == shape.stages.deletionBlock {
+        losses.stages += try pass.clock.measure(.stages) { () throws(CrosspointError) in try keyGate.forward(x, pass) }
+      }
       let gate = place >= shape.stages.deletionBlock ? keyGate : nil
       block.experts?.stages.keep = gate?.keep
       losses += try block.forward(x, keyBias: gate?.bias, pass)
     }
-    let y = try final.matrix(batch.rows, shape.width)
-    try norm.forward(x, into: y)
-    losses.surprise = try prediction.forward(y, batch)
+    losses.surprise = try pass.clock.measure(.prediction) { () throws(CrosspointError) in
+      let y = try final.matrix(batch.rows, shape.width)
+      try norm.forward(x, into: y)
+      return try prediction.forward(y, batch)
+    }
     return losses
   }
 
   /// Adds the gradients of the pass's loss. Collective; follows `forward`.
   /// - Parameter predictions: all that this pass's surprise is a mean over, those of all ranks.
   func backward(_ batch: Batch, predictions: Int, _ pass: Pass) throws(CrosspointError) {
-    let y = try final.matrix(batch.rows, shape.width)
-    let slope = try slope.matrix(batch.rows, shape.width)
-    try prediction.backward(y, batch, scale: pass.weight / Float(predictions), into: slope)
     let dx = try TokenBatch(uninitializedRows: batch.rows, hidden: shape.width, pool: pool)
-    dx.elements.update(repeating: 0)
-    try norm.backward(slope, addingTo: Matrix(dx))
+    try pass.clock.measure(.prediction) { () throws(CrosspointError) in
+      let y = try final.matrix(batch.rows, shape.width)
+      let slope = try slope.matrix(batch.rows, shape.width)
+      try prediction.backward(y, batch, scale: pass.weight / Float(predictions), into: slope)
+      dx.elements.update(repeating: 0)
+      try norm.backward(slope, addingTo: Matrix(dx))
+    }
     for (place, block) in blocks.enumerated().reversed() {
       let gate = place >= shape.stages.deletionBlock ? keyGate : nil
       try block.backward(dx, addingTo: gate?.biasGradients, pass)
       if place == shape.stages.deletionBlock { keyGate?.backward(addingTo: dx, pass) }
     }
-    embedding.backward(batch, Matrix(dx))
+    try pass.clock.measure(.prediction) { () throws(CrosspointError) in embedding.backward(batch, Matrix(dx)) }
   }
 
   /// After a forward pass that no backward pass follows.

@@ -4,6 +4,8 @@ import CrosspointOptions
 import Foundation
 import MoELM
 
+extension ExpertTransportKind: ExpressibleByArgument {}
+
 struct Train: RankCommand {
   static let configuration = CommandConfiguration(abstract: "Trains a model.")
 
@@ -11,6 +13,9 @@ struct Train: RankCommand {
   @OptionGroup(title: "Model") var model: ModelArguments
   @OptionGroup(title: "Stages") var stages: StageArguments
   @OptionGroup(title: "Exchange") var exchange: ExchangeArguments
+
+  @Option(help: "crosspoint, or plain: pack + MPI_Alltoallv + unpack in fp32, without checks, to compare with.")
+  var transport = ExpertTransportKind.crosspoint
 
   @Option(help: "Steps of training.")
   var steps = 2000
@@ -53,6 +58,7 @@ struct Train: RankCommand {
     options.seed = exchange.seed
     options.batch = arguments.batch
     options.evalWindows = arguments.evalWindows
+    options.transport = transport
     options.steps = steps
     options.learningRate = learningRate
     options.warmup = warmup
@@ -124,7 +130,29 @@ private func report(_ summary: RunSummary) {
       format: "%d steps, held-out %.4f bits/byte, %.1f %% of the rows and %.1f %% of the fp32 bytes sent, %.3f s/step",
       summary.steps, summary.valBitsPerByte, 100 * summary.rowsSentFraction, 100 * summary.wireFraction,
       summary.stepSeconds))
+  reportPhases(summary)
   reportEvaluation(summary)
+}
+
+/// Where the time of a step went: milliseconds by phase over all blocks, and of each block's transfers.
+private func reportPhases(_ summary: RunSummary) {
+  func line(_ title: String, _ seconds: [Substring: Double]) {
+    let phases = seconds.sorted { $0.value > $1.value }.map { String(format: "%@ %.2f", "\($0.key)", 1e3 * $0.value) }
+    print("\(title): " + phases.joined(separator: ", "))
+  }
+  var (phases, transfers): ([Substring: Double], [Substring: [Substring: Double]]) = ([:], [:])
+  for (name, seconds) in summary.phaseSeconds {
+    let parts = name.split(separator: ".")
+    if parts.count == 3 {
+      phases["all-to-all", default: 0] += seconds
+      transfers[parts[0] + " " + parts[1], default: [:]][parts[2]] = seconds
+    } else {
+      phases[parts.last!, default: 0] += seconds
+    }
+  }
+  line("ms of a step", phases)
+  for (name, parts) in transfers.sorted(by: { $0.key < $1.key }) { line("  \(name)", parts) }
+  print(String(format: "all-to-all takes %.1f %% of a step", 100 * summary.alltoallShare))
 }
 
 /// What stages did on the held-out text, every granularity, and what a policy chose.

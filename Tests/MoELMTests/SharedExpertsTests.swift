@@ -59,7 +59,8 @@ func sharedOptions(_ count: Int, staged: Bool = false) -> TrainingOptions {
     let x = try TokenBatch(values, hidden: width)
     let dx = try TokenBatch(slopes, hidden: width)
     let block = try Block(
-      1, shape, shared: mine.shared, experts: mine.experts, fabric: fabric, options: exchange, pool: BufferPool())
+      1, shape, shared: mine.shared, experts: mine.experts, fabric: fabric, options: exchange, over: .crosspoint,
+      pool: BufferPool())
     _ = try block.forward(Matrix(x), pass)
     try block.backward(dx, pass)
 
@@ -72,7 +73,8 @@ func sharedOptions(_ count: Int, staged: Bool = false) -> TrainingOptions {
     let secondNorm = LayerNorm("block1.norm2", width: width, in: theirs.shared)
     let dense = FeedForward("block1", in: theirs.shared)
     let routed = try StagedExperts(
-      "block1", shape, shared: theirs.shared, experts: theirs.experts, fabric: fabric, options: exchange, layer: 1)
+      "block1", shape, shared: theirs.shared, experts: theirs.experts, fabric: fabric, options: exchange,
+      over: .crosspoint, layer: 1)
     let (hidden, active) = (FloatBuffer(), FloatBuffer())
     try firstNorm.forward(Matrix(y), into: Matrix(attended))
     try attention.forward(Matrix(attended), addingTo: Matrix(y))

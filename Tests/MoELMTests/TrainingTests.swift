@@ -36,6 +36,37 @@ import Testing
     #expect(summary.rowsSentFractionLastQuarter > 0 && summary.rowsSentFractionLastQuarter < 1)
   }
 
+  private func summary(_ options: TrainingOptions, ranks: Int) throws -> RunSummary {
+    let corpus = try tinyCorpus(options)
+    return try SimulatedCluster(ranks: ranks).run { fabric in
+      try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: RunOptions(), quiet: true).train()
+    }[0]
+  }
+
+  @Test(arguments: ExpertTransportKind.allCases) func everyPhaseHasItsSeconds(transport: ExpertTransportKind) throws {
+    var options = tinyOptions()
+    options.transport = transport
+    options.shape.sharedExperts = 1
+    let summary = try summary(options, ranks: 2)
+    let phases = summary.phaseSeconds
+    #expect(phases.values.allSatisfy { $0 > 0 })
+    let transfers = phases.filter { $0.key.split(separator: ".").count == 3 }
+    for kind in TransferKind.allCases {
+      #expect(transfers.keys.contains { $0.hasPrefix("block1.\(kind).") }, "\(phases)")
+    }
+    #expect(transfers.keys.contains(transport == .plain ? "block1.combine.move" : "block1.combine.wait"), "\(phases)")
+    for name in ["block0.attention", "block0.dense", "block1.dense", "block1.experts", "block1.router", "optimiser"] {
+      #expect(phases[name] != nil, "\(name)")
+    }
+    let share = transfers.values.reduce(0, +) / phases.values.reduce(0, +)
+    #expect((summary.alltoallShare - share).magnitude < 1e-9)
+  }
+
+  @Test func noMomentOfAStepIsCountedTwice() throws {
+    let summary = try summary(tinyOptions(), ranks: 1)
+    #expect(summary.phaseSeconds.values.reduce(0, +) <= summary.stepSeconds)
+  }
+
   @Test func oneRankAskedToStopStopsAll() throws {
     let options = tinyOptions()
     let corpus = try tinyCorpus(options)

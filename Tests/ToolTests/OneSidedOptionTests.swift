@@ -17,7 +17,7 @@ struct OneSidedOptionTests {
     "compensation": "none", "wire": "bf16", "wire-dispatch": "bf16", "wire-combine": "bf16", "wire-gradient": "bf16",
     "wire-combine-backward": "bf16", "wire-dispatch-backward": "bf16", "rounding-gradient": "nearest",
     "rounding-forward": "stochastic", "budget-bytes": "0.5", "budget-error": "0.1",
-    "deletion-threshold": "0.25", "granularity": "2", "router-groups": "2", "link-speed": "100",
+    "deletion-threshold": "0.25", "granularity": "2", "router-groups": "2", "link-speed": "100", "transport": "plain",
   ]
 
   /// Options that may differ: files are rank 0's, and how long a rank waits is its own affair.

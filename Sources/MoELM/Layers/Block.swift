@@ -3,6 +3,7 @@ import Crosspoint
 /// `x += attention(norm(x)); x += feedForward(norm(x))`, where the feed-forward is dense, or a mixture of experts with or
 /// without shared experts beside it, which work while the exchange is under way.
 final class Block {
+  private let number: Int
   private let width: Int
   private let firstNorm: LayerNorm
   private let attention: Attention
@@ -37,9 +38,10 @@ final class Block {
   /// Collective where the block has experts.
   init(
     _ block: Int, _ shape: ModelShape, shared: ParameterSet, experts: ParameterSet, fabric: any Fabric,
-    options: ExchangeOptions, pool: BufferPool
+    options: ExchangeOptions, over transport: ExpertTransportKind, pool: BufferPool
   ) throws(CrosspointError) {
     let name = "block\(block)"
+    number = block
     width = shape.width
     self.pool = pool
     firstNorm = LayerNorm(name + ".norm1", width: width, in: shared)
@@ -50,27 +52,34 @@ final class Block {
     self.experts =
       shape.hasExperts(block: block)
       ? try StagedExperts(
-        name, shape, shared: shared, experts: experts, fabric: fabric, options: options, layer: block) : nil
+        name, shape, shared: shared, experts: experts, fabric: fabric, options: options,
+        over: transport, layer: block) : nil
   }
 
   /// Changes x in place. Collective where the block has experts.
   /// - Parameter keyBias: see ``Attention``.
   /// - Returns: the losses of experts and stages.
   func forward(_ x: Matrix, keyBias: UnsafePointer<Float>? = nil, _ pass: Pass) throws(CrosspointError) -> Losses {
-    let attended = try attended.matrix(x.rows, width)
-    try firstNorm.forward(x, into: attended)
-    try attention.forward(attended, keyBias: keyBias, addingTo: x)
-
-    if fed.rows != x.rows { fed = try TokenBatch(uninitializedRows: x.rows, hidden: width, pool: pool) }
-    try secondNorm.forward(x, into: Matrix(fed))
+    try pass.clock.measure(.attention, block: number) { () throws(CrosspointError) in
+      let attended = try attended.matrix(x.rows, width)
+      try firstNorm.forward(x, into: attended)
+      try attention.forward(attended, keyBias: keyBias, addingTo: x)
+      if fed.rows != x.rows { fed = try TokenBatch(uninitializedRows: x.rows, hidden: width, pool: pool) }
+      try secondNorm.forward(x, into: Matrix(fed))
+    }
     let input = Matrix(fed)
+    func feed(_ rows: Range<Int>) throws(CrosspointError) {
+      try pass.clock.measure(.dense, block: number) { () throws(CrosspointError) in
+        try dense?.forward(input, rows: rows, addingTo: x)
+      }
+    }
     guard let experts else {
-      try dense?.forward(input, rows: 0..<x.rows, addingTo: x)
+      try feed(0..<x.rows)
       return Losses()
     }
     var slices = RowSlices(rows: dense == nil ? 0 : x.rows)
     return try experts.forward(fed, addingTo: x, pass) { () throws(CrosspointError) in
-      try slices.next { rows throws(CrosspointError) in try dense?.forward(input, rows: rows, addingTo: x) }
+      try slices.next { rows throws(CrosspointError) in try feed(rows) }
     }
   }
 
@@ -82,19 +91,24 @@ final class Block {
     let stream = Matrix(dx)
     let slope = try slope.matrix(dx.rows, width)
     let input = Matrix(fed)
+    func feedBackward(_ rows: Range<Int>) throws(CrosspointError) {
+      try pass.clock.measure(.dense, block: number) { () throws(CrosspointError) in
+        try dense?.backward(input, rows: rows, dy: stream, into: slope)
+      }
+    }
     if let experts {
       var slices = RowSlices(rows: dense == nil ? 0 : dx.rows)
       try experts.backward(fed, dy: dx, pass, into: slope, accumulate: dense != nil) { () throws(CrosspointError) in
-        try slices.next { rows throws(CrosspointError) in
-          try dense?.backward(input, rows: rows, dy: stream, into: slope)
-        }
+        try slices.next { rows throws(CrosspointError) in try feedBackward(rows) }
       }
     } else {
-      try dense?.backward(input, rows: 0..<dx.rows, dy: stream, into: slope)
+      try feedBackward(0..<dx.rows)
     }
-    try secondNorm.backward(slope, addingTo: stream)
-    try attention.backward(attended.matrix(dx.rows, width), dy: stream, into: slope, addingTo: keyBiasGradients)
-    try firstNorm.backward(slope, addingTo: stream)
+    try pass.clock.measure(.attention, block: number) { () throws(CrosspointError) in
+      try secondNorm.backward(slope, addingTo: stream)
+      try attention.backward(attended.matrix(dx.rows, width), dy: stream, into: slope, addingTo: keyBiasGradients)
+      try firstNorm.backward(slope, addingTo: stream)
+    }
   }
 
   /// Gives back what the exchange keeps for a backward pass.

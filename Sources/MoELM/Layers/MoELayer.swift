@@ -1,9 +1,10 @@
 import Crosspoint
 
-/// A mixture of experts behind one ``ExpertExchange``: this rank routes its own rows and runs its own experts.
+/// A mixture of experts behind one ``ExpertTransport``: this rank routes its own rows and runs its own experts.
 final class MoELayer {
-  let exchange: ExpertExchange
+  let transport: any ExpertTransport
   private let fabric: any Fabric
+  private let block: Int
   private let router: TopKRouter
   private let stages: StageOptions
   private let seed: UInt64
@@ -13,8 +14,6 @@ final class MoELayer {
   private(set) var groupPrice: MovingThreshold?
   /// One for all granularities, or one for each.
   private let gates: [Int: Parameter]
-  /// What the exchange's compensation learns, if anything.
-  private let compensation: Parameter?
   private let experts: [FeedForward]
 
   private let logits = FloatBuffer()
@@ -24,7 +23,6 @@ final class MoELayer {
   private var traits = RowTraits()
   /// The routing of the last batch.
   private(set) var decision = RoutingDecision()
-  private var handle: DispatchHandle?
   /// This rank's part of all rows that were routed: what its load-balance loss, a mean over its own, counts.
   private var share: Float = 0
 
@@ -54,15 +52,22 @@ final class MoELayer {
     experts.flatMap { FeedForward.parameters("\(name).expert\($0)", shape) }
   }
 
-  /// Collective: makes the exchange.
+  /// Collective: makes the transport.
   init(
     _ name: String, _ shape: ModelShape, shared: ParameterSet, experts set: ParameterSet, fabric: any Fabric,
-    options: ExchangeOptions, layer: Int
+    options: ExchangeOptions, over kind: ExpertTransportKind, layer: Int
   ) throws(CrosspointError) {
     self.fabric = fabric
-    exchange = try ExpertExchange(
-      fabric: fabric, layout: ExpertLayout(experts: shape.experts, hidden: shape.width), options: options,
-      layer: layer)
+    block = layer
+    let layout = try ExpertLayout(experts: shape.experts, hidden: shape.width)
+    transport =
+      switch kind {
+      case .crosspoint:
+        try CrosspointTransport(fabric: fabric, layout: layout, options: options, layer: layer) {
+          shared[name + ".compensation"]
+        }
+      case .plain: PlainExpertTransport(fabric: fabric, layout: layout)
+      }
     stages = shape.stages
     seed = stages.seed(of: name)
     router = try stages.router(shape)
@@ -70,8 +75,7 @@ final class MoELayer {
     groupPrice = stages.groupsPerToken.map { .groupPrice(groups: $0) }
     gates = Dictionary(
       uniqueKeysWithValues: zip(stages.granularities, stages.routers).map { ($0, shared[Self.gateName(name, $1)]) })
-    compensation = exchange.compensator.parameters.isEmpty ? nil : shared[name + ".compensation"]
-    experts = exchange.localExperts.map { FeedForward("\(name).expert\($0)", in: set) }
+    experts = transport.localExperts.map { FeedForward("\(name).expert\($0)", in: set) }
   }
 
   /// The experts' weighted outputs, one for each row. Collective.
@@ -82,6 +86,34 @@ final class MoELayer {
   func forward(
     _ x: borrowing TokenBatch, tokensPerRow: [Int32] = [], _ pass: Pass, meanwhile work: LocalWork
   ) throws(CrosspointError) -> Mixture {
+    let tokensOfAll = try pass.clock.measure(.router, block: block) { () throws(CrosspointError) in
+      try route(x, tokensPerRow: tokensPerRow, pass)
+    }
+    let tokens = tokensPerRow.isEmpty ? Float(x.rows) : tokensPerRow.reduce(0) { $0 + Float($1) }
+    share = tokensOfAll == 0 ? 0 : tokens / Float(tokensOfAll)
+    try pass.clock.measure(.dispatch, over: transport, block: block) { () throws(CrosspointError) in
+      try transport.dispatch(x, decision.routing, meanwhile: work)
+    }
+    let rows = transport.rows.rows
+    let (hidden, active) = try (hidden.matrix(rows, experts.hidden), active.matrix(rows, experts.hidden))
+    try pass.clock.measure(.experts, block: block) { () throws(CrosspointError) in
+      let output = try transport.outputs()
+      forEachExpert { expert, range in
+        expert.forward(
+          Matrix(transport.rows)[rows: range], hidden: hidden[rows: range], active: active[rows: range],
+          into: Matrix(output)[rows: range], accumulate: false)
+      }
+    }
+    let combined = try pass.clock.measure(.combine, over: transport, block: block) { () throws(CrosspointError) in
+      try transport.combine()
+    }
+    return Mixture(outputs: combined, loadBalance: decision.losses.loadBalance * Double(share))
+  }
+
+  /// Makes the decision; returns how many tokens all ranks route. Collective.
+  private func route(
+    _ x: borrowing TokenBatch, tokensPerRow: [Int32], _ pass: Pass
+  ) throws(CrosspointError) -> Double {
     let gate = gate(pass)
     let logits = try logits.matrix(x.rows, router.experts)
     multiply(Matrix(x), gate.value, into: logits)
@@ -95,8 +127,10 @@ final class MoELayer {
     do throws(CrosspointError) {
       try router(of: pass).route(
         logits: UnsafeBufferPointer(start: logits.base, count: logits.count), traits: traits, into: &decision
-      ) { [fabric, router] counts throws(CrosspointError) in
-        try fabric.sum(&counts, operation: "route")
+      ) { [block, fabric, router] counts throws(CrosspointError) in
+        try pass.clock.measure(.allReduce, block: block) { () throws(CrosspointError) in
+          try fabric.sum(&counts, operation: "route")
+        }
         tokensOfAll = counts[router.experts]
       }
     } catch {
@@ -107,25 +141,7 @@ final class MoELayer {
       prune?.count(decision.trimmed, of: decision.routing.tokens * (router.topK - 1))
       groupPrice?.count(decision.routing.groupsUsed(of: stages.routerGroups), of: decision.routing.tokens)
     }
-    let tokens = tokensPerRow.isEmpty ? Float(x.rows) : tokensPerRow.reduce(0) { $0 + Float($1) }
-    share = tokensOfAll == 0 ? 0 : tokens / Float(tokensOfAll)
-    if let compensation {
-      exchange.compensator.parameters.withUnsafeMutableBufferPointer {
-        _ = $0.update(fromContentsOf: compensation.value.floats)
-      }
-    }
-    let handle = try exchange.dispatch(x, decision.routing, meanwhile: work)
-    let rows = handle.rows.rows
-    let (hidden, active) = try (hidden.matrix(rows, experts.hidden), active.matrix(rows, experts.hidden))
-    let output = try handle.outputs()
-    forEachExpert(handle) { expert, range in
-      expert.forward(
-        Matrix(handle.rows)[rows: range], hidden: hidden[rows: range], active: active[rows: range],
-        into: Matrix(output)[rows: range], accumulate: false)
-    }
-    let combined = try exchange.combine(handle)
-    self.handle = handle
-    return Mixture(outputs: combined, loadBalance: decision.losses.loadBalance * Double(share))
+    return tokensOfAll
   }
 
   /// ∂L/∂x of each row. Collective.
@@ -133,28 +149,31 @@ final class MoELayer {
   func backward(
     _ x: borrowing TokenBatch, dy: borrowing TokenBatch, _ pass: Pass, meanwhile work: LocalWork
   ) throws(CrosspointError) -> TokenBatch {
-    guard let handle else { preconditionFailure("backward without forward") }
-    let dOutput = try exchange.combineBackward(dy, handle, meanwhile: work)
-    let rows = handle.rows.rows
-    let (hidden, active) = try (hidden.matrix(rows, experts.hidden), active.matrix(rows, experts.hidden))
-    let dRows = try handle.rowGradients()
-    forEachExpert(handle) { expert, range in
-      expert.backward(
-        Matrix(handle.rows)[rows: range], hidden: hidden[rows: range], active: active[rows: range],
-        dy: Matrix(dOutput)[rows: range], into: Matrix(dRows)[rows: range])
+    let dOutput = try pass.clock.measure(.combineBackward, over: transport, block: block) {
+      () throws(CrosspointError) in
+      try transport.combineBackward(dy, meanwhile: work)
     }
-    let dx = try exchange.dispatchBackward(handle)
-
-    let gate = gate(pass)
-    let dLogits = try dLogits.matrix(x.rows, router.experts)
-    try router(of: pass).backward(
-      decision, topkWeightGradients: handle.topkWeightGradients, auxiliaryScale: pass.weight * share,
-      into: dLogits.floats)
-    multiply(Matrix(x).transposed, dLogits, into: gate.gradient, accumulate: true)
-    multiply(dLogits, gate.value.transposed, into: Matrix(dx), accumulate: true)
-    if let compensation {
-      for (i, gradient) in exchange.compensator.gradients.enumerated() { compensation.gradient.base[i] += gradient }
-      exchange.compensator.resetGradients()
+    let rows = transport.rows.rows
+    let (hidden, active) = try (hidden.matrix(rows, experts.hidden), active.matrix(rows, experts.hidden))
+    try pass.clock.measure(.experts, block: block) { () throws(CrosspointError) in
+      let dRows = try transport.rowGradients()
+      forEachExpert { expert, range in
+        expert.backward(
+          Matrix(transport.rows)[rows: range], hidden: hidden[rows: range], active: active[rows: range],
+          dy: Matrix(dOutput)[rows: range], into: Matrix(dRows)[rows: range])
+      }
+    }
+    let dx = try pass.clock.measure(.dispatchBackward, over: transport, block: block) { () throws(CrosspointError) in
+      try transport.dispatchBackward()
+    }
+    try pass.clock.measure(.router, block: block) { () throws(CrosspointError) in
+      let gate = gate(pass)
+      let dLogits = try dLogits.matrix(x.rows, router.experts)
+      try router(of: pass).backward(
+        decision, topkWeightGradients: transport.topkWeightGradients, auxiliaryScale: pass.weight * share,
+        into: dLogits.floats)
+      multiply(Matrix(x).transposed, dLogits, into: gate.gradient, accumulate: true)
+      multiply(dLogits, gate.value.transposed, into: Matrix(dx), accumulate: true)
     }
     return dx
   }
@@ -183,7 +202,7 @@ final class MoELayer {
 
   /// Gives back what forward kept.
   func forget() {
-    handle = nil
+    transport.forget()
   }
 
   private func gate(_ pass: Pass) -> Parameter {
@@ -200,9 +219,9 @@ final class MoELayer {
     return router
   }
 
-  private func forEachExpert(_ handle: DispatchHandle, _ body: (FeedForward, Range<Int>) -> Void) {
+  private func forEachExpert(_ body: (FeedForward, Range<Int>) -> Void) {
     var start = 0
-    for (expert, rows) in zip(experts, handle.rowsPerExpert) {
+    for (expert, rows) in zip(experts, transport.rowsPerExpert) {
       if rows > 0 { body(expert, start..<start + rows) }
       start += rows
     }

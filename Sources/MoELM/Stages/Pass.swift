@@ -12,4 +12,5 @@ struct Pass {
   var isFirstOfBatch = true
   /// What the pass's loss is multiplied by: the passes of a step add up to 1.
   var weight: Float = 1
+  var clock = StepClock(blocks: 0)
 }

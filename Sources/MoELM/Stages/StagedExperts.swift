@@ -9,6 +9,7 @@ final class StagedExperts {
   /// Pairs of a token and an expert since the last ``takeMovement(into:)``, before any stage.
   private var offered = 0
   private let topK: Int
+  private let block: Int
   /// What trims left of the experts after the first; `nil` without trims.
   private var furtherExperts: StageCount?
   /// How alike the granularities choose; empty for a single one.
@@ -22,17 +23,19 @@ final class StagedExperts {
     try MoELayer.sharedParameters(name, shape, options) + LayerStages.parameters(name, shape)
   }
 
-  /// Collective: makes the exchange.
+  /// Collective: makes the layer's transport.
   init(
     _ name: String, _ shape: ModelShape, shared: ParameterSet, experts: ParameterSet, fabric: any Fabric,
-    options: ExchangeOptions, layer place: Int
+    options: ExchangeOptions, over transport: ExpertTransportKind, layer place: Int
   ) throws(CrosspointError) {
     topK = shape.topK
+    block = place
     furtherExperts = shape.stages.trims ? StageCount(name: StageCount.furtherExperts) : nil
     overlaps =
       shape.stages.comparesChoices
       ? shape.stages.granularities.dropFirst().map { Overlap(block: place, granularity: $0) } : []
-    layer = try MoELayer(name, shape, shared: shared, experts: experts, fabric: fabric, options: options, layer: place)
+    layer = try MoELayer(
+      name, shape, shared: shared, experts: experts, fabric: fabric, options: options, over: transport, layer: place)
     stages = try LayerStages(name, shape, in: shared, fabric: fabric)
   }
 
@@ -47,13 +50,19 @@ final class StagedExperts {
       add(mixture.outputs, to: y)
       return Losses(loadBalance: mixture.loadBalance)
     }
-    let rows = try stages.reduce(x, pass)
+    let rows = try pass.clock.measure(.stages, block: block) { () throws(CrosspointError) in
+      try stages.reduce(x, pass)
+    }
     let mixture = try layer.forward(rows.tokens, tokensPerRow: rows.layout.tokensPerRow, pass, meanwhile: work)
     countChoices()
     compareChoices(pass)
     self.rows = consume rows
     let loadBalance = mixture.loadBalance
-    add(try stages.expand(mixture.takeOutputs()), to: y)
+    var outputs: TokenBatch? = mixture.takeOutputs()
+    let expanded = try pass.clock.measure(.stages, block: block) { () throws(CrosspointError) in
+      try stages.expand(outputs.take()!)
+    }
+    add(expanded, to: y)
     return Losses(loadBalance: loadBalance, stages: stages.loss * Double(pass.share))
   }
 
@@ -66,15 +75,20 @@ final class StagedExperts {
       put(try layer.backward(x, dy: dy, pass, meanwhile: work), into: dx, accumulate: accumulate)
       return
     }
-    let dOutputs = try stages.expandBackward(dy)
+    let dOutputs = try pass.clock.measure(.stages, block: block) { () throws(CrosspointError) in
+      try stages.expandBackward(dy)
+    }
     let dRows = try layer.backward(rows.tokens, dy: dOutputs, pass, meanwhile: work)
-    put(try stages.reduceBackward(dRows, tokens: x, pass), into: dx, accumulate: accumulate)
+    let dTokens = try pass.clock.measure(.stages, block: block) { () throws(CrosspointError) in
+      try stages.reduceBackward(dRows, tokens: x, pass)
+    }
+    put(dTokens, into: dx, accumulate: accumulate)
   }
 
   /// Adds what this rank moved since the last call.
   func takeMovement(into moved: inout Movement) {
-    moved.traffic.add(layer.exchange.statistics, offered: offered)
-    layer.exchange.statistics.reset()
+    layer.transport.takeTraffic(into: &moved.traffic)
+    moved.traffic.rowsOffered += Double(offered)
     offered = 0
     moved.stageSeconds += stages.takeSeconds()
     let count = stages.takeCounts(into: &moved)

@@ -18,9 +18,7 @@ package struct Traffic: Codable, Sendable, Equatable {
   package init() {}
 
   /// Adds what an exchange moved.
-  /// - Parameter offered: pairs that would have travelled without any stage.
-  mutating func add(_ statistics: LayerStatistics, offered: Int) {
-    rowsOffered += Double(offered)
+  mutating func add(_ statistics: LayerStatistics) {
     wireBytes += Double(statistics.wireBytes)
     routedBytes += Double(statistics.uncompressedBytes)
     rowsSent += Double(statistics.rowsSent)

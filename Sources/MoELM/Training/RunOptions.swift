@@ -55,6 +55,12 @@ package struct RunSummary: Codable, Sendable {
   package var uncompressedBytes: Double
   /// Mean over all steps.
   package var stepSeconds: Double
+  /// Of a step by phase, means over ranks and over the steps since the run began or was resumed; they add up to the step.
+  /// Those of a block begin with its name, those of a transfer end with the part of it: `block1.experts`,
+  /// `block1.dispatch.wait`, `optimiser`. Empty for an evaluation.
+  package var phaseSeconds: [String: Double]
+  /// Share of the step that the four transfers take, this rank's own work meanwhile not included.
+  package var alltoallShare: Double
   /// Of them in stages, the mean over ranks, waiting not included.
   package var stageSeconds: Double
   /// What every stage let through in training, and over the last quarter of the steps.

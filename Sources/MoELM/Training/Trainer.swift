@@ -39,6 +39,7 @@ package final class Trainer {
   let corpus: Corpus
   let model: LanguageModel
   private let optimiser: AdamW
+  let clock: StepClock
   /// This rank's sequences.
   var batch = Batch()
   /// What the last step or evaluation moved, until the ranks' sums replace it.
@@ -56,8 +57,10 @@ package final class Trainer {
     self.options = options
     var shape = options.shape
     shape.stages.seed = options.seed
-    model = try LanguageModel(fabric: fabric, shape: shape, options: options.exchange, seed: options.seed)
+    model = try LanguageModel(
+      fabric: fabric, shape: shape, options: options.exchange, over: options.transport, seed: options.seed)
     optimiser = AdamW(weightDecay: options.weightDecay)
+    clock = StepClock(blocks: shape.blocks)
   }
 
   /// One step of training. Collective.
@@ -65,10 +68,14 @@ package final class Trainer {
   /// - Parameter stopRequested: whether this rank was asked to stop; all ranks learn of it.
   /// - Throws: `nonFinite` when the loss or a gradient is no number any more, and what the exchange throws.
   package func step(stopRequested: Bool = false) throws(CrosspointError) -> StepReport {
+    clock.start()
+    defer { clock.stop() }
     readBatch()
     model.zeroGradients()
     let losses = try propagate()
-    try fabric.allreduce(model.shared.gradients, operation: "gradients")
+    try clock.measure(.allReduce) { () throws(CrosspointError) in
+      try fabric.allreduce(model.shared.gradients, operation: "gradients")
+    }
 
     collectMovement()
     totals.removeAll(keepingCapacity: true)
@@ -78,7 +85,7 @@ package final class Trainer {
     totals.append(squaredNorm(model.experts.gradients))
     totals.append(stopRequested ? 1 : 0)
     moved.forEachNumber { totals.append($0) }
-    try fabric.sum(&totals, operation: "totals")
+    try clock.measure(.allReduce) { () throws(CrosspointError) in try fabric.sum(&totals, operation: "totals") }
     let norm = (totals[3] + squaredNorm(model.shared.gradients)).squareRoot()
     let nats = totals[0] / Double(options.batch * options.shape.predictionsPerSequence)
     guard nats.isFinite, norm.isFinite else {
@@ -91,9 +98,11 @@ package final class Trainer {
     }
     let rate = options.learningRate(step: progress.step)
     let scale = norm > Double(options.clip) ? options.clip / Float(norm) : 1
-    optimiser.update(model.shared, learningRate: rate, gradientScale: scale, step: progress.step)
-    optimiser.update(model.experts, learningRate: rate, gradientScale: scale, step: progress.step)
-    try model.stepStages(step: progress.step)
+    try clock.measure(.optimiser) { () throws(CrosspointError) in
+      optimiser.update(model.shared, learningRate: rate, gradientScale: scale, step: progress.step)
+      optimiser.update(model.experts, learningRate: rate, gradientScale: scale, step: progress.step)
+    }
+    try clock.measure(.stages) { () throws(CrosspointError) in try model.stepStages(step: progress.step) }
     advance(by: totals[5...])
     return StepReport(
       bitsPerByte: nats * bitsPerNat, loadBalance: totals[1], stageLoss: totals[2], gradientNorm: norm,
@@ -113,8 +122,8 @@ package final class Trainer {
     return losses
   }
 
-  /// One per MoE layer.
-  var exchanges: [ExpertExchange] { model.layers.map(\.layer.exchange) }
+  /// One per MoE layer; none over the plain transport.
+  var exchanges: [ExpertExchange] { model.layers.compactMap { ($0.layer.transport as? CrosspointTransport)?.exchange } }
 
   /// What the policies chose, by layer and transfer; empty without one.
   var choices: [String: String] {
@@ -151,7 +160,7 @@ package final class Trainer {
     Pass(
       context: context(isTraining: isTraining),
       share: Float(batch.rows) / Float(options.batch * options.shape.context), granularity: granularity,
-      isFirstOfBatch: isFirst, weight: weight)
+      isFirstOfBatch: isFirst, weight: weight, clock: clock)
   }
 
   private func context(isTraining: Bool) -> StageContext {

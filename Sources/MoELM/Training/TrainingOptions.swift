@@ -19,6 +19,7 @@ package struct TrainingOptions: Sendable {
   /// Held-out windows of one context each that an evaluation reads; 0 reads all.
   package var evalWindows = 512
   package var exchange = ExchangeOptions()
+  package var transport = ExpertTransportKind.crosspoint
 
   package init() {}
 
@@ -32,6 +33,7 @@ package struct TrainingOptions: Sendable {
       ("mask-fraction", "\(shape.maskFraction)"), ("softmax1", "\(shape.softmax1)"), ("batch", "\(batch)"),
       ("steps", "\(steps)"), ("learning-rate", "\(learningRate)"), ("warmup", "\(warmup)"),
       ("weight-decay", "\(weightDecay)"), ("clip", "\(clip)"), ("eval-windows", "\(evalWindows)"),
+      ("transport", transport.rawValue),
     ] + shape.stages.pairs + exchange.pairs.filter { $0.key != "seed" } + [
       ("seed", "\(seed)"), ("exchange-seed", "\(exchange.seed)"),
     ]
@@ -52,6 +54,7 @@ package struct TrainingOptions: Sendable {
   /// - Throws: `invalidArgument` naming the first option that makes no training.
   package func validate() throws(CrosspointError) {
     try shape.validate()
+    try transport.validate(exchange)
     for (name, value, least) in [
       ("batch", batch, 1), ("steps", steps, 1), ("warmup", warmup, 0), ("eval-windows", evalWindows, 0),
     ] {

@@ -69,7 +69,9 @@ package final class TrainingRun {
     }
     let final = if let held { held } else { try trainer.measure(all: true) }
     let patience = trainer.fabric.deadline / 2
-    let summary = trainer.summary(heldOut: final, interrupted: trainer.progress.step < options.steps)
+    let summary = trainer.summary(
+      heldOut: final, phases: try trainer.clock.report(trainer.fabric),
+      interrupted: trainer.progress.step < options.steps)
     try trainer.fabric.onRoot(operation: "summary") { () throws(CrosspointError) in
       if let path = run.summary { try writeJSON(summary, to: path, argument: "summary", patience: patience) }
     }
@@ -125,7 +127,7 @@ package final class TrainingRun {
 
 extension Trainer {
   /// What the run came to so far.
-  package func summary(heldOut: HeldOut, interrupted: Bool = false) -> RunSummary {
+  func summary(heldOut: HeldOut, phases: PhaseSeconds = .init(), interrupted: Bool = false) -> RunSummary {
     let (all, last) = (progress.moved, progress.moved - progress.beforeLastQuarter)
     let steps = Double(max(1, progress.step))
     return RunSummary(
@@ -133,7 +135,8 @@ extension Trainer {
       rowsSentFractionLastQuarter: last.traffic.rowsSentFraction, wireFraction: all.traffic.wireFraction,
       wireFractionLastQuarter: last.traffic.wireFraction, wireBytes: all.traffic.wireBytes,
       uncompressedBytes: all.traffic.uncompressedBytes,
-      stepSeconds: progress.seconds / steps, stageSeconds: all.stageSeconds / Double(fabric.rankCount) / steps,
+      stepSeconds: progress.seconds / steps, phaseSeconds: phases.seconds, alltoallShare: phases.alltoallShare,
+      stageSeconds: all.stageSeconds / Double(fabric.rankCount) / steps,
       stages: all.stages, stagesLastQuarter: last.stages, evaluatedStages: heldOut.stages,
       evaluatedRowsSentFraction: heldOut.traffic.rowsSentFraction, evaluatedWireFraction: heldOut.traffic.wireFraction,
       deletionRate: heldOut.stages.deletionRate, keptSecondExperts: last.stages.keptFurtherExperts,
