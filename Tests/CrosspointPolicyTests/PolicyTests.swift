@@ -50,6 +50,13 @@ enum PolicyData: String, CaseIterable, Sendable {
     }
   }
 
+  /// A forward pass on one rank, as an evaluation makes it.
+  func evaluate(_ exchange: ExpertExchange, rank: Int, step: Int) throws -> TokenBatch {
+    let tokens = try tokens(rank, step: step)
+    let handle = try exchange.dispatch(tokens, routing(rank, step: step, tokens: tokens.rows))
+    return try exchange.combine(handle.rows, handle)
+  }
+
   /// Statistics of every rank after some steps.
   func statistics(ranks: Int, steps: Int, policy: ExchangeOptions.Policy) throws -> [LayerStatistics] {
     try SimulatedCluster(ranks: ranks).run { fabric in
@@ -190,6 +197,37 @@ enum PolicyData: String, CaseIterable, Sendable {
       exchange.policyAdapts = true
       _ = try PolicyData.random.train(exchange, rank: fabric.rank, steps: 3..<4)
       #expect(budgetPolicy(exchange)?.state != before)
+    }
+  }
+
+  @Test func aStateKeepsNothingOfAnEvaluation() throws {
+    try SimulatedCluster(ranks: 2).run { fabric in
+      let exchange = try ExpertExchange(
+        fabric: fabric, layout: ExpertLayout(experts: PolicyData.experts, hidden: PolicyData.hidden),
+        options: .init(policy: .budget(bytes: 0.2)))
+      _ = try PolicyData.random.train(exchange, rank: fabric.rank, steps: 0..<1)
+      let trained = exchange.state
+      exchange.policyAdapts = false
+      _ = try PolicyData.constant.evaluate(exchange, rank: fabric.rank, step: 3)
+      #expect(exchange.state == trained)
+      _ = try PolicyData.random.train(exchange, rank: fabric.rank, steps: 1..<2)
+      // What is restored meanwhile is what it goes on from.
+      try exchange.restore(trained)
+      exchange.policyAdapts = true
+      #expect(exchange.state == trained)
+    }
+  }
+
+  @Test func aStateOfOtherOptionsIsRefused() throws {
+    try SimulatedCluster(ranks: 2).run { fabric in
+      let layout = try ExpertLayout(experts: PolicyData.experts, hidden: PolicyData.hidden)
+      let plain = try ExpertExchange(fabric: fabric, layout: layout)
+      let budgeted = try ExpertExchange(fabric: fabric, layout: layout, options: .init(policy: .budget(bytes: 0.2)))
+      let (without, with) = (plain.state, budgeted.state)
+      for (exchange, state) in [(plain, with), (budgeted, without)] {
+        let error = #expect(throws: CrosspointError.self) { try exchange.restore(state) }
+        #expect(error?.code == .checkpointMismatch && error?.argument == "policy")
+      }
     }
   }
 
