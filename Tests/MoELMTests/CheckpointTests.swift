@@ -131,6 +131,26 @@ import Testing
     }
   }
 
+  @Test(arguments: ["metrics", "checkpoint", "summary"])
+  func whatRankZeroCannotWriteEveryRankThrowsAlike(option: String) throws {
+    var (options, run) = (tinyOptions(), RunOptions())
+    options.steps = 2
+    switch option {
+    case "metrics": run.metrics = "/dev/full"
+    case "checkpoint": run.checkpoint = "/dev/full"
+    default: run.summary = "/dev/full"
+    }
+    let corpus = try tinyCorpus(options)
+    let results = SimulatedCluster(ranks: 3).results { [options, run] fabric in
+      try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: run, quiet: true).train().steps
+    }
+    for result in results {
+      let error = #expect(throws: CrosspointError.self) { try result.get() }
+      #expect(error?.code == .file && error?.argument == option && error?.rank == 0)
+      #expect(error?.isAgreed == true)
+    }
+  }
+
   @Test func metricsOfLaterStepsAreDroppedOnResume() throws {
     let folder = try TemporaryFolder()
     var (options, run) = (tinyOptions(), RunOptions())
