@@ -82,17 +82,25 @@ import Testing
     }
   }
 
-  @Test func theSlowRankIsFound() throws {
+  @Test func theSlowRankIsTheOneThatWaitedLeast() throws {
     let slowest = try SimulatedCluster(ranks: 3).run { fabric in
-      let exchange = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 4, hidden: 8))
-      let tokens = try randomBatch(rows: 4, hidden: 8, seed: 1)
-      let routing = try randomRouting(tokens: 4, topK: 1, experts: 4, seed: 1)
-      for _ in 0..<3 {
-        if fabric.rank == 1 { Thread.sleep(forTimeInterval: 0.1) }
-        _ = try exchange.dispatch(tokens, routing)
-      }
-      return exchange.statistics.slowestRank
+      let agreement = Agreement(fabric: fabric)
+      try agreement.settle(nil, waitSeconds: [0.2, 0.1, 0.3][fabric.rank], operation: "vote")
+      return agreement.slowestRank
     }
     #expect(slowest == [1, 1, 1])
+  }
+
+  @Test func everyTransferHasOneSlowestRank() throws {
+    let statistics = try SimulatedCluster(ranks: 3).run { fabric in
+      let exchange = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 4, hidden: 32))
+      try Self.steps(exchange, rank: fabric.rank, count: 2)
+      return exchange.statistics
+    }
+    for mine in statistics {
+      #expect(mine.timesSlowest.reduce(0, +) == 2 * TransferKind.allCases.count)
+      #expect(mine.timesSlowest == statistics[0].timesSlowest, "ranks agree on who was slowest")
+      #expect(mine.timesSlowest[mine.slowestRank] == mine.timesSlowest.max())
+    }
   }
 }

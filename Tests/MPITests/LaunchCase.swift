@@ -2,7 +2,7 @@ import LaunchSupport
 import Testing
 
 /// A scenario on a number of ranks, as the rank program lists them.
-struct LaunchCase: Sendable, CustomTestStringConvertible {
+struct LaunchCase: Sendable, Hashable, CustomTestStringConvertible {
   let scenario: String
   let ranks: Int
 
@@ -35,7 +35,4 @@ struct LaunchCase: Sendable, CustomTestStringConvertible {
       return Line(scenario: fields[0], ranks: ranks, end: fields[2], runs: fields[3] == "runs")
     }
   }
-
-  /// Whether the rank program is a build that runs every scenario.
-  static var allRun: Bool { ((try? list()) ?? []).allSatisfy(\.runs) }
 }

@@ -3,10 +3,13 @@ import LaunchSupport
 
 /// Launches the rank program under mpirun, in processes of its own: no MPI runs in the test process.
 enum RankProgram {
+  private static let variable = "CROSSPOINT_RANK_PROGRAM"
+
+  /// Whether CROSSPOINT_RANK_PROGRAM names one: a build in release.
+  static var isGiven: Bool { ProcessInfo.processInfo.environment[variable] != nil }
+
   /// What CROSSPOINT_RANK_PROGRAM names, else the product of this build.
-  static func executable() throws -> URL {
-    try Programs.product("RankProgram", variable: "CROSSPOINT_RANK_PROGRAM")
-  }
+  static func executable() throws -> URL { try Programs.product("RankProgram", variable: variable) }
 
   /// Runs a scenario on so many ranks; ends it after `seconds`, for which mpirun says `time limit`.
   ///
