@@ -17,7 +17,7 @@ final class CrosspointTransport: ExpertTransport {
   }
 
   var localExperts: Range<Int> { exchange.localExperts }
-  var rows: TokenBatch { _read { yield current.rows } }
+  var rows: Matrix { Matrix(current.rows) }
   var rowsPerExpert: [Int] { current.rowsPerExpert }
   var topkWeightGradients: [Float] { current.topkWeightGradients }
 

@@ -8,7 +8,7 @@ protocol ExpertTransport: AnyObject {
   /// This rank's experts.
   var localExperts: Range<Int> { get }
   /// `[rows × width]`: what the last dispatch brought, grouped by local expert; until ``forget()`` or the next dispatch.
-  var rows: TokenBatch { get }
+  var rows: Matrix { get }
   /// `[local experts]`: rows of each.
   var rowsPerExpert: [Int] { get }
   /// `[T × K]`: complete after `dispatchBackward`.

@@ -100,7 +100,7 @@ final class MoELayer {
       let output = try transport.outputs()
       forEachExpert { expert, range in
         expert.forward(
-          Matrix(transport.rows)[rows: range], hidden: hidden[rows: range], active: active[rows: range],
+          transport.rows[rows: range], hidden: hidden[rows: range], active: active[rows: range],
           into: Matrix(output)[rows: range], accumulate: false)
       }
     }
@@ -159,7 +159,7 @@ final class MoELayer {
       let dRows = try transport.rowGradients()
       forEachExpert { expert, range in
         expert.backward(
-          Matrix(transport.rows)[rows: range], hidden: hidden[rows: range], active: active[rows: range],
+          transport.rows[rows: range], hidden: hidden[rows: range], active: active[rows: range],
           dy: Matrix(dOutput)[rows: range], into: Matrix(dRows)[rows: range])
       }
     }

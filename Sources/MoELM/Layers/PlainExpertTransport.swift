@@ -20,7 +20,7 @@ final class PlainExpertTransport: ExpertTransport {
   }
 
   var localExperts: Range<Int> { exchange.localExperts }
-  var rows: TokenBatch { _read { yield received } }
+  var rows: Matrix { Matrix(received) }
   var rowsPerExpert: [Int] { exchange.rowsPerExpert }
   var topkWeightGradients: [Float] { exchange.topkWeightGradients }
 
