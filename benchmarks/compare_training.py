@@ -6,13 +6,14 @@
 Each argument is NAME=SUMMARY.json, as written by `moe-lm train --summary`. Rows sent and wire bytes are those of the last
 quarter of the training, bytes held against an fp32 row for every (token, expert) pair, which nobody would send where a token
 has many experts, and with --against also against the MB of a run that somebody would. MB sent is the whole run's. Both count
-what went over the wire in dispatch, combine and their gradients.
+what went over the wire in dispatch, combine and their gradients. all-to-all is the share of a step that these take; seconds
+are those of all training steps.
 """
 import argparse
 import json
 import sys
 
-HEADER = ["run", "held-out bits per byte", "difference", "rows sent", "bytes / fp32", "MB sent", "ms per step"]
+HEADER = ["run", "held-out bits per byte", "difference", "rows sent", "bytes / fp32", "MB sent", "ms per step", "all-to-all", "seconds"]
 
 
 def summary(path):
@@ -35,6 +36,8 @@ def line(name, run, first, against):
             f"{100 * run['wireFractionLastQuarter']:.1f} %",
             f"{run['wireBytes'] / 1e6:,.0f}",
             f"{1e3 * run['stepSeconds']:.0f}",
+            f"{100 * run['alltoallShare']:.0f} %",
+            f"{run['steps'] * run['stepSeconds']:.0f}",
         ]
         if against:
             columns.insert(5, f"{run['wireBytes'] / against['wireBytes']:.2f}")
