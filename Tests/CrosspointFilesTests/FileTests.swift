@@ -122,6 +122,16 @@ func failure(_ path: String, _ body: () throws -> Void) -> CrosspointError? {
     #expect(folder.names == ["fifo"])
   }
 
+  @Test func aReaderThatTakesNothingIsAnErrorOnceThePatienceIsOver() throws {
+    let folder = try Folder()
+    #expect(mkfifo(folder.file("fifo"), 0o600) == 0)
+    let reader = open(folder.file("fifo"), O_RDONLY | O_NONBLOCK)
+    defer { close(reader) }
+    let writer = try LineWriter(folder.file("fifo"), argument: "metrics", patience: .milliseconds(50))
+    let error = failure(folder.file("fifo")) { try writer.append([UInt8](repeating: 65, count: 1 << 20)) }
+    #expect(error?.message.contains("has a reader that has taken nothing for") == true)
+  }
+
   /// Opened anew, it would be written from its start again.
   @Test func anOpenDescriptorIsWrittenToWhereItStands() throws {
     let folder = try Folder()
