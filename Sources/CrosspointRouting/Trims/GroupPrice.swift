@@ -47,32 +47,31 @@ extension TopKRouter {
 
   private func mask(_ keys: inout [Float], _ price: GroupPrice, _ choice: inout GroupChoice) {
     let size = experts / price.groups
-    for row in stride(from: 0, to: keys.count, by: experts) {
-      keys.withUnsafeBufferPointer {
-        let keys = UnsafeBufferPointer(rebasing: $0[row..<row + experts])
-        choice.choose(keys, isLogits: scoring == .topKThenSoftmax, price: Float(price.price))
-      }
-      for group in 0..<price.groups where !choice.isChosen[group] {
-        for index in row + group * size..<row + (group + 1) * size { keys[index] = -.infinity }
+    keys.withUnsafeMutableBufferPointer { keys in
+      for row in stride(from: 0, to: keys.count, by: experts) {
+        let row = UnsafeMutableBufferPointer(rebasing: keys[row..<row + experts])
+        choice.choose(
+          UnsafeBufferPointer(row), isLogits: scoring == .topKThenSoftmax, price: Float(price.price))
+        for group in 0..<price.groups where !choice.isChosen[group] {
+          row[group * size..<(group + 1) * size].update(repeating: -.infinity)
+        }
       }
     }
   }
 }
 
-/// Chooses one token's groups after another, in the same memory.
+/// Chooses one token's groups after another, in the same memory. It needs scores alone, by falling size: which expert has
+/// which does not matter to a sum.
 struct GroupChoice: Sendable {
-  let topK: Int
-  let groups: Int
-  let size: Int
-  private(set) var isChosen: [Bool]
-  /// `[groups × depth]`: each group's best experts by falling key.
-  private var best: [Int]
+  private let topK: Int
+  private let groups: Int
+  private let size: Int
+  /// Scores of a group that can be among the k largest.
   private let depth: Int
-  /// The best experts of the chosen groups, by falling key.
-  private var kept: [Int] = []
-  private var merged: [Int] = []
-  /// `[E]`: what each expert adds.
-  private var worth: [Float]
+  private(set) var isChosen: [Bool]
+  /// `[groups × depth]`: the largest scores of each group; behind them `[topK]`, those of the chosen groups, and `[topK]`
+  /// more of room.
+  private var scores: [Float]
 
   init(topK: Int, groups: Int, size: Int) {
     self.topK = topK
@@ -80,76 +79,90 @@ struct GroupChoice: Sendable {
     self.size = size
     depth = min(topK, size)
     isChosen = Array(repeating: false, count: groups)
-    best = Array(repeating: 0, count: groups * depth)
-    worth = Array(repeating: 0, count: groups * size)
-    kept.reserveCapacity(topK)
-    merged.reserveCapacity(topK)
+    scores = Array(repeating: 0, count: groups * depth + 2 * topK)
   }
 
   /// Whether it was made for such a router.
   func fits(_ topK: Int, _ groups: Int, _ experts: Int) -> Bool {
-    (topK, groups, experts) == (self.topK, self.groups, worth.count)
+    (topK, groups, experts) == (self.topK, self.groups, self.groups * size)
   }
 
   mutating func choose(_ keys: UnsafeBufferPointer<Float>, isLogits: Bool, price: Float) {
-    let largest = keys.max() ?? 0
-    for expert in keys.indices { worth[expert] = isLogits ? exp(keys[expert] - largest) : max(0, keys[expert]) }
-    for group in 0..<groups {
-      rank(keys, group)
-      isChosen[group] = false
-    }
-    kept.removeAll(keepingCapacity: true)
-    for group in 0..<groups {
-      merge(group, keys)
-      swap(&kept, &merged)
-    }
-    let all = sum(kept)
-    kept.removeAll(keepingCapacity: true)
-    var mass: Float = 0
-    for _ in 0..<groups {
-      var (next, most) = (-1, -Float.infinity)
-      for group in 0..<groups where !isChosen[group] {
-        merge(group, keys)
-        let reached = sum(merged)
-        if reached > most { (next, most) = (group, reached) }
+    let (topK, groups, size, depth) = (topK, groups, size, depth)
+    // Out of self, which the closure must not touch; no copy is made.
+    var isChosen: [Bool] = []
+    swap(&isChosen, &self.isChosen)
+    defer { swap(&isChosen, &self.isChosen) }
+    for group in 0..<groups { isChosen[group] = false }
+    scores.withUnsafeMutableBufferPointer { scores in
+      let best = scores.baseAddress!
+      var (kept, merged) = (best + groups * depth, best + groups * depth + topK)
+      let largest = keys.max() ?? 0
+      for group in 0..<groups {
+        for count in 0..<size {
+          let key = keys[group * size + count]
+          Self.insert(
+            isLogits ? exp(key - largest) : max(0, key), into: best + group * depth, min(count, depth), of: depth)
+        }
       }
-      guard next >= 0, kept.count < topK || most - mass > price * all else { return }
-      merge(next, keys)
-      swap(&kept, &merged)
-      isChosen[next] = true
-      mass = most
+      var count = 0
+      var all: Float = 0
+      for group in 0..<groups {
+        (count, all) = Self.merge(kept, count, best + group * depth, depth, topK, into: merged)
+        swap(&kept, &merged)
+      }
+      count = 0
+      var mass: Float = 0
+      for _ in 0..<groups {
+        var (next, most) = (-1, -Float.infinity)
+        for group in 0..<groups where !isChosen[group] {
+          let reached = Self.merge(kept, count, best + group * depth, depth, topK, into: merged).sum
+          if reached > most { (next, most) = (group, reached) }
+        }
+        guard next >= 0, count < topK || most - mass > price * all else { return }
+        (count, mass) = Self.merge(kept, count, best + next * depth, depth, topK, into: merged)
+        swap(&kept, &merged)
+        isChosen[next] = true
+      }
     }
   }
 
-  /// Orders a group's best experts.
-  private mutating func rank(_ keys: UnsafeBufferPointer<Float>, _ group: Int) {
-    let start = group * depth
-    for (count, expert) in (group * size..<(group + 1) * size).enumerated() {
-      var place = min(count, depth)
-      if place == depth && keys[expert] <= keys[best[start + depth - 1]] { continue }
-      while place > 0 && keys[expert] > keys[best[start + place - 1]] {
-        place -= 1
-        if place + 1 < depth { best[start + place + 1] = best[start + place] }
-      }
-      best[start + place] = expert
+  /// Adds a score to `count` in falling order, of which `capacity` are kept.
+  @inline(__always)
+  private static func insert(_ score: Float, into best: UnsafeMutablePointer<Float>, _ count: Int, of capacity: Int) {
+    var place = count
+    if place == capacity {
+      guard score > best[capacity - 1] else { return }
+      place -= 1
     }
+    while place > 0, score > best[place - 1] {
+      best[place] = best[place - 1]
+      place -= 1
+    }
+    best[place] = score
   }
 
-  /// What would be kept with one more group.
-  private mutating func merge(_ group: Int, _ keys: UnsafeBufferPointer<Float>) {
-    merged.removeAll(keepingCapacity: true)
-    var (i, j) = (0, group * depth)
-    let end = j + depth
-    while merged.count < topK && (i < kept.count || j < end) {
-      if j == end || (i < kept.count && keys[kept[i]] >= keys[best[j]]) {
-        merged.append(kept[i])
+  /// The largest of two falling sequences, at most `capacity`; returns how many, and their sum from the largest on.
+  @inline(__always)
+  private static func merge(
+    _ a: UnsafePointer<Float>, _ aCount: Int, _ b: UnsafePointer<Float>, _ bCount: Int, _ capacity: Int,
+    into merged: UnsafeMutablePointer<Float>
+  ) -> (count: Int, sum: Float) {
+    var (i, j, count) = (0, 0, 0)
+    var sum: Float = 0
+    while count < capacity, i < aCount || j < bCount {
+      let score: Float
+      if j == bCount || (i < aCount && a[i] >= b[j]) {
+        score = a[i]
         i += 1
       } else {
-        merged.append(best[j])
+        score = b[j]
         j += 1
       }
+      merged[count] = score
+      sum += score
+      count += 1
     }
+    return (count, sum)
   }
-
-  private func sum(_ experts: [Int]) -> Float { experts.reduce(0) { $0 + worth[$1] } }
 }
