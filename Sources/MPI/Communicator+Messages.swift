@@ -21,7 +21,7 @@ extension Communicator {
   /// Fills the front of `elements` with a message. (MPI_Recv)
   /// - Throws: ``MPIError/Class/truncate`` if the message is longer. A shorter one is no error: look at the status.
   /// - Warning: Open MPI 4.1 reports a message that is too long, but between ranks of one node it may already have written
-  ///   all of it, past the end of the buffer. Agree on lengths first, or use ``RequestGroup``, which looks before it reads.
+  ///   all of it, past the end of the buffer. Agree on lengths first.
   @discardableResult
   public func receive<Element: Datatype>(
     into elements: UnsafeMutableBufferPointer<Element>, from source: Int, tag: Int = 0

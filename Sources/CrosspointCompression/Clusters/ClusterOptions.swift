@@ -13,7 +13,7 @@ import CrosspointCore
 public struct ClusterOptions: Hashable, Sendable {
   /// Number of hash functions; tokens share a bucket when they agree on all of them.
   public var functions: Int
-  /// Rotated coordinates that each function looks at; `nil`: see ``resolvedWidth(hidden:)``.
+  /// Rotated coordinates that each function looks at; `nil`: see `resolvedWidth(hidden:)`.
   public var width: Int?
   /// Rounds of the pseudo-rotation: two, as FALCONN recommends; ``lshMoE`` has three.
   package let rounds: Int

@@ -18,7 +18,7 @@ public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
   package let rate: Double
   /// The largest magnitude that it carries: rows within come back finite, with the error that docs/wire-format.md states.
   /// Of lossy formats but fp16 it is 2¹¹⁴, so that no sum over a row or a group can overflow.
-  package let bound: Float
+  public let bound: Float
 
   init(_ format: any RowFormat) {
     coding = format
@@ -67,7 +67,7 @@ extension WireFormat: Codable {
   }
 
   /// The texts of all formats.
-  package static let usage = families.map { $0.usage }.joined(separator: ", ")
+  public static let usage = families.map { $0.usage }.joined(separator: ", ")
 
   /// The format with this text.
   /// - Throws: `invalidArgument` for a text that names none, with those that come near.

@@ -32,7 +32,7 @@ public struct RateController: Sendable, Hashable {
   }
 
   /// One optimiser step at which a share `rate` of all rows was deleted.
-  /// - Parameter warmth: the part of the target that holds yet; see ``DeletionOptions/warmth(step:)``. At 0 nothing moves.
+  /// - Parameter warmth: the part of the target that holds yet; see `DeletionOptions.warmth(step:)`. At 0 nothing moves.
   public mutating func observe(rate: Double, warmth: Double = 1) {
     self.rate = rate
     guard warmth > 0 else { return }

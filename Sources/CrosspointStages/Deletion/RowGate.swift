@@ -37,7 +37,7 @@ public struct RowGate: Sendable {
 
   private var bias: Float { parameters[2 * hidden] }
 
-  /// Fills ``logits``.
+  /// Fills `logits`.
   /// - Returns: the first row that is no padding and whose score is not finite.
   public mutating func score(_ tokens: borrowing TokenBatch, _ layout: RowLayout) -> Int? {
     let (rows, hidden, x) = (tokens.rows, hidden, tokens.base)

@@ -55,8 +55,8 @@ public final class WindowPooling: GroupingStage {
     return "\(name):windows=\(windows)\(draw)\(isShifted ? ",shifted" : "")"
   }
 
-  /// Uses one of ``granularities`` for all batches that follow, in training and evaluation: for every scale in each step,
-  /// or to evaluate at each. `nil` goes back to ``choice``.
+  /// Uses one of the granularities for all batches that follow, in training and evaluation: for every scale in each step,
+  /// or to evaluate at each. `nil` goes back to its choice.
   /// - Throws: `invalidArgument` for any other window.
   public func use(granularity: Int?) throws(CrosspointError) {
     if let granularity, !granularities.contains(granularity) {
