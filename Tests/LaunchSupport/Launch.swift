@@ -7,7 +7,8 @@ import Foundation
 public final class Launch {
   private static let mark = "CROSSPOINT_LAUNCH"
 
-  private let child = Process()
+  private let child: ChildProcess
+  private let command: String
   private let mark = "\(Launch.mark)=\(UUID().uuidString)"
   private let folder: URL
   private let start = ContinuousClock.now
@@ -22,21 +23,18 @@ public final class Launch {
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: false)
     let work = folder.appendingPathComponent("work")
     try FileManager.default.createDirectory(at: work, withIntermediateDirectories: false)
-    child.currentDirectoryURL = work
-    child.executableURL = program
-    child.arguments = arguments
-    child.standardInput = FileHandle.nullDevice
-    // Files, unlike pipes, take any amount of output without a reader.
-    child.standardOutput = try file("output")
-    child.standardError = try file("errors")
     let parts = mark.split(separator: "=").map(String.init)
     let ours = [
       "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OPENBLAS_NUM_THREADS": "1",
       "SWIFT_BACKTRACE": "enable=no", parts[0]: parts[1],
     ]
-    child.environment = ProcessInfo.processInfo.environment
-      .merging(ours) { _, new in new }.merging(environment) { _, new in new }
-    try child.run()
+    command = ([program.path] + arguments).joined(separator: " ")
+    child = try ChildProcess(
+      program.path, arguments,
+      environment: ProcessInfo.processInfo.environment
+        .merging(ours) { _, new in new }.merging(environment) { _, new in new },
+      output: folder.appendingPathComponent("output").path, errors: folder.appendingPathComponent("errors").path,
+      folder: work.path)
   }
 
   deinit {
@@ -52,10 +50,10 @@ public final class Launch {
   }
 
   /// Sends the program itself a signal.
-  public func signal(_ number: Int32) { kill(child.processIdentifier, number) }
+  public func signal(_ number: Int32) { kill(child.id, number) }
 
   /// The process of the program itself.
-  public var process: Int32 { child.processIdentifier }
+  public var process: Int32 { child.id }
 
   /// The process of an MPI rank, once it runs.
   public func process(ofRank rank: Int) -> Int32? {
@@ -88,8 +86,7 @@ public final class Launch {
       guard seconds < limit else {
         endAll()
         throw LaunchFailure(
-          "\(child.executableURL?.path ?? "") \(child.arguments ?? []) did not end within \(limit) seconds\n"
-            + output + errors)
+          "\(command) did not end within \(limit) seconds\n" + output + errors)
       }
       Thread.sleep(forTimeInterval: 0.005)
     }
@@ -103,7 +100,7 @@ public final class Launch {
     let names = left.map { "\($0) \(Self.words(of: $0, "cmdline").joined(separator: " "))" }
     endAll()
     return Outcome(
-      exitCode: child.terminationStatus, output: output, errors: errors, seconds: seconds, left: names)
+      exitCode: child.code, output: output, errors: errors, seconds: seconds, left: names)
   }
 
   private var seconds: Double {
@@ -111,9 +108,14 @@ public final class Launch {
     return Double(seconds) + Double(attoseconds) * 1e-18
   }
 
+  /// Kills all, and waits until they are gone, which takes the system a moment.
   private func endAll() {
-    for process in processes() { kill(process, SIGKILL) }
-    if child.isRunning { child.waitUntilExit() }
+    var left = processes()
+    for _ in 0..<500 where child.isRunning || !left.isEmpty {
+      for process in left { kill(process, SIGKILL) }
+      Thread.sleep(forTimeInterval: 0.01)
+      left = processes()
+    }
   }
 
   /// The processes of this launch that live, zombies not among them.
@@ -128,12 +130,6 @@ public final class Launch {
   private static func words(of process: Int32, _ file: String) -> [String] {
     let bytes = FileManager.default.contents(atPath: "/proc/\(process)/\(file)") ?? Data()
     return bytes.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
-  }
-
-  private func file(_ name: String) throws -> FileHandle {
-    let file = folder.appendingPathComponent(name)
-    try Data().write(to: file)
-    return try FileHandle(forWritingTo: file)
   }
 
   private func text(_ name: String) -> String {
