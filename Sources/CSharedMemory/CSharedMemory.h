@@ -42,8 +42,7 @@ static inline void *xp_memory_map(int descriptor, long offset, long bytes) {
   return base == MAP_FAILED ? NULL : base;
 }
 
-/// Maps part of a file and gives it memory now, in huge pages where the system has them: a machine that is full shows here,
-/// not by a SIGBUS later.
+/// Maps part of a file and gives it memory now: a machine that is full shows here, not by a SIGBUS later.
 static inline void *xp_memory_provide(int descriptor, long offset, long bytes) {
   // Memory of a file is not checked against what the machine has; memory of a process is.
   void *base = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -51,7 +50,6 @@ static inline void *xp_memory_provide(int descriptor, long offset, long bytes) {
   munmap(base, (size_t)bytes);
   base = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, offset);
   if (base == MAP_FAILED) return NULL;
-  madvise(base, (size_t)bytes, MADV_HUGEPAGE);
   if (madvise(base, (size_t)bytes, XP_POPULATE_WRITE) == 0) return base;
   // Linux before 5.14 does not know the request.
   if (errno == EINVAL && syscall(SYS_fallocate, descriptor, 0, offset, bytes) == 0) return base;

@@ -21,8 +21,7 @@ package func requireMemory(bytes: Int, operation: String, argument: String) thro
 package func takeMemory(
   bytes: Int, operation: String, argument: String
 ) throws(CrosspointError) -> UnsafeMutableRawBufferPointer {
-  var memory: UnsafeMutableRawPointer?
-  guard posix_memalign(&memory, 64, max(64, bytes)) == 0, let memory else {
+  guard let memory = PrivateMemory.shared.allocate(bytes: max(64, bytes)) else {
     throw CrosspointError(
       .outOfMemory, operation: operation, argument: argument,
       "no memory for \(bytes) bytes: free some, or ask for less")

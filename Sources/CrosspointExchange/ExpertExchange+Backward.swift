@@ -77,17 +77,16 @@ extension ExpertExchange {
     try settle(handle, attempt)
     handle.stage = .combineBackwarded
 
-    let rows = received.take()!
-    handle.source.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
-    if let gradients = copies.take() {
-      watch = Stopwatch()
-      differentiateOutputs(rows.base, handle, into: gradients.base)
-      statistics.seconds.cluster += watch.lap()
+    defer {
+      handle.source.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
       handle.outputRows = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
-      return gradients
     }
-    handle.outputRows = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
-    return rows
+    let rows = received.take()!
+    guard let gradients = copies.take() else { return rows }
+    watch = Stopwatch()
+    differentiateOutputs(rows.base, handle, into: gradients.base)
+    statistics.seconds.cluster += watch.lap()
+    return gradients
   }
 
   /// Brings the experts' input gradients home. Collective.
@@ -210,31 +209,14 @@ extension ExpertExchange {
     defer { statistics.seconds.cluster += watch.lap() }
     addCompensation(handle, rows)
     find(&places, handle, rows, inNode: transfer.readsInPlace)
-    let hidden = layout.hidden
     let routing = handle.destinations
-    // Sums over copies have been looked at where they were made.
-    let isChecked = transfer.readsInPlace && transfer.checked != nil && !sharesCopies
-    for token in 0..<routing.tokens {
-      let gradient = dx + token * hidden
-      var isFirst = true
-      for slot in (token * routing.topK)..<((token + 1) * routing.topK) {
-        let row = handle.source.plan.rowOfSlot[slot]
-        guard row >= 0 else { continue }
-        let destination = Int(routing.topkIndices[slot])
-        let shared = places.row(row, of: destination, hidden: hidden)
-        if isChecked, places.isElsewhere(destination), handle.source.plan.firstSlot[row] == slot {
-          try check(shared, "rowGradient")
-        }
-        let share = 1 / Float(handle.source.plan.counts[row])
-        add(shared, weight: share, to: gradient, isFirst: isFirst, hidden: hidden)
-        isFirst = false
-        if compensates(handle, row: row) {
-          compensator.addAdjoint(
-            expert: destination, weight: routing.topkWeights[slot],
-            of: handle.source.outputGradients.base + token * hidden, to: gradient)
-        }
-      }
-      if isFirst { gradient.update(repeating: 0, count: hidden) }
+    try sumRows(places, handle, "rowGradient", into: dx) { _, row in
+      1 / Float(handle.source.plan.counts[row])
+    } residual: { slot, row, sum in
+      guard compensates(handle, row: row) else { return }
+      compensator.addAdjoint(
+        expert: Int(routing.topkIndices[slot]), weight: routing.topkWeights[slot],
+        of: handle.source.outputGradients.base + slot / routing.topK * layout.hidden, to: sum)
     }
   }
 }

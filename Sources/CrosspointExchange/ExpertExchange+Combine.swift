@@ -67,29 +67,14 @@ extension ExpertExchange {
     var watch = Stopwatch()
     defer { statistics.seconds.cluster += watch.lap() }
     find(&handle.outputsAtHome, handle, handle.source.outputs.base, inNode: transfer.readsInPlace)
-    let hidden = layout.hidden
     let routing = handle.destinations
-    // Sums over copies have been looked at where they were made.
-    let isChecked = transfer.readsInPlace && transfer.checked != nil && !sharesCopies
-    for token in 0..<routing.tokens {
-      let sum = y + token * hidden
-      var isFirst = true
-      for slot in (token * routing.topK)..<((token + 1) * routing.topK) {
-        let row = handle.source.plan.rowOfSlot[slot]
-        guard row >= 0 else { continue }
-        let (weight, destination) = (routing.topkWeights[slot], Int(routing.topkIndices[slot]))
-        let output = handle.outputsAtHome.row(row, of: destination, hidden: hidden)
-        if isChecked, handle.outputsAtHome.isElsewhere(destination), handle.source.plan.firstSlot[row] == slot {
-          try check(output, "output")
-        }
-        add(output, weight: weight, to: sum, isFirst: isFirst, hidden: hidden)
-        isFirst = false
-        if compensates(handle, row: row) {
-          let (x, c) = handle.source.residual(token: token, row: row)
-          compensator.add(expert: destination, weight: weight, x: x, c: c, to: sum)
-        }
-      }
-      if isFirst { sum.update(repeating: 0, count: hidden) }
+    try sumRows(handle.outputsAtHome, handle, "output", into: y) { slot, _ in
+      routing.topkWeights[slot]
+    } residual: { slot, row, sum in
+      guard compensates(handle, row: row) else { return }
+      let (x, c) = handle.source.residual(token: slot / routing.topK, row: row)
+      compensator.add(
+        expert: Int(routing.topkIndices[slot]), weight: routing.topkWeights[slot], x: x, c: c, to: sum)
     }
   }
 }

@@ -106,7 +106,7 @@ extension ExpertExchange {
       for slot in (token * routing.topK)..<((token + 1) * routing.topK) {
         let row = handle.source.plan.rowOfSlot[slot]
         guard row >= 0, places.isElsewhere(Int(routing.topkIndices[slot])) else { continue }
-        if !isChecked { try transfer.admitted.check(values, layout.hidden, bound: .greatestFiniteMagnitude, .fp32) }
+        if !isChecked { try transfer.check(values) }
         isChecked = true
         places.row(row, of: Int(routing.topkIndices[slot]), hidden: hidden).update(from: values, count: hidden)
       }

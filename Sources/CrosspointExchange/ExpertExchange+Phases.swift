@@ -98,7 +98,7 @@ extension ExpertExchange {
     _ row: UnsafePointer<Float>, _ argument: String
   ) throws(CrosspointError) {
     do throws(CrosspointError) {
-      try AdmittedValues.finite.check(row, layout.hidden, bound: .greatestFiniteMagnitude, .fp32)
+      try transfer.check(row)
     } catch {
       // The same on every rank that finds one: of several batches the lowest rank's.
       for rank in 0..<fabric.rankCount where transfer.route(rank) == .direct {

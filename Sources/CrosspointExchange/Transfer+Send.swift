@@ -95,7 +95,7 @@ extension Transfer {
     for (source, target) in zip(sources[rank], nodeRows[rank]) {
       for index in 0..<source.rows {
         let row = source.row(index, hidden: codec.hidden)
-        try admitted.check(row, codec.hidden, bound: .greatestFiniteMagnitude, .fp32)
+        try check(row)
         memcpy(target.base + index * codec.hidden, row, rowBytes)
       }
     }

@@ -206,7 +206,7 @@ final class Transfer {
     }
     try fabric.exchange(send: announcements, receive: announcementsReceived, operation: kind.operation)
     attempt { () throws(CrosspointError) in
-      try check()
+      try checkAnnouncements()
       readsInPlace = tables.ranks.allSatisfy { route($0) != .direct || tables.isOffered(by: $0) }
     }
     measure.skew = watch.lap()
@@ -221,7 +221,7 @@ final class Transfer {
   }
 
   /// Refuses what cannot be: another step, a torn record, a frame larger than its rows could need.
-  private func check() throws(CrosspointError) {
+  private func checkAnnouncements() throws(CrosspointError) {
     for rank in 0..<fabric.rankCount {
       let record = announcement(of: rank)
       func refuse(_ code: CrosspointError.Code, _ message: String) -> CrosspointError {
@@ -286,6 +286,11 @@ final class Transfer {
   /// Which values rows may hold. What is too large for the format would arrive as something else: it is refused whatever
   /// else may travel.
   var admitted: AdmittedValues { checked == nil ? .bounded : .finite }
+
+  /// Looks at a row that is written or read without a frame.
+  func check(_ row: UnsafePointer<Float>) throws(CrosspointError) {
+    try admitted.check(row, codec.hidden, bound: .greatestFiniteMagnitude, .fp32)
+  }
 
   /// What was found while reading rows, by its place in the caller's batch.
   func named(_ error: CrosspointError) -> CrosspointError {

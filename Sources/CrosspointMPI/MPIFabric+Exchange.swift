@@ -35,7 +35,7 @@ extension MPIFabric {
       let expiry = ContinuousClock.now + deadline
       sequence += 1
       let tag = sequence % tagCount
-      for peer in 0..<rankCount { sources[peer] = Source(isKnown: node.neighbours[peer] == nil) }
+      for peer in 0..<rankCount { sources[peer] = Source(isKnown: node.nodePeers[peer] == nil) }
       fillMailboxes(send)
       group.removeAll()
       planMessages(send)
@@ -62,12 +62,9 @@ extension MPIFabric {
     return peer * share..<(peer + 1) * share
   }
 
-  /// Messages that all blocks of a rank take.
+  /// Messages that all blocks from a rank take.
   func messages(from source: Int, into receive: [UnsafeMutableRawBufferPointer]) -> Int {
-    let mailbox = node.neighbours[source]?.inbox(sequence)
-    return blocks(of: source, receive.count).reduce(0) {
-      $0 + messages($1, receive[$1].count, receive.count, mailbox, limit: messageLimit(source))
-    }
+    messages(source, receive.count, node.nodePeers[source]?.received(sequence)) { receive[$0].count }
   }
 
   private func copyOwnBlock(
@@ -169,7 +166,7 @@ extension MPIFabric {
   ) throws(MPIError) -> CrosspointError? {
     let peer = arrival.source
     let source = sources[peer]
-    let mailbox = node.neighbours[peer]?.inbox(sequence)
+    let mailbox = node.nodePeers[peer]?.received(sequence)
     let limit = messageLimit(peer)
     // The block and the part of it that come next, and how many with it.
     var (chunk, left) = (source.started, 0)
@@ -186,13 +183,13 @@ extension MPIFabric {
       }
       chunk -= count
     }
-    if !source.isAstray, let place, place.count == arrival.byteCount {
+    if !source.discardsBlock, let place, place.count == arrival.byteCount {
       sources[peer].started += 1
       note(try group.receive(arrival, into: place), Transfer(peer: peer, kind: .block))
       return nil
     }
-    sources[peer].isAstray = arrival.byteCount == limit
-    if !sources[peer].isAstray { sources[peer].started += left }
+    sources[peer].discardsBlock = arrival.byteCount == limit
+    if !sources[peer].discardsBlock { sources[peer].started += left }
     let aside: UnsafeMutableRawBufferPointer
     do throws(CrosspointError) {
       aside = try takeMemory(bytes: arrival.byteCount, operation: operation.description, argument: "block")

@@ -5,7 +5,7 @@ extension MPIFabric {
   /// Leaves every rank that shares memory with this one its blocks, or word of how they come.
   func fillMailboxes(_ send: [UnsafeRawBufferPointer]) {
     for peer in 0..<rankCount {
-      guard let mailbox = node.neighbours[peer]?.outbox(sequence) else { continue }
+      guard let mailbox = node.nodePeers[peer]?.sent(sequence) else { continue }
       sources[peer].takes = mailbox.fill(send[blocks(of: peer, send.count)], exchange: sequence) {
         node.memory?.address(of: $0)
       }
@@ -18,7 +18,7 @@ extension MPIFabric {
   func readMailbox(
     of peer: Int, into receive: [UnsafeMutableRawBufferPointer], _ operation: StaticString
   ) throws(CrosspointError) -> Bool {
-    guard let mailbox = node.neighbours[peer]?.inbox(sequence), mailbox.isFilled(sequence) else { return false }
+    guard let mailbox = node.nodePeers[peer]?.received(sequence), mailbox.isFilled(sequence) else { return false }
     sources[peer].isKnown = true
     let places = blocks(of: peer, receive.count)
     guard mailbox.count == places.count else {
@@ -64,5 +64,5 @@ extension MPIFabric {
   }
 
   /// Whether a rank has taken out of this rank's memory what it was left the address of.
-  func hasTaken(_ peer: Int) -> Bool { node.neighbours[peer]?.outbox(sequence).isTaken(sequence) ?? true }
+  func hasTaken(_ peer: Int) -> Bool { node.nodePeers[peer]?.sent(sequence).isTaken(sequence) ?? true }
 }

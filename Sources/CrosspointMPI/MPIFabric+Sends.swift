@@ -27,16 +27,18 @@ extension MPIFabric {
     return bytes == 0 && !isFirst ? 0 : Chunks(bytes: bytes, limit: limit).count
   }
 
+  /// Messages that all blocks between this rank and another take, of `count` of all ranks.
+  func messages(_ peer: Int, _ count: Int, _ mailbox: Mailbox?, bytes: (_ block: Int) -> Int) -> Int {
+    let limit = messageLimit(peer)
+    return blocks(of: peer, count).reduce(0) { $0 + messages($1, bytes($1), count, mailbox, limit: limit) }
+  }
+
   /// Counts the messages to every rank.
   func planMessages(_ send: [UnsafeRawBufferPointer]) {
     sendsUnderWay = 0
     for peer in 0..<rankCount where peer != rank {
-      let mailbox = node.neighbours[peer]?.outbox(sequence)
-      let places = blocks(of: peer, send.count)
-      sources[peer].nextBlock = places.lowerBound
-      for block in places {
-        sources[peer].unsent += messages(block, send[block].count, send.count, mailbox, limit: messageLimit(peer))
-      }
+      sources[peer].nextBlock = blocks(of: peer, send.count).lowerBound
+      sources[peer].unsent = messages(peer, send.count, node.nodePeers[peer]?.sent(sequence)) { send[$0].count }
     }
   }
 
@@ -66,7 +68,7 @@ extension MPIFabric {
 
   /// The next part of a rank's blocks.
   private func nextMessage(to peer: Int, _ send: [UnsafeRawBufferPointer]) -> UnsafeRawBufferPointer {
-    let (mailbox, limit) = (node.neighbours[peer]?.outbox(sequence), messageLimit(peer))
+    let (mailbox, limit) = (node.nodePeers[peer]?.sent(sequence), messageLimit(peer))
     while true {
       let (block, chunk) = (sources[peer].nextBlock, sources[peer].nextChunk)
       if chunk < messages(block, send[block].count, send.count, mailbox, limit: limit) {

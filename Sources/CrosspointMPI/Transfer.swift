@@ -21,7 +21,7 @@ struct Source {
   /// Messages that have come.
   var started = 0
   /// Whether the rest of a block of the wrong length is under way.
-  var isAstray = false
+  var discardsBlock = false
   /// Messages whose bytes are all here; −1 where other blocks are not as long as expected.
   var done = 0
   /// Whether it has yet to take blocks out of this rank's memory.

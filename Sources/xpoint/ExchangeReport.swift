@@ -44,12 +44,12 @@ struct ExchangeReport: Sendable {
     self.settings = settings
     ranks = fabric.rankCount
     let rowBytes = 4 * settings.hidden
-    let countBytes = 4 * ((settings.experts + ranks - 1) / ranks) * (ranks - 1) * settings.iterations
     let (dispatch, combine) = (statistics[.dispatch], statistics[.combine])
     // [op][implementation][wire, local], then [op][all, away]: sums over the iterations.
     let traffic = [
       [
-        [dispatch.wireBytes, dispatch.localBytes], [plain.sentAway * rowBytes + countBytes, plain.sentHere * rowBytes],
+        [dispatch.wireBytes, dispatch.localBytes],
+        [plain.sentAway * rowBytes + plain.countBytes, plain.sentHere * rowBytes],
       ],
       [[combine.wireBytes, combine.localBytes], [plain.receivedAway * rowBytes, plain.sentHere * rowBytes]],
     ]

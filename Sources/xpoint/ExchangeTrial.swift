@@ -145,10 +145,12 @@ struct PlainTraffic {
   var sentAway = 0
   var sentHere = 0
   var receivedAway = 0
+  var countBytes = 0
 
   mutating func add(_ plain: PlainExchange, rank: Int) {
     sentHere += plain.sentRows[rank]
-    sentAway += plain.sentRows.reduce(0, +) - plain.sentRows[rank]
-    receivedAway += plain.receivedRows.reduce(0, +) - plain.receivedRows[rank]
+    sentAway += plain.sentAway
+    receivedAway += plain.receivedAway
+    countBytes += plain.countBytes
   }
 }

@@ -96,11 +96,7 @@ extension ExpertExchange {
         let place = handle.copies!.places[pair] * hidden
         add(rows + place, weight: weight(pair, place), to: sum, isFirst: pair == pairs.lowerBound, hidden: hidden)
       }
-      do throws(CrosspointError) {
-        try transfer.admitted.check(sum, layout.hidden, bound: .greatestFiniteMagnitude, .fp32)
-      } catch {
-        throw transfer.named(error)
-      }
+      do throws(CrosspointError) { try transfer.check(sum) } catch { throw transfer.named(error) }
     }
     return sums
   }

@@ -8,10 +8,10 @@ extension NodeMemory {
     /// By rank: the ranks of this node that this one shares no memory with, and why.
     var obstacles: [Int: MemoryObstacle] = [:]
     /// By rank of the fabric: those that this one shares memory with.
-    var neighbours: [Neighbour?] = []
+    var nodePeers: [NodePeer?] = []
 
     /// Whether another rank is of this node.
-    func isHere(_ rank: Int) -> Bool { neighbours[rank] != nil || obstacles[rank] != nil }
+    func isHere(_ rank: Int) -> Bool { nodePeers[rank] != nil || obstacles[rank] != nil }
   }
 
   /// What keeps this process from sharing memory with any other; `nil`: nothing.
@@ -37,7 +37,7 @@ extension NodeMemory {
     var node = try communicator.splitShared(key: rank)
     if let ranksPerNode, let part = try node.split(color: rank / ranksPerNode, key: rank) { node = part }
     var joined = Joined()
-    joined.neighbours = Array(repeating: nil, count: communicator.size)
+    joined.nodePeers = Array(repeating: nil, count: communicator.size)
     guard node.size > 1 else { return joined }
 
     let controlBytes = round(SegmentTable.bytes + Mailbox.bytes(node: node.size), to: 4096)
@@ -75,7 +75,7 @@ extension NodeMemory {
       let other = Int(offers[5 * index])
       if mine[index] == 0, theirs[index] == 0, let heap, let peer = peers[index] {
         reached[other] = peer
-        joined.neighbours[other] = Neighbour(
+        joined.nodePeers[other] = NodePeer(
           index, control: peer.control, own: node.rank, ownControl: heap.control, node: node.size)
       } else {
         joined.obstacles[other] = MemoryObstacle(code: mine[index] == 0 ? theirs[index] : mine[index])

@@ -10,17 +10,12 @@ import Synchronization
 
 /// The ``SharedHeap`` of another rank, mapped segment by segment as its addresses come.
 final class PeerMemory: Sendable {
-  private struct Mapping: @unchecked Sendable {
-    let range: Range<Int>
-    let base: UnsafeMutableRawPointer
-  }
-
   /// The first bytes of its file: table and mailboxes.
   nonisolated(unsafe) let control: UnsafeMutableRawPointer
   private let controlBytes: Int
   private let file: MemoryFile
   private let table: SegmentTable
-  private let mappings: Mutex<[Mapping]>
+  private let mappings: Mutex<[Segment]>
 
   init(opening name: MemoryFile.Name, controlBytes: Int) throws(MemoryObstacle) {
     file = try MemoryFile(opening: name)
@@ -41,11 +36,8 @@ final class PeerMemory: Sendable {
   /// - Throws: where this process has no room for it.
   func find(_ range: Range<Int>) throws(MemoryObstacle) -> UnsafeMutableRawPointer? {
     try mappings.withLock { mappings throws(MemoryObstacle) in
-      func holds(_ mapping: Mapping) -> Bool {
-        mapping.range.lowerBound <= range.lowerBound && range.upperBound <= mapping.range.upperBound
-      }
-      if let known = mappings.first(where: holds) {
-        return known.base + (range.lowerBound - known.range.lowerBound)
+      for mapping in mappings {
+        if let found = mapping.find(range) { return found }
       }
       guard let segment = table.range(around: range) else { return nil }
       // What the rank has given back, it never uses again.
@@ -55,8 +47,9 @@ final class PeerMemory: Sendable {
         return true
       }
       guard let base = file.map(segment) else { throw .error(errno) }
-      mappings.append(Mapping(range: segment, base: base))
-      return base + (range.lowerBound - segment.lowerBound)
+      let mapping = Segment(range: segment, base: base)
+      mappings.append(mapping)
+      return mapping.find(range)
     }
   }
 }

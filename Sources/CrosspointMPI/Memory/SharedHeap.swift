@@ -11,13 +11,8 @@ import Synchronization
 /// Memory that this rank allocates in its ``MemoryFile``, for others of its node to read and write.
 ///
 /// It grows by segments, each of which lies in one piece. A large block has a segment of its own, which goes back to the
-/// system with it; small ones share segments, and free neighbours join. Made for few allocations: a pool lies above.
+/// system with it; small ones share segments, and free ones that touch join. Made for few allocations: a pool lies above.
 final class SharedHeap: Sendable {
-  private struct Segment: @unchecked Sendable {
-    let range: Range<Int>
-    let base: UnsafeMutableRawPointer
-  }
-
   private struct State: ~Copyable {
     /// In the order of their ranges.
     var segments: [Segment] = []
@@ -36,8 +31,6 @@ final class SharedHeap: Sendable {
 
   /// The least bytes of a segment.
   private static let least = 4 << 20
-  /// Where segments start, so that they can have huge pages.
-  private static let alignment = 2 << 20
 
   /// - Parameter controlBytes: the file's first bytes, which hold the table and what the node needs beside it; zero.
   init(controlBytes: Int) throws(MemoryObstacle) {
@@ -46,7 +39,7 @@ final class SharedHeap: Sendable {
     self.control = control
     self.controlBytes = controlBytes
     table = SegmentTable(at: control)
-    state = Mutex(State(end: round(controlBytes, to: Self.alignment)))
+    state = Mutex(State(end: controlBytes))
     // Memory of this process is not asked for later.
     state.withLock {
       $0.segments.reserveCapacity(SegmentTable.capacity)
@@ -74,8 +67,7 @@ final class SharedHeap: Sendable {
         } else {
           state.free[best] = range.dropFirst(size)
         }
-        return state.segments.first { $0.range.contains(range.lowerBound) }
-          .map { $0.base + (range.lowerBound - $0.range.lowerBound) }
+        return Self.find(range.prefix(size), in: state)
       }
       return grow(&state, size)
     }
@@ -109,10 +101,14 @@ final class SharedHeap: Sendable {
 
   /// Where a range of the file lies in this process.
   func find(_ range: Range<Int>) -> UnsafeMutableRawPointer? {
-    state.withLock { state in
-      state.segments.first { $0.range.contains(range.lowerBound) && $0.range.upperBound >= range.upperBound }
-        .map { $0.base + (range.lowerBound - $0.range.lowerBound) }
+    state.withLock { Self.find(range, in: $0) }
+  }
+
+  private static func find(_ range: Range<Int>, in state: borrowing State) -> UnsafeMutableRawPointer? {
+    for segment in state.segments {
+      if let found = segment.find(range) { return found }
     }
+    return nil
   }
 
   /// The offset in the file of memory that was allocated here.
@@ -132,7 +128,7 @@ final class SharedHeap: Sendable {
       file.discard(range)
       return nil
     }
-    state.end = round(range.upperBound, to: Self.alignment)
+    state.end = range.upperBound
     state.segments.append(Segment(range: range, base: base))
     state.heldBytes += bytes
     if size < bytes { state.free.append(range.dropFirst(size)) }
