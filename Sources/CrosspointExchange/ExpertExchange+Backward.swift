@@ -61,19 +61,22 @@ extension ExpertExchange {
     try send(handle, &attempt)
     // Outputs that lie with their experts can be read until the vote.
     func differentiate() {
-      var watch = Stopwatch()
       if writesSums { find(&places, handle, handle.source.rowGradients.base, inNode: true) }
       differentiateSum(handle, dy, weights: true) { row, destination in
         writesSums && places.isElsewhere(destination) ? places.row(row, of: destination, hidden: layout.hidden) : nil
       }
-      statistics.seconds.cluster += watch.lap()
     }
     try move(
       writing: { () throws(CrosspointError) in
         if writesSums { differentiate() }
         return writesSums
       }, meanwhile: work, &attempt)
-    if !writesSums { attempt { () throws(CrosspointError) in differentiate() } }
+    // As part of the moving phase it has been timed there.
+    if !writesSums {
+      watch = Stopwatch()
+      attempt { () throws(CrosspointError) in differentiate() }
+      statistics.seconds.cluster += watch.lap()
+    }
     try settle(handle, attempt)
     handle.stage = .combineBackwarded
 
