@@ -136,4 +136,22 @@ struct KernelTests {
     #expect(names.contains("scalar"))
     #expect(names.contains(String(cString: xp_kernels_best().pointee.name)))
   }
+
+  @Test(arguments: lengths)
+  func theSumOfTheLargestIsThatOfTheSorted(n: Int) {
+    // Some twice, some zero, some denormal.
+    let x = randomFloats(n, seed: UInt64(n)).map { abs($0) < 0.1 ? 0 : abs($0) < 0.2 ? 0.25 : $0 * $0 }
+    let shrunk = x.map { $0 * 1e-42 }
+    for row in [x, shrunk] {
+      let sorted = row.sorted(by: >)
+      for k in Set([1, 2, n / 4, n / 2, n - 1, n, n + 3]) where k > 0 {
+        let sums = Self.variants.map { kernels in
+          row.withUnsafeBufferPointer { kernels.sum_of_largest($0.baseAddress!, n, k) }
+        }
+        let expected = sorted.prefix(k).reduce(0) { $0 + Double($1) }
+        #expect(abs(Double(sums[0]) - expected) <= 1e-6 * expected, "\(k) of \(n)")
+        #expect(sums.allSatisfy { $0 == sums[0] }, "\(k) of \(n)")
+      }
+    }
+  }
 }

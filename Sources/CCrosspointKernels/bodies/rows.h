@@ -103,3 +103,47 @@ static size_t first_nonfinite(const float *x, size_t n) {
   }
   return n;
 }
+
+static size_t count_above(const float *x, int32_t bound, size_t n) {
+  vi counts = {};
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES) counts -= (vi)load(x + i) > bound;
+  if (i < n) counts -= (vi)load_tail(x + i, n - i) > bound;
+  int32_t count = 0;
+  for (int lane = 0; lane < LANES; lane++) count += counts[lane];
+  return (size_t)count;
+}
+
+static float sum_above(const float *x, int32_t bound, size_t n) {
+#define TERM(get, put) ({ vf v = get(x); (vf)((vi)v & ((vi)v > bound)); })
+  RETURN_SUM(TERM)
+#undef TERM
+}
+
+// Floats that are not negative have the order of their bits: a bound is halved until it parts the k largest from the rest,
+// or until those at the bound are all the same.
+static float sum_of_largest(const float *x, size_t n, size_t k) {
+  if (k >= n) return sum_above(x, 0, n);
+  int32_t low = INT32_MAX, high = 0;
+  for (size_t i = 0; i < n; i++) {
+    int32_t bits;
+    __builtin_memcpy(&bits, x + i, sizeof bits);
+    low = bits < low ? bits : low;
+    high = bits > high ? bits : high;
+  }
+  low -= 1;
+  size_t above = 0;
+  while (above < k && high - low > 1) {
+    int32_t middle = low + (high - low) / 2;
+    size_t count = count_above(x, middle, n);
+    if (count > k) {
+      low = middle;
+    } else {
+      high = middle;
+      above = count;
+    }
+  }
+  float bound;
+  __builtin_memcpy(&bound, &high, sizeof bound);
+  return sum_above(x, high, n) + (float)(k - above) * bound;
+}

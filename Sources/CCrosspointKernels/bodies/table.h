@@ -12,6 +12,7 @@ const xp_kernels VARIANT_TABLE = {
     .axpy_squares = axpy_squares,
     .weighted_squares = weighted_squares,
     .first_nonfinite = first_nonfinite,
+    .sum_of_largest = sum_of_largest,
     .rotate = rotate,
     .rotate_back = rotate_back,
     .cross_polytope = cross_polytope,

@@ -52,6 +52,7 @@ typedef struct xp_kernels {
   void (*axpy_squares)(float *out, float a, const float *x, size_t n);                     // out += (a x)^2
   float (*weighted_squares)(const float *x, const float *w, size_t n);                     // |w x|^2
   size_t (*first_nonfinite)(const float *x, size_t n);                                     // index, or n if all are finite
+  float (*sum_of_largest)(const float *x, size_t n, size_t k);                             // of the k largest; all x >= 0
 
   // The pseudo-rotation of one row (hadamard.h); out may be x. With p the largest power of two within n, signs holds for
   // each round p values +-1 / sqrt p for the first p floats and, if n > p, as many for the last p. Ahead is NULL or a row
