@@ -9,6 +9,9 @@ public enum TransferKind: Int, Sendable, CaseIterable {
   /// ∂L/∂rows home.
   case dispatchBackward
 
+  /// Whether rows go from their source to the experts.
+  package var isToExperts: Bool { self == .dispatch || self == .combineBackward }
+
   /// The public call, for messages.
   package var operation: StaticString {
     switch self {

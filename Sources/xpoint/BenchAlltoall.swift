@@ -27,8 +27,7 @@ struct BenchAlltoall: RankCommand {
   var iterations = 50
   @Option(help: "Runs of each before that.")
   var warmup = 5
-  @Option(help: ArgumentHelp("Where the records go.", valueName: "file"))
-  var json: String?
+  @OptionGroup var output: RecordArguments
 
   func validate() throws {
     try Ranges.require(
@@ -41,7 +40,7 @@ struct BenchAlltoall: RankCommand {
   var deadline: Duration { .seconds(600) }
 
   func job() throws(CrosspointError) -> @Sendable (any Fabric) throws -> Void {
-    let sweep = Sweep(minBytes: minBytes, maxBytes: maxBytes, iterations: iterations, warmup: warmup, json: json)
+    let sweep = Sweep(minBytes: minBytes, maxBytes: maxBytes, iterations: iterations, warmup: warmup, output: output)
     return { fabric in
       guard let fabric = fabric as? MPIFabric else { preconditionFailure("MPI is compared with itself") }
       try sweep.run(on: fabric)
@@ -55,7 +54,7 @@ private struct Sweep {
   let maxBytes: Int
   let iterations: Int
   let warmup: Int
-  let json: String?
+  let output: RecordArguments
 
   func run(on fabric: MPIFabric) throws {
     try fabric.requireEqual(
@@ -78,19 +77,20 @@ private struct Sweep {
       let plain = results[Implementation.plain.rawValue].times.seconds
       for (implementation, result) in zip(Implementation.allCases, results) {
         let seconds = Samples(result.times.seconds)
+        let ratio = Samples(ratiosOf: result.times.seconds, over: plain)
         let algorithm = Double(bytes * ranks) / seconds.median
         wrong += result.wrong
         table.append([
           op == "vote" ? op : "\(bytes)", "\(implementation)", seconds.minimum.microseconds,
           seconds.median.microseconds, seconds.percentile(99).microseconds, algorithm.gigabytes,
           (algorithm * Double(ranks - 1) / Double(ranks)).gigabytes, "\(result.times.rank)", "\(result.wrong)",
-          Samples(ratiosOf: result.times.seconds, over: plain).median.fixed(3),
+          ratio.median.fixed(3),
         ])
         records.append(
           BenchRecord(
             op: op, implementation: "\(implementation)", ranks: ranks, tokensPerRank: 0, hidden: 0, topK: 0,
-            pattern: "equal", bytes: bytes * (ranks - 1), medianSeconds: seconds.median,
-            p99Seconds: seconds.percentile(99), slowestRank: result.times.rank))
+            pattern: "equal", bytes: bytes * (ranks - 1), seconds: seconds, slowestRank: result.times.rank,
+            ratio: implementation == .plain ? nil : ratio))
       }
     }
     for bytes in sequence(first: minBytes, next: { $0 * 4 }).prefix(while: { $0 <= maxBytes }) {
@@ -104,7 +104,7 @@ private struct Sweep {
         print("# ranks 0 and \(rank) share no memory: \(reason)")
       }
       print(table.text)
-      if let json { try writeJSON(records, to: json, argument: "--json") }
+      try output.write(records)
       try expectNothingWrong(wrong, "bytes arrived wrong")
     }
   }

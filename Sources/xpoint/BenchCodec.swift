@@ -59,14 +59,13 @@ struct BenchCodec: ParsableCommand {
       ] {
         records.append(
           BenchRecord(
-            op: op, implementation: implementation, ranks: 1, tokensPerRank: rows.rows, hidden: rows.hidden, topK: 1,
-            pattern: "\(format)", bytes: bytes, medianSeconds: seconds.median, p99Seconds: seconds.percentile(99),
-            slowestRank: 0))
+            op: op, implementation: implementation, tokensPerRank: rows.rows, hidden: rows.hidden,
+            pattern: "\(format)", bytes: bytes, seconds: seconds))
       }
     }
     print("# kernels: \(kernelName); \(rows.rows) rows of \(rows.hidden); \(common.iterations) timed runs")
     print(table.text)
-    if let json = common.json { try writeJSON(records, to: json, argument: "--json") }
+    try common.output.write(records)
   }
 
   /// |y - x| / |x|.

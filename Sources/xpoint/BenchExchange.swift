@@ -10,7 +10,7 @@ extension RoutingPattern: ExpressibleByArgument {}
 struct BenchExchange: RankCommand {
   static let configuration = CommandConfiguration(
     commandName: "exchange",
-    abstract: "Times dispatch + combine against plain pack + MPI_Alltoallv + unpack.",
+    abstract: "Times an exchange of rows with experts against plain pack + MPI_Alltoallv + unpack.",
     discussion: """
       Run it under mpirun. Both implementations get the same tokens and routings and take turns, iteration by \
       iteration; the slowest rank decides every time; results are compared bit for bit when the settings are lossless. \
@@ -19,6 +19,7 @@ struct BenchExchange: RankCommand {
 
       Examples:
         mpirun -n 2 xpoint bench exchange
+        mpirun -n 2 xpoint bench exchange --backward --csv exchange.csv
         mpirun -n 4 xpoint bench exchange --pattern W2 --iterations 50 --json w2.json
         mpirun -n 2 xpoint bench exchange --input X.npy --compression lsh --wire rotated:4
         xpoint bench exchange --simulated 4 --tokens 256 --hidden 64
@@ -44,11 +45,12 @@ struct BenchExchange: RankCommand {
   var iterations = 20
   @Option(help: "Runs of each before that, also checked against each other.")
   var warmup = 8
+  @Flag(help: "The gradients' two transfers as well.")
+  var backward = false
   @Option(help: "Simulate this many ranks in one process instead of using MPI.")
   var simulated: Int?
   @OptionGroup var links: LinkArguments
-  @Option(help: ArgumentHelp("Where the records go.", valueName: "file"))
-  var json: String?
+  @OptionGroup var output: RecordArguments
   @OptionGroup var exchange: ExchangeArguments
 
   func validate() throws {
@@ -70,13 +72,13 @@ struct BenchExchange: RankCommand {
   func job() throws(CrosspointError) -> @Sendable (any Fabric) throws -> Void {
     var settings = ExchangeTrial.Settings(
       tokens: tokens, hidden: hidden, topK: topK, experts: experts, pattern: pattern, iterations: iterations,
-      warmup: warmup, options: exchange.exchangeOptions)
+      warmup: warmup, backward: backward, options: exchange.exchangeOptions)
     if let input {
       let rows = try Npy.readSomeRows(input, argument: "--input")
       (settings.hidden, settings.input) = (rows.hidden, rows.array)
     }
     let onLinks = links.linkSpeed.map { " on links of \($0) MB/s and \(links.linkLatency) µs" } ?? ""
-    return { [settings, json, ranksPerNode = links.ranksPerNode] fabric in
+    return { [settings, output, ranksPerNode = links.ranksPerNode] fabric in
       try settings.agree(on: fabric)
       let mpi = (fabric as? MPIFabric).map { MPITransport(communicator: $0.communicator) }
       let report = try ExchangeTrial(
@@ -88,7 +90,7 @@ struct BenchExchange: RankCommand {
         : "\(fabric.rankCount) MPI ranks"
       try fabric.onRoot(operation: "report") { () throws(CrosspointError) in
         print(report.text(transport: transport))
-        if let json { try writeJSON(report.records, to: json, argument: "--json") }
+        try output.write(report.records)
         try expectNothingWrong(report.wrongValues, "values differ from the plain exchange")
       }
     }

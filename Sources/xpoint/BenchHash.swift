@@ -124,14 +124,13 @@ struct BenchHash: ParsableCommand {
       ])
       records.append(
         BenchRecord(
-          op: job.op, implementation: job.implementation, ranks: 1, tokensPerRank: rows, hidden: hidden, topK: 1,
-          pattern: "\(compression)", bytes: 0, medianSeconds: times.median, p99Seconds: times.percentile(99),
-          slowestRank: 0))
+          op: job.op, implementation: job.implementation, tokensPerRank: rows, hidden: hidden,
+          pattern: "\(compression)", seconds: times))
     }
     let kinds = common.input == nil ? ", \(alike) of each kind" : ""
     print(
       "# kernels: \(kernelName); \(rows) rows of \(hidden)\(kinds); \(compression); \(common.iterations) timed runs")
     print(table.text)
-    if let json = common.json { try writeJSON(records, to: json, argument: "--json") }
+    try common.output.write(records)
   }
 }

@@ -3,7 +3,6 @@ import CrosspointBaseline
 
 /// What all ranks measured, put together: the slowest rank decides each time, the busiest each size.
 struct ExchangeReport: Sendable {
-  private static let ops = ["dispatch", "combine", "exchange"]
   private static let implementations = ["crosspoint", "plain"]
 
   /// One operation of one implementation, over all ranks and iterations.
@@ -18,6 +17,8 @@ struct ExchangeReport: Sendable {
   private typealias Phase = (name: String, seconds: Double)
 
   private let settings: ExchangeTrial.Settings
+  /// The transfers, and all of them together.
+  private let ops: [String]
   private let ranks: Int
   /// Ratio of the times of each iteration, crosspoint to plain, by op.
   private let ratios: [Samples]
@@ -44,19 +45,19 @@ struct ExchangeReport: Sendable {
     self.settings = settings
     ranks = fabric.rankCount
     let rowBytes = 4 * settings.hidden
-    let (dispatch, combine) = (statistics[.dispatch], statistics[.combine])
-    // [op][implementation][wire, local], then [op][all, away]: sums over the iterations.
-    let traffic = [
-      [
-        [dispatch.wireBytes, dispatch.localBytes],
-        [plain.sentAway * rowBytes + plain.countBytes, plain.sentHere * rowBytes],
-      ],
-      [[combine.wireBytes, combine.localBytes], [plain.receivedAway * rowBytes, plain.sentHere * rowBytes]],
-    ]
-    let plainBytes = [
-      [(plain.sentAway + plain.sentHere) * rowBytes, plain.sentAway * rowBytes],
-      [(plain.receivedAway + plain.sentHere) * rowBytes, plain.receivedAway * rowBytes],
-    ]
+    ops = settings.transfers.map { "\($0)" } + ["exchange"]
+    // [transfer][implementation][wire, local], then [transfer][all, away]: sums over the iterations.
+    let traffic = settings.transfers.map { kind in
+      let away = kind.isToExperts ? plain.sentAway : plain.receivedAway
+      return [
+        [statistics[kind].wireBytes, statistics[kind].localBytes],
+        [away * rowBytes + (kind == .dispatch ? plain.countBytes : 0), plain.sentHere * rowBytes],
+      ]
+    }
+    let plainBytes = settings.transfers.map { kind in
+      let away = kind.isToExperts ? plain.sentAway : plain.receivedAway
+      return [(away + plain.sentHere) * rowBytes, away * rowBytes]
+    }
     func busiest(_ values: [[Int]]) throws -> [Int] {
       let all = try fabric.allgather(values.joined().map(Double.init))
       return values.joined().enumerated().map { index, _ in Int(all.map { $0[index] }.max()!) / settings.iterations }
@@ -64,14 +65,15 @@ struct ExchangeReport: Sendable {
     let wires = try busiest(traffic.flatMap { $0 })
     let payloads = try busiest(plainBytes)
     func total(_ values: [Int], _ at: (Int) -> Int) -> [Int] {
-      [values[at(0)], values[at(1)], values[at(0)] + values[at(1)]]
+      let each = settings.transfers.indices.map { values[at($0)] }
+      return each + [each.reduce(0, +)]
     }
     let (all, away) = (total(payloads) { 2 * $0 }, total(payloads) { 2 * $0 + 1 })
     payload = zip(all, away).map { ($0, $1) }
 
     let everyones = try fabric.allgather(seconds.flatMap { $0.flatMap { $0 } })
     var ratios: [Samples] = []
-    lines = Self.ops.indices.map { op in
+    lines = ops.indices.map { op in
       let times = Self.implementations.indices.map { implementation in
         let start = (2 * op + implementation) * settings.iterations
         return SlowestTimes(everyones.map { $0[start..<start + settings.iterations] })
@@ -114,14 +116,14 @@ struct ExchangeReport: Sendable {
 
   /// The records of the JSON file.
   var records: [BenchRecord] {
-    Self.ops.indices.flatMap { op in
+    ops.indices.flatMap { op in
       Self.implementations.indices.map { implementation in
         let line = lines[op][implementation]
         return BenchRecord(
-          op: Self.ops[op], implementation: Self.implementations[implementation], ranks: ranks,
+          op: ops[op], implementation: Self.implementations[implementation], ranks: ranks,
           tokensPerRank: settings.tokens, hidden: settings.hidden, topK: settings.topK,
-          pattern: settings.pattern.rawValue, bytes: line.wireBytes, medianSeconds: line.seconds.median,
-          p99Seconds: line.seconds.percentile(99), slowestRank: line.slowestRank)
+          pattern: settings.pattern.rawValue, bytes: line.wireBytes, seconds: line.seconds, slowestRank: line.slowestRank,
+          ratio: implementation == 0 ? ratios[op] : nil)
       }
     }
   }
@@ -132,16 +134,16 @@ struct ExchangeReport: Sendable {
       "op", "implementation", "size(B)", "local(B)", "tokens", "hidden", "topk", "min(us)", "median(us)", "p99(us)",
       "algbw(GB/s)", "busbw(GB/s)", "slowest", "#wrong", "ratio",
     ])
-    for op in Self.ops.indices {
+    for op in ops.indices {
       for implementation in Self.implementations.indices {
         let line = lines[op][implementation]
         let median = line.seconds.median
         table.append([
-          Self.ops[op], Self.implementations[implementation], "\(line.wireBytes)", "\(line.localBytes)",
+          ops[op], Self.implementations[implementation], "\(line.wireBytes)", "\(line.localBytes)",
           "\(settings.tokens)", "\(settings.hidden)", "\(settings.topK)", line.seconds.minimum.microseconds,
           median.microseconds, line.seconds.percentile(99).microseconds, (Double(payload[op].all) / median).gigabytes,
           (Double(payload[op].away) / median).gigabytes, "\(line.slowestRank)",
-          implementation == 1 || op < 2 ? "-" : settings.options.isLossless ? "\(wrongValues)" : "lossy",
+          implementation == 1 || op < ops.count - 1 ? "-" : settings.options.isLossless ? "\(wrongValues)" : "lossy",
           implementation == 1 ? "1.000" : ratios[op].median.fixed(3),
         ])
       }
@@ -156,8 +158,8 @@ struct ExchangeReport: Sendable {
       "# inside \(name), per exchange, largest over ranks (us): "
         + phases.map { "\($0.name) \($0.seconds.microseconds)" }.joined(separator: ", ")
     }
-    let footer = Self.ops.indices.map { op in
-      "# \(Self.ops[op]): crosspoint / plain, paired by iteration: min \(ratios[op].minimum.fixed(3)), "
+    let footer = ops.indices.map { op in
+      "# \(ops[op]): crosspoint / plain, paired by iteration: min \(ratios[op].minimum.fixed(3)), "
         + "median \(ratios[op].median.fixed(3)), max \(ratios[op].maximum.fixed(3))"
     }
     return ([head, table.text] + choices + inside + footer).joined(separator: "\n")

@@ -14,7 +14,12 @@ struct ExchangeTrial {
     var pattern: RoutingPattern
     var iterations: Int
     var warmup: Int
+    /// Whether gradients travel too.
+    var backward: Bool
     var options: ExchangeOptions
+
+    /// What is timed one after the other.
+    var transfers: [TransferKind] { backward ? TransferKind.allCases : [.dispatch, .combine] }
 
     /// Every rank must do the same trial. Collective.
     func agree(on fabric: any Fabric) throws(CrosspointError) {
@@ -22,7 +27,7 @@ struct ExchangeTrial {
         [
           ("tokens", "\(tokens)"), ("hidden", "\(hidden)"), ("input", input.map { "\($0.count) numbers" } ?? "random"),
           ("top-k", "\(topK)"), ("experts", "\(experts)"), ("pattern", pattern.rawValue),
-          ("iterations", "\(iterations)"), ("warmup", "\(warmup)"),
+          ("iterations", "\(iterations)"), ("warmup", "\(warmup)"), ("backward", "\(backward)"),
         ] + options.pairs, operation: "options")
     }
   }
@@ -60,17 +65,15 @@ struct ExchangeTrial {
     for step in 0..<settings.warmup { wrong += try check(step, batches) }
     crosspoint.statistics.reset()
     plain.seconds = .init()
-    // [op][implementation][iteration]: dispatch, combine and both; crosspoint, plain.
-    var seconds = [[[Double]]](repeating: [[], []], count: 3)
+    // [transfer, the last: all together][implementation: crosspoint, plain][iteration]
+    var seconds = [[[Double]]](repeating: [[], []], count: settings.transfers.count + 1)
     var plainTraffic = PlainTraffic()
     for iteration in 0..<settings.iterations {
       let routing = routings[iteration % Self.steps]
       let tokens = batches[routing.tokens]!
       let times = [try timeCrosspoint(tokens, routing), try timePlain(tokens, routing)]
-      for (implementation, (dispatch, combine)) in times.enumerated() {
-        seconds[0][implementation].append(dispatch)
-        seconds[1][implementation].append(combine)
-        seconds[2][implementation].append(dispatch + combine)
+      for (implementation, times) in times.enumerated() {
+        for (op, time) in (times + [times.reduce(0, +)]).enumerated() { seconds[op][implementation].append(time) }
       }
       plainTraffic.add(plain, rank: fabric.rank)
     }
@@ -98,28 +101,34 @@ struct ExchangeTrial {
     }
   }
 
-  private typealias Times = (dispatch: Double, combine: Double)
-
-  private func timeCrosspoint(_ tokens: Tokens, _ routing: Routing) throws -> Times {
+  /// Seconds of each transfer.
+  private func timeCrosspoint(_ tokens: Tokens, _ routing: Routing) throws -> [Double] {
     try fabric.barrier(operation: "bench")
-    var watch = Stopwatch()
+    var (watch, times) = (Stopwatch(), [Double]())
     let handle = try crosspoint.dispatch(tokens.batch, routing)
-    let dispatch = watch.lap()
+    times.append(watch.lap())
     let home = try crosspoint.combine(handle.rows, handle)
-    let combine = watch.lap()
-    _ = consume home
-    return (dispatch, combine)
+    times.append(watch.lap())
+    guard settings.backward else { return times }
+    // What came home is its own gradient, and an expert's outputs are its inputs.
+    let gradients = try crosspoint.combineBackward(home, handle)
+    times.append(watch.lap())
+    _ = try crosspoint.dispatchBackward(gradients, handle)
+    return times + [watch.lap()]
   }
 
-  private func timePlain(_ tokens: Tokens, _ routing: Routing) throws -> Times {
+  private func timePlain(_ tokens: Tokens, _ routing: Routing) throws -> [Double] {
     try fabric.barrier(operation: "bench")
-    var watch = Stopwatch()
+    var (watch, times) = (Stopwatch(), [Double]())
     let rows = try plain.dispatch(tokens.batch, routing)
-    let dispatch = watch.lap()
+    times.append(watch.lap())
     let home = try plain.combine(rows)
-    let combine = watch.lap()
-    _ = consume home
-    return (dispatch, combine)
+    times.append(watch.lap())
+    guard settings.backward else { return times }
+    let gradients = try plain.combineBackward(home)
+    times.append(watch.lap())
+    _ = try plain.dispatchBackward(gradients)
+    return times + [watch.lap()]
   }
 
   /// Runs both, untimed, and counts the values that differ in any bit; 0 for settings that may differ. With one copy per
@@ -128,15 +137,27 @@ struct ExchangeTrial {
     let routing = routings[step % Self.steps]
     let tokens = batches[routing.tokens]!
     let handle = try crosspoint.dispatch(tokens.batch, routing)
-    let home = try crosspoint.combine(handle.rows, handle)
     let plainRows = try plain.dispatch(tokens.batch, routing)
-    let plainHome = try plain.combine(plainRows)
-    guard settings.options.isLossless else { return 0 }
+    var wrong = differences(handle.rows, plainRows, rounding: 0)
     let rounding: Float = settings.options.copies == .perRank ? 1e-5 : 0
-    return zip(home.elements, plainHome.elements).count {
+    let home = try crosspoint.combine(handle.rows, handle)
+    let plainHome = try plain.combine(plainRows)
+    wrong += differences(home, plainHome, rounding: rounding)
+    if settings.backward {
+      let gradients = try crosspoint.combineBackward(home, handle)
+      let plainGradients = try plain.combineBackward(plainHome)
+      wrong += differences(gradients, plainGradients, rounding: 2 * rounding)
+      wrong += differences(
+        try crosspoint.dispatchBackward(gradients, handle), try plain.dispatchBackward(plainGradients),
+        rounding: 3 * rounding)
+    }
+    return settings.options.isLossless ? wrong : 0
+  }
+
+  private func differences(_ ours: borrowing TokenBatch, _ plain: borrowing TokenBatch, rounding: Float) -> Int {
+    zip(ours.elements, plain.elements).count {
       $0.bitPattern != $1.bitPattern && !(($0 - $1).magnitude <= rounding * $1.magnitude)
     }
-      + zip(handle.rows.elements, plainRows.elements).count { $0.bitPattern != $1.bitPattern }
   }
 }
 

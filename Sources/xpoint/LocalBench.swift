@@ -21,8 +21,7 @@ struct LocalBenchArguments: ParsableArguments {
   var kernels: String?
   @Option(help: "Seed of every random choice.")
   var seed: UInt64 = 0
-  @Option(help: ArgumentHelp("Where the records go.", valueName: "file"))
-  var json: String?
+  @OptionGroup var output: RecordArguments
 
   func validate() throws {
     try Ranges.require(
