@@ -52,6 +52,14 @@ public struct ExchangeOptions: Hashable, Sendable {
     }
   }
 
+  /// How rows reach ranks that share their memory.
+  public enum WithinNode: String, Hashable, Sendable, CaseIterable {
+    /// In the wire's format: the same bits whichever ranks form a node.
+    case coded
+    /// As fp32, read or written where they lie: no codec's time and no error, but bits depend on which ranks form a node.
+    case plain
+  }
+
   /// What to do about NaN and infinity in tokens, expert outputs and gradients. Finite values beyond the bound of their
   /// wire format (``WireFormat/bound``) are refused in either case.
   public enum NonFinitePolicy: String, Hashable, Sendable, CaseIterable {
@@ -65,6 +73,7 @@ public struct ExchangeOptions: Hashable, Sendable {
   public var copies: Copies
   public var compensation: ResidualCompensation
   public var wire: Wire
+  public var withinNode: WithinNode
   /// How the two gradient transfers round: without bias where the format is `rotated`, unless set. A batch adds up what is
   /// biased. Dispatch and combine round to nearest.
   public var gradientRounding: Rounding
@@ -78,7 +87,7 @@ public struct ExchangeOptions: Hashable, Sendable {
 
   public init(
     compression: Compression = .off, copies: Copies = .perExpert, compensation: ResidualCompensation = .identity,
-    wire: Wire = .init(.fp32), gradientRounding: Rounding = .eden,
+    wire: Wire = .init(.fp32), withinNode: WithinNode = .coded, gradientRounding: Rounding = .eden,
     nonFinite: NonFinitePolicy = .error, policy: Policy = .off,
     capacityBytes: Int = .max, seed: UInt64 = 0
   ) {
@@ -86,6 +95,7 @@ public struct ExchangeOptions: Hashable, Sendable {
     self.copies = copies
     self.compensation = compensation
     self.wire = wire
+    self.withinNode = withinNode
     self.gradientRounding = gradientRounding
     self.nonFinite = nonFinite
     self.policy = policy
@@ -93,8 +103,14 @@ public struct ExchangeOptions: Hashable, Sendable {
     self.seed = seed
   }
 
-  /// - Throws: `invalidArgument` for a compensation that learns where rows serve several experts.
+  /// - Throws: `invalidArgument` for a compensation that learns where rows serve several experts, and for plain rows within
+  ///   a node where a policy counts on its own formats.
   func validate() throws(CrosspointError) {
+    if withinNode == .plain, policy != .off {
+      throw CrosspointError(
+        .invalidArgument, operation: "ExchangeOptions", argument: "withinNode",
+        "plain rows keep no policy's budget: use coded with policy \(policy)")
+    }
     guard copies == .perRank else { return }
     switch activeCompensation {
     case .none, .identity: return
@@ -128,7 +144,7 @@ public struct ExchangeOptions: Hashable, Sendable {
       ("compression", "\(compression)"), ("copies", copies.rawValue), ("compensation", "\(compensation)"),
       ("wire-dispatch", "\(wire.dispatch)"), ("wire-combine", "\(wire.combine)"),
       ("wire-combine-backward", "\(wire.combineBackward)"), ("wire-dispatch-backward", "\(wire.dispatchBackward)"),
-      ("rounding-gradient", gradientRounding.rawValue),
+      ("within-node", withinNode.rawValue), ("rounding-gradient", gradientRounding.rawValue),
       ("non-finite", nonFinite.rawValue), ("policy", "\(policy)"), ("seed", "\(seed)"),
     ]
   }

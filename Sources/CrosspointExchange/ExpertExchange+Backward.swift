@@ -17,7 +17,7 @@ extension ExpertExchange {
   /// Fills `handle.topkWeightGradients`, which with one copy per rank are complete only after
   /// ``dispatchBackward(_:_:meanwhile:)``, and adds to the gradients of ``compensator``.
   /// - Parameters:
-  ///   - outputGradient: ∂L/∂y, `[T × hidden]`.
+  ///   - outputGradient: ∂L/∂y, `[T × hidden]`. Rows of tokens that were sent nowhere need not be finite.
   ///   - work: see ``LocalWork``.
   /// - Returns: ∂L/∂output, `[rows × hidden]`, in the order of `handle.rows`.
   /// - Throws: as ``combine(_:_:meanwhile:)``.
@@ -33,15 +33,21 @@ extension ExpertExchange {
     let keepsSums = !writesSums || !transfer.isAllDirect
     var attempt = Attempt(
       problem(handle, expects: .combined)
-        ?? problem("outputGradient", outputGradient, rows: handle.routing.tokens)
-        ?? checked("outputGradient", outputGradient)?.problem(.combineBackward, rank: fabric.rank))
+        ?? problem("outputGradient", outputGradient, rows: handle.routing.tokens))
+    let batch = checked("outputGradient", outputGradient)
+    if keepsSums {
+      if !attempt.hasFailed { attempt.fail(batch?.problem(.combineBackward, rank: fabric.rank)) }
+    } else {
+      // Each row is looked at when it is read.
+      transfer.checked = batch
+    }
     var watch = Stopwatch()
     let dy = UnsafePointer(outputGradient.base)
     var received = attempt { () throws(CrosspointError) in
       handle.source.rowGradients = try leaseRows(keepsSums ? handle.source.plan.rows : 0)
       let sums = handle.source.rowGradients.base
       if keepsSums {
-        differentiateSum(handle, dy, weights: false) { row, destination in
+        try differentiateSum(handle, dy, weights: false) { row, destination in
           writesSums && isDirect(destination) ? nil : sums + row * layout.hidden
         }
       }
@@ -60,21 +66,21 @@ extension ExpertExchange {
     if let policy { try prepare(policy, handle, nil, &attempt) }
     try send(handle, &attempt)
     // Outputs that lie with their experts can be read until the vote.
-    func differentiate() {
+    func differentiate() throws(CrosspointError) {
       if writesSums { find(&places, handle, handle.source.rowGradients.base, inNode: true) }
-      differentiateSum(handle, dy, weights: true) { row, destination in
+      try differentiateSum(handle, dy, weights: true) { row, destination in
         writesSums && places.isElsewhere(destination) ? places.row(row, of: destination, hidden: layout.hidden) : nil
       }
     }
     try move(
       writing: { () throws(CrosspointError) in
-        if writesSums { differentiate() }
+        if writesSums { try differentiate() }
         return writesSums
       }, meanwhile: work, &attempt)
     // As part of the moving phase it has been timed there.
     if !writesSums {
       watch = Stopwatch()
-      attempt { () throws(CrosspointError) in differentiate() }
+      attempt { () throws(CrosspointError) in try differentiate() }
       statistics.seconds.cluster += watch.lap()
     }
     try settle(handle, attempt)
@@ -158,13 +164,16 @@ extension ExpertExchange {
   }
 
   /// From ∂L/∂y the sums S_j of the rows for which there is a place, and, if they are asked for, ∂L/∂w and ∂L/∂A.
+  /// - Throws: `nonFinite`, if the transfer checks its batch.
   private func differentiateSum(
     _ handle: DispatchHandle, _ dy: UnsafePointer<Float>, weights: Bool,
     into place: (_ row: Int, _ destination: Int) -> UnsafeMutablePointer<Float>?
-  ) {
+  ) throws(CrosspointError) {
     let hidden = layout.hidden
     let routing = handle.destinations
     if weights { handle.topkWeightGradients.resize(routing.topkIndices.count) }
+    let isChecked = transfer.checked != nil
+    var lastToken = -1
     for slot in routing.topkIndices.indices {
       let row = handle.source.plan.rowOfSlot[slot]
       guard row >= 0 else {
@@ -174,6 +183,8 @@ extension ExpertExchange {
       let token = slot / routing.topK
       let (weight, destination) = (routing.topkWeights[slot], Int(routing.topkIndices[slot]))
       let gradient = dy + token * hidden
+      if isChecked, token != lastToken { try transfer.check(gradient) }
+      lastToken = token
       if let sum = place(row, destination) {
         if handle.source.plan.firstSlot[row] == slot {
           kernels.scale(sum, weight, gradient, hidden)

@@ -41,7 +41,7 @@ final class Transfer {
     case message
     /// The same node, coded: the receiver reads the frame in the sender's memory.
     case frame
-    /// The same node, plain fp32, or this rank itself: rows are written once, where they belong, or read where they lie.
+    /// The same node, plain fp32 or not to be coded, or this rank itself: rows are written once, where they belong, or read where they lie.
     /// Memory is no network: they have no checksum.
     case direct
   }
@@ -64,6 +64,8 @@ final class Transfer {
   /// The most metadata that may travel with each row; none: nothing ever does.
   let metadataBytesPerRow: Int
   let agreement: Agreement
+  /// Whether rows for ranks of this node are never coded.
+  private let isPlainWithinNode: Bool
   /// What the ranks of this node tell each other.
   let tables: NodeTables
 
@@ -116,12 +118,13 @@ final class Transfer {
 
   init(
     fabric: any Fabric, layout: ExpertLayout, metadataBytesPerRow: Int, codec: RowCodec,
-    noteCapacity: Int, agreement: Agreement, pool: BufferPool
+    isPlainWithinNode: Bool, noteCapacity: Int, agreement: Agreement, pool: BufferPool
   ) throws(CrosspointError) {
     self.fabric = fabric
     self.codec = codec
     self.pool = pool
     self.agreement = agreement
+    self.isPlainWithinNode = isPlainWithinNode
     self.metadataBytesPerRow = metadataBytesPerRow
     let ranks = fabric.rankCount
     rowBytes = layout.hidden * MemoryLayout<Float>.stride
@@ -236,7 +239,8 @@ final class Transfer {
             + "(transfer \(sequence)): every rank must make the same calls in the same order")
       }
       let rows = record.rows
-      let most = codec.maximumBodyBytes(format, rows: rows, groups: record.groups)
+      let most =
+        route(rank) == .direct ? rows * rowBytes : codec.maximumBodyBytes(format, rows: rows, groups: record.groups)
       guard (0...most).contains(record.bodyBytes) else {
         throw refuse(.corruptFrame, "\(record.bodyBytes) bytes announced for \(rows) rows, at most \(most) possible")
       }
@@ -254,7 +258,7 @@ final class Transfer {
 
   func route(_ rank: Int) -> Route {
     if rank == fabric.rank { return .direct }
-    return !tables.reaches(rank) ? .message : format == .fp32 ? .direct : .frame
+    return !tables.reaches(rank) ? .message : format == .fp32 || isPlainWithinNode ? .direct : .frame
   }
 
   /// Rows of each group that a rank has announced.

@@ -9,6 +9,7 @@ import CrosspointExchange
 /// --copies expert | rank
 /// --compression off | lsh[:functions=Q,width=W,centred=true|false] | lsh-moe
 /// --compensation none|identity|lowrank:R     --wire fp32|bf16|…     --wire-dispatch, --wire-combine, --wire-gradient
+/// --within-node coded|plain
 /// --rounding-gradient nearest|stochastic|eden
 /// --budget-bytes F | --budget-error E     --budget-speed
 /// ```
@@ -59,6 +60,12 @@ package struct ExchangeArguments: ParsableArguments {
     help: ArgumentHelp("Wire format of dispatchBackward, instead of --wire-gradient.", valueName: "format"),
     transform: reading(WireFormat.init(named:)))
   package var wireDispatchBackward: WireFormat?
+
+  @Option(
+    help: ArgumentHelp(
+      "Rows to ranks that share memory: coded as between nodes, or plain fp32 without a codec's time and error.",
+      valueName: "coded|plain"))
+  package var withinNode = ExchangeOptions.WithinNode.coded
 
   @Option(
     help: ArgumentHelp(
@@ -113,6 +120,6 @@ package struct ExchangeArguments: ParsableArguments {
     if let budgetError { policy = .budget(relativeError: budgetError, measuresSpeed: budgetSpeed) }
     return ExchangeOptions(
       compression: compression, copies: copies, compensation: compensation, wire: formats,
-      gradientRounding: roundingGradient, policy: policy, seed: seed)
+      withinNode: withinNode, gradientRounding: roundingGradient, policy: policy, seed: seed)
   }
 }

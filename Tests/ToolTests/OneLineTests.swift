@@ -70,7 +70,7 @@ struct OneLineTests {
   @Test func helpAndVersionArePrintedOnce() throws {
     for (tool, arguments, text) in [
       (Tool.moeLM, ["--help"], "Trains a byte-level"), (.moeLM, ["train", "--help"], "Trains a model."),
-      (.moeLM, ["--version"], "0."), (.xpoint, ["bench", "exchange", "--help"], "Times dispatch + combine"),
+      (.moeLM, ["--version"], "0."), (.xpoint, ["bench", "exchange", "--help"], "Times an exchange of rows"),
       (.xpoint, ["--version"], "0."),
     ] {
       let outcome = try tool.run(ranks: 3, arguments)
