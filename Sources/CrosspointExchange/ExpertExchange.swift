@@ -122,7 +122,8 @@ public final class ExpertExchange {
       fabric: fabric, layout: destinations,
       metadataBytesPerRow: options.copies == .perRank
         ? ExpertMarks.bytesPerRow(experts: layout.mostExperts(rankCount: fabric.rankCount)) : 0,
-      codec: codec, isPlainWithinNode: options.withinNode == .plain, noteCapacity: options.policy.settings?.noteCapacity ?? 0, agreement: agreement,
+      codec: codec, isPlainWithinNode: options.withinNode == .plain,
+      noteCapacity: options.policy.settings?.noteCapacity ?? 0, agreement: agreement,
       pool: pool)
     let policy = try options.policy.makePolicy(transfer)
     let compensator = try Compensator(

@@ -122,7 +122,8 @@ struct ExchangeReport: Sendable {
         return BenchRecord(
           op: ops[op], implementation: Self.implementations[implementation], ranks: ranks,
           tokensPerRank: settings.tokens, hidden: settings.hidden, topK: settings.topK,
-          pattern: settings.pattern.rawValue, bytes: line.wireBytes, seconds: line.seconds, slowestRank: line.slowestRank,
+          pattern: settings.pattern.rawValue, bytes: line.wireBytes, seconds: line.seconds,
+          slowestRank: line.slowestRank,
           ratio: implementation == 0 ? ratios[op] : nil)
       }
     }

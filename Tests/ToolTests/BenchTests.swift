@@ -13,10 +13,14 @@ struct BenchTests {
       let outcome =
         mpiRanks == 0 ? try Tool.xpoint.run(bench + ["--simulated", "3"]) : try Tool.xpoint.run(ranks: mpiRanks, bench)
       #expect(outcome.exitCode == 0, "\(outcome)")
-      let lines = try String(contentsOfFile: csv, encoding: .utf8).split(separator: "\n").map { $0.split(separator: ",") }
+      let lines = try String(contentsOfFile: csv, encoding: .utf8).split(separator: "\n").map {
+        $0.split(separator: ",")
+      }
       #expect(lines[0].first == "op" && lines[0].last == "maxRatio")
       let ops = ["dispatch", "combine", "combineBackward", "dispatchBackward", "exchange"]
-      #expect(lines.dropFirst().map { $0[0...1].joined(separator: " ") } == ops.flatMap { ["\($0) crosspoint", "\($0) plain"] })
+      #expect(
+        lines.dropFirst().map { $0[0...1].joined(separator: " ") }
+          == ops.flatMap { ["\($0) crosspoint", "\($0) plain"] })
       let records = try #require(
         try JSONSerialization.jsonObject(with: Data(contentsOf: URL(fileURLWithPath: json))) as? [[String: Any]])
       for (record, line) in zip(records, lines.dropFirst()) {
