@@ -33,11 +33,33 @@ struct OneLineTests {
   func whatAllRanksKnowIsPrintedBeforeAnyLeaves(_ agreed: Agreed) throws {
     let more = agreed.rawValue.split(separator: " ").map(String.init)
     try TinyRun.use { run in
-      for _ in 0..<(Repeats.asked ?? 10) {
+      for _ in 0..<(Repeats.asked ?? 2) {
         expectOneLine(try Tool.moeLM.run(ranks: 4, run.train(steps: 20) + more), agreed.line)
       }
       let simulated = try Tool.moeLM.run(run.train(steps: 20) + more + ["--ranks-simulated", "4"])
       #expect(simulated.exitCode == 1 && simulated.errorLines.count == 1, "\(simulated)")
+    }
+  }
+
+  /// The launcher kills rank 0 a second after another rank has left. So rank 0 is later than that here: it writes to a pipe
+  /// that is full, and whose reader begins after three seconds.
+  @Test(arguments: [Agreed.option, .notANumber])
+  func noRankLeavesBeforeRankZeroHasPrinted(_ agreed: Agreed) throws {
+    let more = agreed.rawValue.split(separator: " ").map(String.init)
+    try TinyRun.use { run in
+      let script = """
+        mkfifo full && exec 3<>full && head -c 65536 /dev/zero >&3
+        setsid sh -c 'sleep 3; exec tail -c +65537 <full' >\(run.path("printed")) 2>/dev/null 3>&- &
+        exec "$0" "$@" 2>&3 3>&-
+        """
+      let (tool, arguments) = (try Tool.moeLM.executable().path, run.train(steps: 20) + more)
+      let late = ["-n", "1", "bash", "-c", script, tool] + arguments
+      let outcome = try Launch.run(
+        Programs.mpirun(), Programs.oversubscribe + late + [":", "-n", "2", tool] + arguments, limit: 30)
+      #expect(outcome.exitCode == 1 && outcome.left.isEmpty, "\(outcome)")
+      #expect(outcome.errorLines(of: "moe-lm").isEmpty, "\(outcome)")
+      let printed = try String(contentsOfFile: run.path("printed"), encoding: .utf8).split(separator: "\n")
+      #expect(printed.count == 1 && printed[0].contains(agreed.line), "\(printed), \(outcome)")
     }
   }
 
