@@ -53,9 +53,9 @@ package final class PlainExchange {
     localExperts = layout.experts(of: rank, rankCount: rankCount)
   }
 
-  /// Over MPI where the fabric is MPI's, else over the fabric's own exchange.
+  /// Over MPI where the fabric is MPI's, else over the fabric's own exchange; within the fabric's deadline.
   package convenience init(fabric: any Fabric, layout: ExpertLayout) {
-    let mpi = (fabric as? MPIFabric).map { MPITransport(communicator: $0.communicator) }
+    let mpi = (fabric as? MPIFabric).map { MPITransport(communicator: $0.communicator, deadline: $0.deadline) }
     self.init(
       transport: mpi ?? FabricTransport(fabric: fabric), layout: layout, rank: fabric.rank, rankCount: fabric.rankCount)
   }

@@ -14,23 +14,38 @@ package protocol PlainTransport {
 /// MPI_Alltoall and MPI_Alltoallv, as any program would call them.
 package struct MPITransport: PlainTransport {
   private let communicator: Communicator
+  private let deadline: Duration?
 
-  package init(communicator: Communicator) { self.communicator = communicator }
+  /// - Parameter deadline: how long a call may wait for the other ranks before one line says so and the process ends; `nil`:
+  ///   for ever. It costs a call some microseconds.
+  package init(communicator: Communicator, deadline: Duration? = nil) {
+    self.communicator = communicator
+    self.deadline = deadline
+  }
 
   package func alltoall(_ send: [Int32]) throws(CrosspointError) -> [Int32] {
-    do { return try communicator.alltoall(send) } catch { throw CrosspointError(error, operation: "alltoall") }
+    try call("MPI_Alltoall", "alltoall") { () throws(MPIError) in try communicator.alltoall(send) }
   }
 
   package func alltoallv(
     _ send: UnsafePointer<Float>, _ sendCounts: [Int], into receive: UnsafeMutablePointer<Float>, _ receiveCounts: [Int]
   ) throws(CrosspointError) {
-    do {
+    try call("MPI_Alltoallv", "alltoallv") { () throws(MPIError) in
       let (sendBlocks, receiveBlocks) = (try Blocks(counts: sendCounts), try Blocks(counts: receiveCounts))
       try communicator.alltoallv(
         UnsafeBufferPointer(start: send, count: sendBlocks.end), sendBlocks,
         into: UnsafeMutableBufferPointer(start: receive, count: receiveBlocks.end), receiveBlocks)
+    }
+  }
+
+  private func call<Result>(
+    _ name: String, _ operation: String, _ body: () throws(MPIError) -> Result
+  ) throws(CrosspointError) -> Result {
+    do {
+      guard let deadline else { return try body() }
+      return try MPIFabric.bounded(name, operation, deadline, body)
     } catch {
-      throw CrosspointError(error, operation: "alltoallv")
+      throw CrosspointError(error, operation: operation)
     }
   }
 }

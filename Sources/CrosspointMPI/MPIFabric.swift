@@ -165,7 +165,7 @@ public final class MPIFabric: Fabric {
 
   /// Runs a call of MPI that waits for every rank without a deadline of its own. When ours passes, the lowest rank that is
   /// still there says so, and its end ends all: the others wait a little longer.
-  private static func bounded<Result>(
+  package static func bounded<Result>(
     _ call: String, _ operation: String, _ deadline: Duration, _ body: () throws(MPIError) -> Result
   ) throws(MPIError) -> Result {
     let (limit, rank) = (max(deadline, leastStart), MPIEnvironment.launchedRank ?? 0)

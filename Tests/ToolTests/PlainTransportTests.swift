@@ -26,6 +26,23 @@ struct PlainTransportTests {
     }
   }
 
+  /// MPI_Alltoallv alone would wait for ever.
+  @Test func aStoppedRankEndsPlainTrainingByTheDeadline() throws {
+    try TinyRun.use { run in
+      let job = try Tool.moeLM.start([
+        .init(ranks: 3, arguments: run.train(steps: 1_000_000) + ["--transport", "plain"])
+      ])
+      try job.wait(until: { job.output.contains("step 1/") }, "a step")
+      kill(try #require(job.process(ofRank: 1)), SIGSTOP)
+      let start = ContinuousClock.now
+      let outcome = try job.wait()
+      let lines = outcome.errorLines(of: "moe-lm")
+      #expect(outcome.exitCode == 1 && outcome.left.isEmpty && lines.count == 1, "\(outcome)")
+      #expect(lines.first?.contains("deadlineExceeded: ") == true, "\(outcome)")
+      #expect(ContinuousClock.now - start < .seconds(10), "the deadline of 5 s and the end: \(outcome)")
+    }
+  }
+
   @Test func whatPlainCannotDoIsOneLine() throws {
     try TinyRun.use { run in
       let outcome = try Tool.moeLM.run(ranks: 2, run.train() + ["--transport", "plain", "--copies", "rank"])

@@ -1,7 +1,7 @@
 import Crosspoint
 import CrosspointBaseline
 
-/// Rows travel through the baseline: pack + MPI_Alltoallv + unpack. It has no deadline and checks nothing.
+/// Rows travel through the baseline: pack + MPI_Alltoallv + unpack. It checks nothing.
 final class PlainExpertTransport: ExpertTransport {
   private let exchange: PlainExchange
   private let layout: ExpertLayout
