@@ -14,6 +14,6 @@ public struct LinkModel: Sendable, Hashable {
     self.bytesPerSecond = bytesPerSecond
   }
 
-  /// How long a port is busy with `bytes`.
-  func transmission(of bytes: Int) -> Duration { .seconds(Double(bytes) / bytesPerSecond) }
+  /// How long a port is busy with `bytes`: at most a century, which is later than any deadline.
+  func transmission(of bytes: Int) -> Duration { .seconds(min(Double(bytes) / bytesPerSecond, 3e9)) }
 }

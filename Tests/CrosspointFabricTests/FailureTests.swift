@@ -57,6 +57,13 @@ struct FailureTests {
     #expect(fiveExchanges(cluster) == [nil, nil, nil])
   }
 
+  @Test(arguments: [1e-3, 1e-300, .leastNonzeroMagnitude])
+  func aLinkTooSlowForAnyDeadlineIsASilentRank(bytesPerSecond: Double) {
+    let link = LinkModel(latency: .zero, bytesPerSecond: bytesPerSecond)
+    let cluster = SimulatedCluster(ranks: 3, deadline: .milliseconds(60), link: link)
+    #expect(fiveExchanges(cluster).allSatisfy { $0?.code == .deadlineExceeded || $0?.code == .rankLost })
+  }
+
   @Test func aRankSlowerThanTheDeadlineIsNamed() {
     let cluster = SimulatedCluster(ranks: 3, deadline: .milliseconds(40), faults: [.slow(2, .seconds(3600))])
     for error in fiveExchanges(cluster) {
