@@ -27,7 +27,7 @@ import Testing
   /// A mean is estimated from a sample: of a large group the one long row among 256 must not pass for all.
   @Test(arguments: formats, [Float(1e3), 1e6, 1e12])
   func oneLongRowLeavesTheOthers(format: WireFormat, size: Float) throws {
-    for rows in [40, 8000] {
+    for rows in [40, 2000] {
       let (before, after) = try errors(format, rows: rows, hidden: 16, first: 1) { $0 * size }
       #expect(after < 1.3 * before + 1e-6, "\(format), \(rows) rows: \(after), \(before) before")
     }

@@ -38,10 +38,12 @@ import Testing
   }
 
   /// Every combination of ranks and nodes gives what messages alone give, and counts the same bytes.
-  static func expectNoBitChanges(ranks: Int, experts: Int, _ options: ExchangeOptions, tokens: Int = 17) throws {
+  static func expectNoBitChanges(
+    ranks: Int, experts: Int, _ options: ExchangeOptions, tokens: Int = 17, inPlace ways: [InPlace] = InPlace.allCases
+  ) throws {
     let messages = try SimulatedCluster(ranks: ranks).run { try steps($0, experts: experts, options, tokens: tokens) }
     for ranksPerNode in Set([1, 2, 3, ranks]) where ranksPerNode <= max(2, ranks) {
-      for inPlace in InPlace.allCases where ranksPerNode > 1 || inPlace != .none {
+      for inPlace in ways where ranksPerNode > 1 || inPlace != .none {
         let shared = try SimulatedCluster(ranks: ranks, ranksPerNode: ranksPerNode).run {
           try steps($0, experts: experts, options, tokens: tokens, inPlace: inPlace)
         }
@@ -61,7 +63,7 @@ import Testing
     }
   }
 
-  @Test(arguments: 1...8, [1, 5, 16])
+  @Test(arguments: [1, 2, 3, 4, 5, 7], [1, 5, 16])
   func plainRowsOfANodeKeepEveryBit(ranks: Int, experts: Int) throws {
     try Self.expectNoBitChanges(ranks: ranks, experts: experts, .init())
   }
@@ -77,12 +79,12 @@ import Testing
   }
 
   /// It sees the same rows and counts the same bytes: it chooses the same.
-  @Test(arguments: [ExchangeOptions.Policy.budget(bytes: 0.2), .budget(relativeError: 0.05)], [2, 3])
-  func aPolicyChoosesTheSame(policy: ExchangeOptions.Policy, ranks: Int) throws {
-    for compression in [ExchangeOptions.Compression.off, .crossPolytope()] {
-      try Self.expectNoBitChanges(
-        ranks: ranks, experts: 4, .init(compression: compression, policy: policy), tokens: 150)
-    }
+  @Test(
+    arguments: [ExchangeOptions.Policy.budget(bytes: 0.2), .budget(relativeError: 0.05)],
+    [ExchangeOptions.Compression.off, .crossPolytope()])
+  func aPolicyChoosesTheSame(policy: ExchangeOptions.Policy, compression: ExchangeOptions.Compression) throws {
+    try Self.expectNoBitChanges(
+      ranks: 3, experts: 4, .init(compression: compression, policy: policy), tokens: 150, inPlace: [.all])
   }
 
   @Test(
@@ -91,7 +93,7 @@ import Testing
       try .mixed(low: 2, high: 6), try .entropy(bits: 2.5),
     ], ExchangeOptions.Copies.allCases)
   func codedRowsOfANodeKeepEveryBit(wire: WireFormat, copies: ExchangeOptions.Copies) throws {
-    for ranks in [2, 4, 5] {
+    for ranks in [2, 5] {
       try Self.expectNoBitChanges(
         ranks: ranks, experts: 6, .init(copies: copies, wire: .init(wire), gradientRounding: .stochastic))
     }

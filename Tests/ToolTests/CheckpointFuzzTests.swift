@@ -5,8 +5,8 @@ import Testing
 @Suite struct CheckpointFuzzTests {
   @Test func changedCheckpointsAreRefusedByNameOrGoneOnFrom() throws {
     let program = try Programs.product("CheckpointFuzz", variable: "CROSSPOINT_CHECKPOINT_FUZZ")
-    let outcome = try Launch.run(program, ["600"], limit: 120)
+    let outcome = try Launch.run(program, ["300"], limit: 120)
     #expect(outcome.exitCode == 0, "\(outcome)")
-    #expect(outcome.output.hasPrefix("600 changed checkpoints: "), "\(outcome)")
+    #expect(outcome.output.hasPrefix("300 changed checkpoints: "), "\(outcome)")
   }
 }

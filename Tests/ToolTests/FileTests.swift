@@ -5,9 +5,9 @@ import Testing
 /// Files that cannot be read or written: one line at once, from the rank that uses them, and nothing half left.
 @Suite(.serialized)
 struct FileTests {
-  /// Under MPI on so many ranks, and simulated.
+  /// Under MPI and simulated.
   private func runs(_ arguments: [String]) throws -> [Outcome] {
-    try [2, 4].map { try Tool.moeLM.run(ranks: $0, arguments) } + [
+    try Repeats.rankCounts.map { try Tool.moeLM.run(ranks: $0, arguments) } + [
       try Tool.moeLM.run(arguments + ["--ranks-simulated", "4"])
     ]
   }

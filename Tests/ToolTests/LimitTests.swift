@@ -24,7 +24,7 @@ struct LimitTests {
   }
 
   /// MPI and OpenBLAS, where they get no memory, crash or try for ever; whether there is enough is asked before.
-  @Test(arguments: [2, 4]) func oneRankWithoutMemoryAtTheStartIsNamed(ranks: Int) throws {
+  @Test(arguments: Repeats.rankCounts) func oneRankWithoutMemoryAtTheStartIsNamed(ranks: Int) throws {
     try TinyRun.use { run in
       let plain = [try Tool.moeLM.executable().path] + run.train()
       for limit in [250_000, 300_000, 350_000, 400_000] {

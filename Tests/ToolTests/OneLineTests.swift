@@ -66,7 +66,7 @@ struct OneLineTests {
   @Test(arguments: [2, 4])
   func aMistakeOnOneCommandLineIsPrintedOnceWithItsRank(ranks: Int) throws {
     try TinyRun.use { run in
-      for _ in 0..<(Repeats.asked ?? 10) / 2 {
+      for _ in 0..<(Repeats.asked ?? 2) / 2 {
         expectOneLine(
           try Tool.moeLM.run(ranks: ranks, run.train(), onRank: ranks - 1, ["--nonsense"]),
           "rank \(ranks - 1): arguments: invalidArgument: command line: Unknown option '--nonsense' (see moe-lm train --help)",

@@ -93,7 +93,7 @@ struct OneRankFaultTests {
     return try Launch.run(Programs.mpirun(), Programs.oversubscribe + groups.joined(separator: [":"]), limit: 60)
   }
 
-  @Test(arguments: Fault.allCases, [nil, 2, 4])
+  @Test(arguments: Fault.allCases, [nil] + Repeats.rankCounts.map { $0 })
   func whatRankZeroMeetsEndsAllInOneLine(fault: Fault, ranks: Int?) throws {
     let isRace = fault.steps > 3
     for _ in 0..<(isRace ? Repeats.asked ?? 1 : 1) {
@@ -112,7 +112,7 @@ struct OneRankFaultTests {
     }
   }
 
-  @Test(arguments: [Fault.fullAtStart, .readOnlyAtStart, .fifoAtStart], [2, 4])
+  @Test(arguments: [Fault.fullAtStart, .readOnlyAtStart, .fifoAtStart], Repeats.rankCounts)
   func whatTheDiskOfAnotherRankDoesIsNothingToTheRun(fault: Fault, ranks: Int) throws {
     try TinyRun.use { run in
       let outcome = try self.run(fault, ranks: ranks, on: ranks - 1, run)
