@@ -2,6 +2,7 @@ import ArgumentParser
 import CrosspointCompression
 import CrosspointCore
 import CrosspointExchange
+import CrosspointPolicy
 
 /// The options that every tool shares.
 ///
@@ -93,33 +94,26 @@ package struct ExchangeArguments: ParsableArguments {
   package init() {}
 
   package func validate() throws {
-    if budgetBytes != nil, budgetError != nil {
-      throw ValidationError("--budget-bytes and --budget-error exclude one another: give one")
-    }
-    if budgetSpeed, budgetBytes == nil, budgetError == nil {
-      throw ValidationError("--budget-speed needs --budget-bytes or --budget-error")
-    }
-    do throws(CrosspointError) { try exchangeOptions.policy.validate() } catch {
-      throw ValidationError("\(budgetBytes == nil ? "--budget-error" : "--budget-bytes"): \(error.message)")
+    do throws(CrosspointError) { _ = try settings.options() } catch {
+      throw ValidationError("--\(error.argument): \(error.message)")
     }
   }
 
   /// The options as the library takes them.
   package var exchangeOptions: ExchangeOptions {
-    var formats = ExchangeOptions.Wire(wire)
-    if let wireDispatch { formats.dispatch = wireDispatch }
-    if let wireCombine { formats.combine = wireCombine }
-    if let wireGradient {
-      formats.combineBackward = wireGradient
-      formats.dispatchBackward = wireGradient
-    }
-    if let wireCombineBackward { formats.combineBackward = wireCombineBackward }
-    if let wireDispatchBackward { formats.dispatchBackward = wireDispatchBackward }
-    var policy = ExchangeOptions.Policy.off
-    if let budgetBytes { policy = .budget(bytes: budgetBytes, measuresSpeed: budgetSpeed) }
-    if let budgetError { policy = .budget(relativeError: budgetError, measuresSpeed: budgetSpeed) }
-    return ExchangeOptions(
-      compression: compression, copies: copies, compensation: compensation, wire: formats,
-      withinNode: withinNode, gradientRounding: roundingGradient, policy: policy, seed: seed)
+    guard let options = try? settings.options() else { preconditionFailure("validate() has refused them") }
+    return options
+  }
+
+  private var settings: ExchangeSettings {
+    var settings = ExchangeSettings()
+    (settings.compression, settings.copies, settings.compensation) = (compression, copies, compensation)
+    (settings.wire, settings.wireDispatch, settings.wireCombine) = (wire, wireDispatch, wireCombine)
+    settings.wireGradient = wireGradient
+    (settings.wireCombineBackward, settings.wireDispatchBackward) = (wireCombineBackward, wireDispatchBackward)
+    (settings.withinNode, settings.roundingGradient) = (withinNode, roundingGradient)
+    (settings.budgetBytes, settings.budgetError, settings.budgetSpeed) = (budgetBytes, budgetError, budgetSpeed)
+    settings.seed = seed
+    return settings
   }
 }

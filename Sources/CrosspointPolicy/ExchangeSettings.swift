@@ -1,0 +1,62 @@
+import CrosspointCompression
+import CrosspointCore
+import CrosspointExchange
+
+/// What users choose about an exchange, by the names of the command line: `--wire bf16` there is `wire=bf16` in a text. What
+/// is `nil` was not said.
+public struct ExchangeSettings: Sendable {
+  public var compression = ExchangeOptions.Compression.off
+  public var copies = ExchangeOptions.Copies.perExpert
+  public var compensation = ResidualCompensation.identity
+  /// Of all four transfers, unless one of the following is more exact.
+  public var wire = WireFormat.fp32
+  public var wireDispatch: WireFormat?
+  public var wireCombine: WireFormat?
+  /// Of both gradient transfers.
+  public var wireGradient: WireFormat?
+  public var wireCombineBackward: WireFormat?
+  public var wireDispatchBackward: WireFormat?
+  public var withinNode = ExchangeOptions.WithinNode.coded
+  public var roundingGradient = Rounding.eden
+  public var nonFinite = ExchangeOptions.NonFinitePolicy.error
+  public var budgetBytes: Double?
+  public var budgetError: Double?
+  public var budgetSpeed = false
+  public var capacityBytes = Int.max
+  public var seed: UInt64 = 0
+
+  public init() {}
+
+  /// The options that they come to.
+  /// - Throws: `invalidArgument` for budgets that exclude one another or lie outside their range.
+  public func options() throws(CrosspointError) -> ExchangeOptions {
+    var formats = ExchangeOptions.Wire(wire)
+    formats.dispatch = wireDispatch ?? wire
+    formats.combine = wireCombine ?? wire
+    formats.combineBackward = wireCombineBackward ?? wireGradient ?? wire
+    formats.dispatchBackward = wireDispatchBackward ?? wireGradient ?? wire
+    return ExchangeOptions(
+      compression: compression, copies: copies, compensation: compensation, wire: formats,
+      withinNode: withinNode, gradientRounding: roundingGradient, nonFinite: nonFinite, policy: try policy(),
+      capacityBytes: capacityBytes, seed: seed)
+  }
+
+  private func policy() throws(CrosspointError) -> ExchangeOptions.Policy {
+    func refuse(_ argument: String, _ message: String) -> CrosspointError {
+      CrosspointError(.invalidArgument, operation: "ExchangeOptions", argument: argument, message)
+    }
+    let policy: ExchangeOptions.Policy
+    switch (budgetBytes, budgetError) {
+    case (.some, .some): throw refuse("budget-bytes", "it and budget-error exclude one another: give one")
+    case (let bytes?, nil): policy = .budget(bytes: bytes, measuresSpeed: budgetSpeed)
+    case (nil, let error?): policy = .budget(relativeError: error, measuresSpeed: budgetSpeed)
+    case (nil, nil):
+      guard !budgetSpeed else { throw refuse("budget-speed", "it needs budget-bytes or budget-error") }
+      policy = .off
+    }
+    do throws(CrosspointError) { try policy.validate() } catch {
+      throw refuse(budgetBytes == nil ? "budget-error" : "budget-bytes", error.message)
+    }
+    return policy
+  }
+}

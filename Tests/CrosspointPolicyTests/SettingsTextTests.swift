@@ -1,0 +1,55 @@
+import CrosspointCompression
+import CrosspointCore
+import CrosspointExchange
+import CrosspointPolicy
+import Testing
+
+@Suite struct SettingsTextTests {
+  @Test func anEmptyTextIsTheDefaults() throws {
+    #expect(try ExchangeOptions(named: "") == ExchangeOptions())
+  }
+
+  @Test func settingsAreThoseOfTheCommandLine() throws {
+    let options = try ExchangeOptions(
+      named: "compression=lsh:functions=2,width=64,wire=bf16,wire-gradient=mixed:2,4,0.5,copies=rank,seed=7")
+    var wire = ExchangeOptions.Wire(.bf16)
+    wire.combineBackward = try WireFormat(named: "mixed:2,4,0.5")
+    wire.dispatchBackward = wire.combineBackward
+    let expected = ExchangeOptions(
+      compression: .crossPolytope(ClusterOptions(functions: 2, width: 64)), copies: .perRank, wire: wire, seed: 7)
+    #expect(options == expected)
+    let more = try ExchangeOptions(
+      named:
+        "compensation=lowrank:4,rounding-gradient=nearest,non-finite=propagate,capacity-bytes=4096,wire-combine=fp8")
+    #expect(more.compensation == .lowRank(4) && more.gradientRounding == .nearest && more.nonFinite == .propagate)
+    #expect(more.capacityBytes == 4096 && more.wire.combine == .fp8 && more.wire.dispatch == .fp32)
+  }
+
+  @Test func aBudgetIsAPolicy() throws {
+    #expect(try ExchangeOptions(named: "budget-bytes=0.13").policy == .budget(bytes: 0.13))
+    let timed = ExchangeOptions.Policy.budget(relativeError: 0.05, measuresSpeed: true)
+    #expect(try ExchangeOptions(named: "budget-error=0.05,budget-speed=true").policy == timed)
+  }
+
+  @Test func theNameOfEverySettingIsKnown() throws {
+    for name in ExchangeSettings.names {
+      var settings = ExchangeSettings()
+      let error = #expect(throws: CrosspointError.self) { try settings.set(name, "?") }
+      #expect(error?.argument != "options", "\(name)")
+    }
+  }
+
+  @Test(arguments: [
+    ("wires=bf16", "options", "wires=bf16"), ("bf16", "options", "bf16"), ("wire=bf16,,", "options", "''"),
+    ("wire=bf17", "format", "bf17"), ("copies=token", "copies", "expert or rank"), ("seed=-1", "seed", "-1"),
+    ("wire=fp32,wire=bf16", "wire", "twice"), ("copies=rank,width=4", "options", "width=4"),
+    ("budget-bytes=0.1,budget-error=0.1", "budget-bytes", "exclude"), ("budget-speed=true", "budget-speed", "needs"),
+    ("budget-bytes=3", "budget-bytes", "3.0"), ("compression=lsh:functions=x", "compression", "functions"),
+    ("wire=rotated:99", "format", "rotated:99"),
+  ])
+  func whatIsWrongIsNamed(text: String, argument: String, mentions: String) {
+    let error = #expect(throws: CrosspointError.self) { try ExchangeOptions(named: text) }
+    #expect(error?.code == .invalidArgument && error?.argument == argument, "\(text): \(error.debugDescription)")
+    #expect(error?.message.contains(mentions) == true, "\(text): \(error.debugDescription)")
+  }
+}
