@@ -109,6 +109,27 @@ extension ExpertExchange {
     _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle,
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {
+    try dispatchBackward(rowGradient, handle, work) { () throws(CrosspointError) in
+      try leaseRows(handle.routing.tokens)
+    }
+  }
+
+  /// ``dispatchBackward(_:_:meanwhile:)`` into rows of the caller's, `[T × hidden]`; undefined after an error. Collective.
+  public func dispatchBackward(
+    _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle, into result: borrowing TokenBatch,
+    meanwhile work: LocalWork = { () throws(CrosspointError) in false }
+  ) throws(CrosspointError) {
+    let (memory, hidden) = (result.elements, result.hidden)
+    _ = try dispatchBackward(rowGradient, handle, work) { () throws(CrosspointError) in
+      try room(memory, hidden: hidden, rows: handle.routing.tokens)
+    }
+  }
+
+  /// - Parameter room: gives the rows for the sums.
+  private func dispatchBackward(
+    _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle, _ work: LocalWork,
+    room: () throws(CrosspointError) -> TokenBatch
+  ) throws(CrosspointError) -> TokenBatch {
     transfer.begin(.dispatchBackward)
     defer { transfer.end() }
     transfer.checked = checked("rowGradient", rowGradient)
@@ -136,7 +157,7 @@ extension ExpertExchange {
       receiveAtHome(handle, rows.base)
       return rows
     }
-    var tokenGradient = attempt { () throws(CrosspointError) in try leaseRows(handle.routing.tokens) }
+    var tokenGradient = attempt { () throws(CrosspointError) in try room() }
     try move(meanwhile: work, &attempt)
     if sharesCopies { attempt { () throws(CrosspointError) in try takeShareGradients(handle) } }
     // As in combine: rows are read before the vote, or are there after it.

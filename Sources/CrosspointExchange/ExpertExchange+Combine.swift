@@ -22,6 +22,25 @@ extension ExpertExchange {
     _ output: borrowing TokenBatch, _ handle: DispatchHandle,
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {
+    try combine(output, handle, work) { () throws(CrosspointError) in try leaseRows(handle.routing.tokens) }
+  }
+
+  /// ``combine(_:_:meanwhile:)`` into rows of the caller's, `[T × hidden]`; undefined after an error. Collective.
+  public func combine(
+    _ output: borrowing TokenBatch, _ handle: DispatchHandle, into result: borrowing TokenBatch,
+    meanwhile work: LocalWork = { () throws(CrosspointError) in false }
+  ) throws(CrosspointError) {
+    let (memory, hidden) = (result.elements, result.hidden)
+    _ = try combine(output, handle, work) { () throws(CrosspointError) in
+      try room(memory, hidden: hidden, rows: handle.routing.tokens)
+    }
+  }
+
+  /// - Parameter room: gives the rows for the sums.
+  private func combine(
+    _ output: borrowing TokenBatch, _ handle: DispatchHandle, _ work: LocalWork,
+    room: () throws(CrosspointError) -> TokenBatch
+  ) throws(CrosspointError) -> TokenBatch {
     transfer.begin(.combine)
     defer { transfer.end() }
     transfer.checked = checked("output", output)
@@ -42,7 +61,7 @@ extension ExpertExchange {
       let isRead = transfer.readsInPlace && transfer.isAllDirect
       handle.source.outputs = try leaseRows(isRead ? 0 : handle.source.plan.rows)
       receiveAtHome(handle, handle.source.outputs.base)
-      return try leaseRows(handle.routing.tokens)
+      return try room()
     }
     try move(meanwhile: work, &attempt)
     // What others still write here is there after the vote; what is read in their memory must be read before it.

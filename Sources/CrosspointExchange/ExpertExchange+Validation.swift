@@ -50,6 +50,16 @@ extension ExpertExchange {
     return nil
   }
 
+  /// The caller's memory for a result.
+  /// - Throws: `invalidArgument` for a wrong shape.
+  func room(
+    _ memory: UnsafeMutableBufferPointer<Float>, hidden: Int, rows: Int
+  ) throws(CrosspointError) -> TokenBatch {
+    let result = try TokenBatch(viewing: memory, hidden: hidden)
+    if let problem = problem("result", result, rows: rows) { throw problem }
+    return result
+  }
+
   /// The batch, if its values must be finite.
   func checked(_ argument: String, _ batch: borrowing TokenBatch) -> CheckedBatch? {
     guard options.nonFinite == .error else { return nil }

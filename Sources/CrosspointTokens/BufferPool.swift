@@ -31,6 +31,9 @@ package final class BufferPool: Sendable {
     package static let empty = Buffer(base: UnsafeMutableRawPointer(bitPattern: 64)!, capacity: 0)
   }
 
+  /// What a batch of memory that is not pooled refers to.
+  static let none = BufferPool(capacity: 0)
+
   /// The most bytes this pool may hold.
   package let capacity: Int
   private let memory: any MemorySource

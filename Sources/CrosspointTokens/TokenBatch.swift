@@ -27,12 +27,7 @@ public struct TokenBatch: ~Copyable, @unchecked Sendable {
 
   /// A batch that holds a copy of `elements` (`rows · hidden` floats).
   public init(_ elements: [Float], hidden: Int) throws(CrosspointError) {
-    guard hidden > 0, elements.count.isMultiple(of: hidden) else {
-      throw CrosspointError(
-        .invalidArgument, operation: "TokenBatch", argument: "elements",
-        "\(elements.count) floats do not form rows of \(hidden)")
-    }
-    try self.init(elements.count / hidden, hidden, from: nil)
+    try self.init(try Self.rows(elements.count, hidden), hidden, from: nil)
     _ = self.elements.update(fromContentsOf: elements)
   }
 
@@ -62,6 +57,27 @@ public struct TokenBatch: ~Copyable, @unchecked Sendable {
     rows = 0
     self.hidden = hidden
     self.pool = pool
+  }
+
+  /// The caller's own rows, read and written where they lie: `elements.count / hidden` of them, one after the other.
+  ///
+  /// The memory stays the caller's and must outlive the batch. It needs no alignment but that of a float. Rows with gaps
+  /// between them must be copied.
+  /// - Throws: `invalidArgument` for floats that do not form whole rows.
+  public init(viewing elements: UnsafeMutableBufferPointer<Float>, hidden: Int) throws(CrosspointError) {
+    rows = try Self.rows(elements.count, hidden)
+    buffer = elements.baseAddress.map { BufferPool.Buffer(base: UnsafeMutableRawPointer($0), capacity: 0) } ?? .empty
+    self.hidden = hidden
+    pool = .none
+  }
+
+  private static func rows(_ floats: Int, _ hidden: Int) throws(CrosspointError) -> Int {
+    guard hidden > 0, floats.isMultiple(of: hidden) else {
+      throw CrosspointError(
+        .invalidArgument, operation: "TokenBatch", argument: "elements",
+        "\(floats) floats do not form rows of \(hidden)")
+    }
+    return floats / hidden
   }
 
   /// The same rows, whose memory stays the other's.

@@ -19,6 +19,25 @@ struct TokenBatchTests {
     #expect(batch.array == [1, 2, 9, 4, 5, 8])
   }
 
+  @Test func aViewReadsAndWritesTheCallersMemory() throws {
+    var memory: [Float] = [0, 1, 2, 3, 4, 5, 6]
+    try memory.withUnsafeMutableBufferPointer { memory in
+      // At an address that no allocator gives.
+      let batch = try TokenBatch(viewing: UnsafeMutableBufferPointer(rebasing: memory[1...]), hidden: 3)
+      #expect(batch.base == memory.baseAddress! + 1 && batch.rows == 2)
+      batch.row(1)[0] = 9
+      let none = try TokenBatch(viewing: UnsafeMutableBufferPointer(start: nil, count: 0), hidden: 3)
+      #expect(none.rows == 0)
+      do throws(CrosspointError) {
+        _ = try TokenBatch(viewing: memory, hidden: 3)
+        Issue.record("7 floats were taken for rows of 3")
+      } catch {
+        #expect(error.code == .invalidArgument && error.message.contains("7 floats"))
+      }
+    }
+    #expect(memory == [0, 1, 2, 3, 9, 5, 6])
+  }
+
   @Test func zeroRowsAreOrdinary() throws {
     let empty = try TokenBatch(rows: 0, hidden: 16)
     #expect(empty.rows == 0)
