@@ -61,18 +61,16 @@ public struct SimulatedCluster: Sendable {
   private func runRanks<T: Sendable>(
     _ body: @escaping @Sendable (any Fabric) throws -> T
   ) -> (results: [Result<T, any Error>], firstFailed: Int?) {
-    let switchboard = Switchboard(ranks: ranks, link: link)
-    let memory = SimulatedMemory.Blocks(ranks: ranks)
+    let threads = SimulatedRanks(self)
     let results = Mutex([Result<T, any Error>?](repeating: nil, count: ranks))
     @Sendable func finish(_ rank: Int, _ result: Result<T, any Error>) {
       var failure: (any Error)?
       if case .failure(let error) = result { failure = error }
       results.withLock { $0[rank] = result }
-      switchboard.finish(rank, failure: failure)
+      threads.finish(rank, failure: failure)
     }
     inThreads(count: ranks) { rank in
-      let fabric = SimulatedFabric(rank: rank, cluster: self, switchboard: switchboard, memory: memory)
-      finish(rank, Result { try body(fabric) })
+      finish(rank, Result { try body(threads.fabric(rank)) })
     } missing: { rank, status in
       let error = CrosspointError(
         .outOfMemory, operation: "SimulatedCluster.run", rank: rank, argument: "ranks",
@@ -80,6 +78,6 @@ public struct SimulatedCluster: Sendable {
       )
       finish(rank, .failure(error))
     }
-    return (results.withLock { $0.map { $0! } }, switchboard.firstFailed)
+    return (results.withLock { $0.map { $0! } }, threads.firstFailed)
   }
 }
