@@ -35,6 +35,8 @@ public struct CrosspointError: Error, Sendable, Hashable {
     public static let checkpointMismatch = Code(rawValue: 12)
     /// Another rank refused its part of a step that only sums over ranks; the cause is that rank's error.
     public static let refusedElsewhere = Code(rawValue: 13)
+    /// The program asked to stop while this rank waited for others.
+    public static let interrupted = Code(rawValue: 14)
   }
 
   public var code: Code
@@ -90,6 +92,7 @@ extension CrosspointError.Code: CustomStringConvertible {
     (corruptFrame, "corruptFrame"), (truncatedFrame, "truncatedFrame"), (deadlineExceeded, "deadlineExceeded"),
     (rankLost, "rankLost"), (handleMisuse, "handleMisuse"), (outOfMemory, "outOfMemory"), (transport, "transport"),
     (file, "file"), (checkpointMismatch, "checkpointMismatch"), (refusedElsewhere, "refusedElsewhere"),
+    (interrupted, "interrupted"),
   ]
 
   /// The name, for example `nonFinite`; `code 99` for one of a later version.

@@ -15,6 +15,8 @@ import MPI
 private let spinsBeforeYield = 2
 /// A rank that has not polled for so long did not run: it was stopped, or its processor was another's.
 private let absence = Duration.milliseconds(500)
+/// How often the program is asked whether a rank should wait on.
+private let askInterval = Duration.milliseconds(50)
 /// MPI guarantees tags up to 32767, which is the ``noticeTag``. One tag per exchange keeps a late message apart from this
 /// exchange's.
 private let tagCount = noticeTag
@@ -152,6 +154,7 @@ extension MPIFabric {
         if now - polled > absence { expiry += now - polled }
         polled = now
         if now >= expiry { throw fault ?? expired(operation) }
+        if now - asked > askInterval { try askWhetherToStop(now, operation) }
         if unsent > 0 { passOver(now) }
         sched_yield()
       }
@@ -214,6 +217,14 @@ extension MPIFabric {
   func truncated(_ sender: Int, _ sent: String, _ operation: StaticString) -> CrosspointError {
     CrosspointError(
       .truncatedFrame, operation: operation.description, rank: sender, argument: "block", "rank \(sender) sent \(sent)")
+  }
+
+  private func askWhetherToStop(_ now: ContinuousClock.Instant, _ operation: StaticString) throws(CrosspointError) {
+    asked = now
+    guard isInterrupted?() == true else { return }
+    throw CrosspointError(
+      .interrupted, operation: operation.description, rank: rank, argument: "isInterrupted",
+      "the program asked to stop while rank \(rank) waited for others")
   }
 
   /// Names the ranks that have not sent; or, if all have, those that have not received.

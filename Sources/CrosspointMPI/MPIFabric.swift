@@ -27,6 +27,11 @@ public final class MPIFabric: Fabric {
   /// Blocks are sent in messages of at most this many bytes; between nodes in smaller ones.
   package let chunkLimit: Int
   public var sharedMemory: (any SharedMemory)? { node.memory }
+  /// Asked now and then while this rank waits for others: whether it should stop, which throws
+  /// ``CrosspointError/Code/interrupted`` and makes the fabric unusable. Not asked within MPI's own start and end.
+  public var isInterrupted: (() -> Bool)?
+  /// When that was asked last.
+  var asked = ContinuousClock.now
   /// The ranks of this node that this one shares no memory with, and why.
   public var unshared: [Int: String] { node.obstacles.mapValues(\.description) }
 
@@ -96,6 +101,24 @@ public final class MPIFabric: Fabric {
   ) throws(CrosspointError) {
     try self.init(
       communicator, deadline: deadline, chunkLimit: chunkLimit, sharesMemory: sharesMemory, ranksPerNode: nil)
+  }
+
+  /// The ranks of a communicator that another language made, by its Fortran handle (`MPI_Comm_c2f`, mpi4py's `py2f`). It is
+  /// duplicated. Collective; MPI must be running.
+  /// - Throws: ``CrosspointError/Code/transport``, also for a handle that names no communicator.
+  public convenience init(
+    fortranHandle: Int32, deadline: Duration = .seconds(60), sharesMemory: Bool = true
+  ) throws(CrosspointError) {
+    do {
+      let own = try Self.bounded("MPI_Comm_dup", "init", deadline) { () throws(MPIError) in
+        try Communicator.duplicate(fortranHandle: fortranHandle)
+      }
+      try self.init(
+        owning: own, deadline: deadline, chunkLimit: 1 << 30, endsMPI: false, sharesMemory: sharesMemory,
+        ranksPerNode: nil)
+    } catch {
+      throw CrosspointError(error, operation: "init")
+    }
   }
 
   /// - Parameter ranksPerNode: so many ranks in a row form a node: several nodes on one machine, for tests.

@@ -31,10 +31,19 @@ public final class Communicator {
 
   /// A duplicate of MPI_COMM_WORLD: all ranks of the job. Collective. MPI must be running.
   public static func world() throws(MPIError) -> Communicator {
-    guard MPIEnvironment.isRunning else {
-      throw MPIError(.other, call: "MPI_Comm_dup", "MPI is not running; call MPIEnvironment.initialize() first")
-    }
+    try requireRunning()
     return try duplicate(of: cmpi_comm_world(), rank: nil)
+  }
+
+  /// A duplicate of a communicator that another language made, by its Fortran handle (`MPI_Comm_c2f`). Collective.
+  /// - Throws: ``MPIError/Class/communicator`` for a handle that names none.
+  public static func duplicate(fortranHandle handle: Int32) throws(MPIError) -> Communicator {
+    try requireRunning()
+    let raw = cmpi_comm_from_fortran(handle)
+    guard cmpi_comm_is_null(raw) == 0 else {
+      throw MPIError(.communicator, call: "MPI_Comm_f2c", "\(handle) is no communicator")
+    }
+    return try duplicate(of: raw, rank: nil)
   }
 
   /// The same ranks, with a message space of its own. Collective.
@@ -64,6 +73,12 @@ public final class Communicator {
   public func abort(exitCode: Int32) -> Never {
     _ = cmpi_abort(raw, exitCode)
     fatalError("MPI_Abort returned")
+  }
+
+  private static func requireRunning() throws(MPIError) {
+    guard MPIEnvironment.isRunning else {
+      throw MPIError(.other, call: "MPI_Comm_dup", "MPI is not running; call MPIEnvironment.initialize() first")
+    }
   }
 
   private static func duplicate(of raw: cmpi_comm, rank: Int?) throws(MPIError) -> Communicator {
