@@ -1,7 +1,14 @@
 import CrosspointCompression
 import CrosspointCore
 import CrosspointTokens
-import Foundation
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#elseif canImport(Darwin)
+  import Darwin
+#endif
 
 /// What arrives of the rows that a transfer sends, found out at their source: frames are decoded as the receiver will.
 extension Transfer {

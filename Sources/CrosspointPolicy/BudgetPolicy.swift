@@ -3,7 +3,12 @@ import CrosspointCore
 import CrosspointExchange
 import CrosspointFabric
 import CrosspointTokens
-import Foundation
+
+#if canImport(FoundationEssentials)
+  import FoundationEssentials
+#else
+  import Foundation
+#endif
 
 /// Keeps a budget: samples what is about to be sent, tells the other ranks, and chooses from what all have told.
 ///

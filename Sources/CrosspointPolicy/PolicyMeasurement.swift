@@ -1,6 +1,13 @@
 import CrosspointCompression
 import CrosspointTokens
-import Foundation
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#elseif canImport(Darwin)
+  import Darwin
+#endif
 
 /// One sample of one transfer: estimates for the whole transfer from a sample of its rows; of one rank, or summed over ranks.
 ///

@@ -1,5 +1,12 @@
 import CrosspointCompression
-import Foundation
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#elseif canImport(Darwin)
+  import Darwin
+#endif
 
 /// What a policy chose for one transfer, why, and what it predicted and measured; the same on every rank.
 public struct PolicyChoice: Hashable, Sendable, Codable {
