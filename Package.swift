@@ -152,3 +152,21 @@ let package = Package(
   ],
   swiftLanguageModes: [.v6]
 )
+
+// The library for C, and so for Python: its functions are checked against crosspoint.h, which takes Swift 6.3.
+#if compiler(>=6.3)
+  package.products += [
+    .library(name: "crosspoint", type: .dynamic, targets: ["CrosspointC"]),
+    // What launch/install links, with the Swift runtime in it.
+    .library(name: "crosspoint-archive", type: .static, targets: ["CrosspointC"]),
+  ]
+  package.targets += [
+    .systemLibrary(name: "CCrosspoint"),
+    .target(
+      name: "CrosspointC",
+      dependencies: [
+        "CCrosspoint", "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting",
+        "CrosspointExchange", "CrosspointPolicy", "CrosspointMPI", "MPI",
+      ]),
+  ]
+#endif

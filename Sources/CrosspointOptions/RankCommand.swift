@@ -1,9 +1,6 @@
 import ArgumentParser
 import Crosspoint
 
-/// What `--version` says.
-package let toolVersion = "0.1.0"
-
 /// A command that every rank of a job runs: the processes that mpirun started, or threads of this one.
 package protocol RankCommand: ParsableCommand {
   /// The ranks that it makes itself, without MPI; `nil`: those of MPI.

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Crosspoint
 import CrosspointOptions
 
 /// The language model that is trained through Crosspoint.
@@ -18,7 +19,7 @@ struct MoELMCommand: ParsableCommand {
 
       Without --data the text is the King James Bible of Debian's package bible-kjv.
       """,
-    version: toolVersion, subcommands: [Train.self, Evaluate.self])
+    version: crosspointVersion, subcommands: [Train.self, Evaluate.self])
 
   static func main() { runTool() }
 }

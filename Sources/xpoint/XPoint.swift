@@ -1,4 +1,5 @@
 import ArgumentParser
+import CrosspointCore
 import CrosspointOptions
 
 /// The command line tool.
@@ -13,7 +14,7 @@ struct XPoint: ParsableCommand {
         xpoint roundtrip --input X.npy --output Y.npy --wire rotated:4
         mpirun -n 4 xpoint bench exchange --hidden 1024 --tokens 4096 --top-k 2
       """,
-    version: toolVersion, subcommands: [Doctor.self, Roundtrip.self, Bench.self])
+    version: crosspointVersion, subcommands: [Doctor.self, Roundtrip.self, Bench.self])
 
   static func main() { runTool() }
 }

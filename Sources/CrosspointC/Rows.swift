@@ -1,0 +1,108 @@
+import CCrosspoint
+import CrosspointCore
+import CrosspointRouting
+import CrosspointTokens
+
+/// Rows of C as the exchange takes them: a view where they follow one another, else a copy from the pool.
+/// - Throws: `invalidArgument` for what is no such rows, `outOfMemory`.
+func input(
+  _ pointer: UnsafePointer<crosspoint_rows>?, _ operation: String, _ argument: String, pool: BufferPool
+) throws(CrosspointError) -> TokenBatch {
+  let rows = try Strided(read(pointer, operation, argument), operation, argument)
+  guard let gaps = rows.gaps else { return try rows.view() }
+  let copy = try rows.room(pool)
+  for row in 0..<rows.count {
+    (copy.base + row * rows.columns).update(from: gaps + row * rows.stride, count: rows.columns)
+  }
+  return copy
+}
+
+/// Where a result belongs: a view of the caller's rows where they follow one another, else rows of the pool that are copied
+/// there at the end.
+struct ResultRows: ~Copyable {
+  let batch: TokenBatch
+  private let rows: Strided
+
+  /// - Throws: `invalidArgument` for what is no such rows, `outOfMemory`.
+  init(
+    _ pointer: UnsafePointer<crosspoint_rows>?, _ operation: String, _ argument: String, pool: BufferPool
+  ) throws(CrosspointError) {
+    let rows = try Strided(read(pointer, operation, argument), operation, argument)
+    batch = try rows.gaps == nil ? rows.view() : rows.room(pool)
+    self.rows = rows
+  }
+
+  /// The result is there.
+  func deliver() {
+    guard let gaps = rows.gaps else { return }
+    for row in 0..<rows.count {
+      (gaps + row * rows.stride).update(from: batch.base + row * rows.columns, count: rows.columns)
+    }
+  }
+}
+
+/// Rows of C that have been checked.
+private struct Strided {
+  let base: UnsafeMutablePointer<Float>?
+  let count: Int
+  let columns: Int
+  let stride: Int
+
+  init(_ rows: crosspoint_rows, _ operation: String, _ argument: String) throws(CrosspointError) {
+    guard rows.type == CROSSPOINT_FLOAT32 else {
+      throw invalid(operation, argument, "type \(rows.type); \(CROSSPOINT_FLOAT32) (float32) is expected")
+    }
+    guard rows.rows >= 0, rows.columns > 0, rows.stride == 0 || rows.stride >= rows.columns,
+      !rows.rows.multipliedReportingOverflow(by: max(rows.stride, rows.columns) * 4).overflow
+    else {
+      throw invalid(
+        operation, argument, "\(rows.rows) rows of \(rows.columns) columns, \(rows.stride) apart, are no shape")
+    }
+    guard rows.data != nil || rows.rows == 0, UInt(bitPattern: rows.data) % 4 == 0 else {
+      throw invalid(
+        operation, argument, "\(rows.rows) rows at \(rows.data.map { "\($0), no address of a float" } ?? "NULL")")
+    }
+    base = rows.data?.assumingMemoryBound(to: Float.self)
+    (count, columns) = (Int(rows.rows), Int(rows.columns))
+    stride = rows.stride == 0 ? columns : Int(rows.stride)
+  }
+
+  /// The first row, where rows do not follow one another.
+  var gaps: UnsafeMutablePointer<Float>? { stride > columns && count > 1 ? base : nil }
+
+  /// As many rows that follow one another.
+  func room(_ pool: BufferPool) throws(CrosspointError) -> TokenBatch {
+    try TokenBatch(uninitializedRows: count, hidden: columns, pool: pool)
+  }
+
+  func view() throws(CrosspointError) -> TokenBatch {
+    try TokenBatch(viewing: UnsafeMutableBufferPointer(start: base, count: count * columns), hidden: columns)
+  }
+}
+
+/// Rows of a handle as C sees them.
+func show(_ batch: borrowing TokenBatch, in rows: UnsafeMutablePointer<crosspoint_rows>) {
+  rows.pointee.data = UnsafeMutableRawPointer(batch.base)
+  rows.pointee.rows = Int64(batch.rows)
+  rows.pointee.columns = Int64(batch.hidden)
+  rows.pointee.stride = Int64(batch.hidden)
+  rows.pointee.type = CROSSPOINT_FLOAT32
+}
+
+/// - Throws: `invalidArgument` for what is no routing.
+func routing(
+  _ pointer: UnsafePointer<crosspoint_routing>?, experts: Int
+) throws(CrosspointError) -> Routing {
+  let routing = try read(pointer, "dispatch", "routing")
+  let (slots, overflow) = routing.tokens.multipliedReportingOverflow(by: Int64(routing.top_k))
+  guard routing.tokens >= 0, routing.top_k > 0, !overflow, slots <= Int64(Int32.max) else {
+    throw invalid("dispatch", "routing", "\(routing.tokens) tokens with \(routing.top_k) choices")
+  }
+  guard slots == 0 || (routing.experts != nil && routing.weights != nil) else {
+    throw invalid("dispatch", "routing", "experts or weights are NULL")
+  }
+  return try Routing(
+    topkIndices: Array(UnsafeBufferPointer(start: routing.experts, count: Int(slots))),
+    topkWeights: Array(UnsafeBufferPointer(start: routing.weights, count: Int(slots))), topK: Int(routing.top_k),
+    experts: experts)
+}

@@ -1,0 +1,67 @@
+public import CCrosspoint
+import CrosspointCore
+
+/// A struct of C that says which one it is.
+protocol Versioned {
+  var size: UInt32 { get }
+  var version: UInt32 { get }
+}
+
+extension crosspoint_error: Versioned {}
+extension crosspoint_fabric_options: Versioned {}
+extension crosspoint_rows: Versioned {}
+extension crosspoint_routing: Versioned {}
+extension crosspoint_statistics: Versioned {}
+
+func isOfThisVersion<Struct: Versioned>(_ value: Struct) -> Bool {
+  value.version == UInt32(CROSSPOINT_INTERFACE) && value.size == UInt32(MemoryLayout<Struct>.size)
+}
+
+/// What a pointer to a struct of C points to.
+/// - Throws: `invalidArgument` for NULL, and for a struct of another version or size.
+func read<Struct: Versioned>(
+  _ pointer: UnsafePointer<Struct>?, _ operation: String, _ argument: String
+) throws(CrosspointError) -> Struct {
+  guard let value = pointer?.pointee else { throw invalid(operation, argument, "it is NULL") }
+  guard isOfThisVersion(value) else {
+    throw invalid(
+      operation, argument,
+      "a struct of version \(value.version) and \(value.size) bytes; version \(CROSSPOINT_INTERFACE) with "
+        + "\(MemoryLayout<Struct>.size) is expected: set both, see CROSSPOINT_INIT")
+  }
+  return value
+}
+
+/// Where C wants something.
+/// - Throws: `invalidArgument` for NULL.
+func place<Value>(
+  _ pointer: UnsafeMutablePointer<Value>?, _ operation: String, _ argument: String
+) throws(CrosspointError) -> UnsafeMutablePointer<Value> {
+  guard let pointer else { throw invalid(operation, argument, "it is NULL") }
+  return pointer
+}
+
+/// The same for a struct, which must say what it is.
+func place<Struct: Versioned>(
+  struct pointer: UnsafeMutablePointer<Struct>?, _ operation: String, _ argument: String
+) throws(CrosspointError) -> UnsafeMutablePointer<Struct> {
+  _ = try read(UnsafePointer(pointer), operation, argument)
+  return pointer!
+}
+
+/// The object that an opaque pointer of C stands for.
+/// - Throws: `invalidArgument` for NULL.
+func object<Object: AnyObject>(
+  _ pointer: OpaquePointer?, _ operation: String, _ argument: String
+) throws(CrosspointError) -> Object {
+  guard let pointer else { throw invalid(operation, argument, "it is NULL") }
+  return Unmanaged<Object>.fromOpaque(UnsafeRawPointer(pointer)).takeUnretainedValue()
+}
+
+/// An object as C holds it, until ``takeBack(_:as:)``.
+func handOut(_ object: AnyObject) -> OpaquePointer { OpaquePointer(Unmanaged.passRetained(object).toOpaque()) }
+
+/// Takes back what ``handOut(_:)`` gave; NULL is nothing.
+func takeBack<Object: AnyObject>(_ pointer: OpaquePointer?, as type: Object.Type) {
+  if let pointer { Unmanaged<Object>.fromOpaque(UnsafeRawPointer(pointer)).release() }
+}
