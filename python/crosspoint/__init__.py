@@ -1,0 +1,23 @@
+"""Crosspoint: moves the tokens of mixture-of-experts models between ranks.
+
+``dispatch`` sends tokens to the ranks that hold their experts, ``combine`` brings the outputs home, weighted and summed;
+both have exact backward passes. Ranks are processes of MPI (:func:`world`, :meth:`Fabric.of`) or threads of this one
+(:func:`simulate`). docs/python.md is the tutorial; ``crosspoint.torch`` has layers for PyTorch.
+"""
+
+from ._errors import Code, CrosspointError
+from ._exchange import Exchange, Handle, Statistics, Traffic
+from ._fabric import Fabric, simulate, world
+from ._library import version as __version__
+
+__all__ = [
+    "Code",
+    "CrosspointError",
+    "Exchange",
+    "Fabric",
+    "Handle",
+    "Statistics",
+    "Traffic",
+    "simulate",
+    "world",
+]

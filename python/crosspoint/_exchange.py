@@ -1,0 +1,332 @@
+"""One layer's exchange and what a dispatch leaves behind, over numpy arrays."""
+
+import ctypes
+import dataclasses
+from typing import NoReturn, Optional, Tuple
+
+import numpy as np
+
+from ._errors import Code, CrosspointError, check
+from ._fabric import Fabric, _describe
+from ._library import Owned, Routing, Rows, byref, library
+from ._library import Statistics as StatisticsOfC
+
+_DISPATCH, _COMBINE, _COMBINE_BACKWARD, _DISPATCH_BACKWARD = range(4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """Bytes of one kind of transfer, of this rank."""
+
+    #: That left this rank, everything counted.
+    wire_bytes: int
+    #: Of these, to ranks that share its memory: no message.
+    node_bytes: int
+    #: That fp32 rows of every routed token would have taken.
+    uncompressed_bytes: int
+    #: Of rows that stayed here.
+    local_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """What this rank moved since the last reset; all counters add up over ranks."""
+
+    dispatches: int
+    #: Routed (token, choice) pairs.
+    rows_routed: int
+    #: Rows that stood for them.
+    rows_sent: int
+    dispatch: Traffic
+    combine: Traffic
+    combine_backward: Traffic
+    dispatch_backward: Traffic
+    #: Sum over routed tokens of the squared distance to the row that stood for each; 0 without clusters.
+    residual_squared: float
+    token_squared: float
+    #: By phase: hash, cluster, encode, skew, wait, decode, policy.
+    seconds: dict
+    #: The rank that was last most often to reach a transfer.
+    slowest_rank: int
+    #: The most bytes that buffers held at any moment.
+    peak_buffer_bytes: int
+
+
+class Exchange:
+    """Sends each token to the ranks that hold its experts, and back: one per layer.
+
+    Rank r of R holds a contiguous block of experts; the first ``experts % R`` ranks hold one more. Making one is collective,
+    and so are :meth:`dispatch`, :meth:`combine`, :meth:`combine_backward` and :meth:`dispatch_backward`: every rank calls
+    them, in the same order, also with zero tokens. Bad arguments on one rank raise the same :class:`CrosspointError` on all.
+
+    Arrays are float32 of shape ``(rows, hidden)``. Rows may have gaps between them (``x[:, :hidden]``): the library copies
+    such arrays once. Arrays whose rows are not contiguous (``x.T``) are refused, and so is any other dtype.
+
+    :param experts: over all ranks.
+    :param hidden: numbers per token.
+    :param options: by the names of the command line, for example ``"wire=bf16,copies=rank"``; ``""`` loses nothing.
+    :param layer: which layer of the model it serves: stochastic rounding draws other numbers for each.
+    """
+
+    def __init__(self, fabric: Fabric, *, experts: int, hidden: int, options: str = "", layer: int = 0):
+        pointer = ctypes.c_void_p()
+        fabric._check(
+            library.crosspoint_exchange_create(
+                fabric._pointer, experts, hidden, layer, options.encode(), byref(pointer)
+            )
+        )
+        self._owned = Owned(pointer.value, library.crosspoint_exchange_free)
+        self._pointer = pointer.value
+        self.fabric = fabric
+        self.experts = experts
+        self.hidden = hidden
+        #: All options in full.
+        self.options: str = library.crosspoint_exchange_options(self._pointer).decode()
+        first, count = ctypes.c_int64(), ctypes.c_int64()
+        check(library.crosspoint_exchange_local_experts(self._pointer, byref(first), byref(count)))
+        #: This rank's experts.
+        self.local_experts = range(first.value, first.value + count.value)
+
+    def dispatch(self, tokens: np.ndarray, experts: np.ndarray, weights: np.ndarray) -> "Handle":
+        """Sends every routed token to the ranks of its experts. Collective.
+
+        :param tokens: ``(T, hidden)``; T may differ between ranks.
+        :param experts: ``(T, K)`` integers; -1 is not sent.
+        :param weights: ``(T, K)`` float32: what the outputs are multiplied by in :meth:`combine`.
+        """
+        rows, routing = Rows.new(), Routing.new()
+        try:
+            _fill(rows, tokens, "tokens")
+            experts, weights = _routing(experts, weights)
+        except _Refusal as refusal:
+            self._refuse(_DISPATCH, None, refusal)
+        routing.experts = _address(experts)
+        routing.weights = _address(weights)
+        routing.tokens, routing.top_k = experts.shape
+        pointer = ctypes.c_void_p()
+        self.fabric._check(library.crosspoint_dispatch(self._pointer, byref(rows), byref(routing), byref(pointer)))
+        return Handle(self, Owned(pointer.value, library.crosspoint_handle_free), experts.shape)
+
+    def combine(
+        self, handle: "Handle", outputs: Optional[np.ndarray] = None, out: Optional[np.ndarray] = None
+    ) -> np.ndarray:
+        """Brings the experts' outputs home: ``y[t] = sum over k of weights[t, k] * output``. Collective.
+
+        :param outputs: ``(rows, hidden)``, in the order of ``handle.rows``; ``None``: what was written to
+            ``handle.outputs()``, which other ranks of the node read where it lies.
+        :param out: where the result belongs, ``(T, hidden)``; ``None``: a new array.
+        :returns: the result; zeros for tokens that were sent nowhere.
+        """
+        return self._home(_COMBINE, library.crosspoint_combine, handle, outputs, "outputs", out)
+
+    def combine_backward(self, handle: "Handle", gradient: np.ndarray) -> np.ndarray:
+        """Sends the gradient of the result to the experts. Collective.
+
+        :param gradient: of the loss by the result of :meth:`combine`, ``(T, hidden)``.
+        :returns: of the loss by the outputs, ``(rows, hidden)``, in memory of the handle.
+        """
+        rows, received = Rows.new(), Rows.new()
+        try:
+            _fill(rows, gradient, "gradient")
+        except _Refusal as refusal:
+            self._refuse(_COMBINE_BACKWARD, handle, refusal)
+        self.fabric._check(
+            library.crosspoint_combine_backward(self._pointer, handle._pointer, byref(rows), byref(received))
+        )
+        return handle._view(received)
+
+    def dispatch_backward(
+        self, handle: "Handle", row_gradients: Optional[np.ndarray] = None, out: Optional[np.ndarray] = None
+    ) -> np.ndarray:
+        """Brings the gradients of rows home and sums them per token. Collective.
+
+        :param row_gradients: ``(rows, hidden)``; ``None``: what was written to ``handle.row_gradients()``.
+        :param out: where the result belongs, ``(T, hidden)``; ``None``: a new array.
+        :returns: the gradient of the loss by the tokens.
+        """
+        return self._home(
+            _DISPATCH_BACKWARD, library.crosspoint_dispatch_backward, handle, row_gradients, "row_gradients", out
+        )
+
+    def _home(self, transfer, function, handle, values, argument, out):
+        if out is None:
+            out = np.empty((handle.tokens, self.hidden), np.float32)
+        rows, result = Rows.new(), Rows.new()
+        try:
+            if values is not None:
+                _fill(rows, values, argument)
+            _fill(result, out, "out", written=True)
+        except _Refusal as refusal:
+            self._refuse(transfer, handle, refusal)
+        given = None if values is None else byref(rows)
+        self.fabric._check(function(self._pointer, handle._pointer, given, byref(result)))
+        return out
+
+    def _refuse(self, transfer: int, handle: Optional["Handle"], refusal: "_Refusal") -> NoReturn:
+        """The other ranks have begun a transfer: all of them get to know what this one cannot do."""
+        self.fabric._check(
+            library.crosspoint_exchange_refuse(
+                self._pointer,
+                None if handle is None else handle._pointer,
+                transfer,
+                refusal.argument.encode(),
+                refusal.message.encode(),
+            )
+        )
+        raise AssertionError("a refusal is an error")
+
+    @property
+    def statistics(self) -> Statistics:
+        """What this rank moved since :meth:`reset_statistics`."""
+        s = StatisticsOfC.new()
+        check(library.crosspoint_exchange_statistics(self._pointer, byref(s)))
+        traffic = [
+            Traffic(*values) for values in zip(s.wire_bytes, s.node_bytes, s.uncompressed_bytes, s.local_bytes)
+        ]
+        phases = ("hash", "cluster", "encode", "skew", "wait", "decode", "policy")
+        return Statistics(
+            s.dispatches,
+            s.rows_routed,
+            s.rows_sent,
+            *traffic,
+            s.residual_squared,
+            s.token_squared,
+            {phase: getattr(s, phase + "_seconds") for phase in phases},
+            s.slowest_rank,
+            s.peak_buffer_bytes,
+        )
+
+    def reset_statistics(self) -> None:
+        """Forgets what was counted."""
+        check(library.crosspoint_exchange_reset_statistics(self._pointer))
+
+    def save(self) -> str:
+        """What training needs to go on bit for bit, the same on every rank."""
+        needed = ctypes.c_int64()
+        check(library.crosspoint_exchange_save(self._pointer, None, 0, byref(needed)))
+        text = ctypes.create_string_buffer(needed.value)
+        check(library.crosspoint_exchange_save(self._pointer, text, needed.value, None))
+        return text.value.decode()
+
+    def restore(self, text: str) -> None:
+        """Continues from what :meth:`save` gave: on every rank or on none."""
+        check(library.crosspoint_exchange_restore(self._pointer, text.encode()))
+
+    def set_adapts(self, adapts: bool) -> None:
+        """Whether a budget goes on choosing: ``False`` while evaluating."""
+        check(library.crosspoint_exchange_set_adapts(self._pointer, adapts))
+
+
+class Handle:
+    """What one dispatch leaves behind: the rows received, and the way home.
+
+    Use it once: ``dispatch``, ``combine`` and, when training, ``combine_backward``, ``dispatch_backward``. Its arrays are
+    views of memory that goes back to the exchange when the handle and all of them have gone.
+    """
+
+    __slots__ = ("_owned", "_pointer", "exchange", "tokens", "top_k", "rows")
+
+    def __init__(self, exchange: Exchange, owned: Owned, shape: Tuple[int, int]):
+        self._owned = owned
+        self._pointer = owned.pointer
+        self.exchange = exchange
+        #: Tokens that this rank dispatched, and choices of each.
+        self.tokens, self.top_k = shape
+        rows = Rows.new()
+        check(library.crosspoint_handle_rows(self._pointer, byref(rows)))
+        #: ``(rows, hidden)``: rows for this rank's experts, grouped by local expert, within an expert by source rank.
+        self.rows: np.ndarray = self._view(rows)
+
+    @property
+    def rows_per_expert(self) -> np.ndarray:
+        """``(local experts,)``: rows of each of this rank's experts."""
+        counts = np.empty(len(self.exchange.local_experts), np.int64)
+        check(library.crosspoint_handle_rows_per_expert(self._pointer, counts.ctypes.data, counts.size))
+        return counts
+
+    def outputs(self) -> np.ndarray:
+        """``(rows, hidden)``: where experts may write their outputs. Leave them unchanged from ``combine`` until
+        ``combine_backward`` has returned: other ranks read them."""
+        rows = Rows.new()
+        check(library.crosspoint_handle_outputs(self._pointer, byref(rows)))
+        return self._view(rows)
+
+    def row_gradients(self) -> np.ndarray:
+        """``(rows, hidden)``: where experts may write the gradients of their rows."""
+        rows = Rows.new()
+        check(library.crosspoint_handle_row_gradients(self._pointer, byref(rows)))
+        return self._view(rows)
+
+    def weight_gradients(self) -> np.ndarray:
+        """``(T, K)``: of the loss by the routing's weights; 0 where a choice was not sent. Complete after
+        ``combine_backward``; with ``copies=rank`` after ``dispatch_backward``."""
+        gradients = np.empty((self.tokens, self.top_k), np.float32)
+        check(library.crosspoint_handle_weight_gradients(self._pointer, gradients.ctypes.data, gradients.size))
+        return gradients
+
+    def _view(self, rows: Rows) -> np.ndarray:
+        if rows.rows == 0:
+            return np.empty((0, rows.columns), np.float32)
+        return np.asarray(_Memory(rows, self._owned))
+
+
+class _Memory:
+    """Memory of a handle, which lives as long as an array of it does."""
+
+    __slots__ = ("__array_interface__", "_owned")
+
+    def __init__(self, rows: Rows, owned: Owned):
+        self.__array_interface__ = {
+            "data": (rows.data, False),
+            "shape": (rows.rows, rows.columns),
+            "typestr": "<f4",
+            "version": 3,
+        }
+        self._owned = owned
+
+
+class _Refusal(Exception):
+    """What is wrong with an argument of this rank."""
+
+    def __init__(self, argument: str, message: str):
+        super().__init__(argument, message)
+        self.argument = argument
+        self.message = message
+
+
+def _address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
+
+
+def _fill(rows: Rows, array: np.ndarray, argument: str, written: bool = False) -> None:
+    """Describes an array to the library, which checks the shape."""
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.ndim != 2:
+        raise _Refusal(argument, f"{_describe(array)}; a numpy array of float32 with two dimensions is expected")
+    data, is_read_only = array.__array_interface__["data"]
+    if written and is_read_only:
+        raise _Refusal(argument, "a read-only array")
+    count, columns = array.shape
+    rows.data = data
+    rows.rows = count
+    rows.columns = columns
+    if not array.flags.c_contiguous and count > 0:
+        stride, step = array.strides
+        if (step != 4 and columns > 1) or (count > 1 and (stride % 4 or stride < 4 * columns)):
+            raise _Refusal(
+                argument,
+                f"strides of {stride} and {step} bytes; rows must be contiguous: pass np.ascontiguousarray({argument})",
+            )
+        rows.stride = stride // 4 if count > 1 else 0
+
+
+def _routing(experts: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Indices as int32 and weights as float32, contiguous; copies where they are not."""
+    if not isinstance(experts, np.ndarray) or experts.dtype.kind not in "iu" or experts.ndim != 2:
+        raise _Refusal("experts", f"{_describe(experts)}; integers of shape (tokens, choices) are expected")
+    if not isinstance(weights, np.ndarray) or weights.dtype != np.float32 or weights.shape != experts.shape:
+        raise _Refusal("weights", f"{_describe(weights)}; float32 of shape {experts.shape} is expected")
+    if experts.dtype != np.int32:
+        if experts.size and not -1 <= experts.min() <= experts.max() < 2**31:
+            raise _Refusal("experts", f"numbers from {experts.min()} to {experts.max()}, which are no experts")
+        experts = experts.astype(np.int32)
+    return np.ascontiguousarray(experts), np.ascontiguousarray(weights)

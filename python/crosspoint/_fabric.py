@@ -1,0 +1,189 @@
+"""Ranks: processes of MPI, or threads of this process."""
+
+import ctypes
+import sys
+import threading
+import traceback
+from typing import Any, Callable, List, Optional, TypeVar, Union
+
+import numpy as np
+
+from ._errors import Code, CrosspointError, check
+from ._library import Check, FabricOptions, Owned, byref, library
+
+Result = TypeVar("Result")
+
+
+class Fabric:
+    """One rank's view of all ranks. It belongs to one thread.
+
+    Get one from :func:`world`, :meth:`of` or :func:`simulate`. As a context manager it ends well: after the block it waits
+    for the other ranks. An exception that leaves the block on one rank alone ends an MPI job at once, since the others
+    would wait for that rank; its traceback is written once.
+    """
+
+    def __init__(self, owned: Owned, is_mpi: bool):
+        self._owned = owned
+        self._pointer = owned.pointer
+        self._is_mpi = is_mpi
+        rank, count = ctypes.c_int32(), ctypes.c_int32()
+        check(library.crosspoint_fabric_rank(self._pointer, byref(rank), byref(count)))
+        #: This rank, from 0.
+        self.rank: int = rank.value
+        #: The number of ranks.
+        self.rank_count: int = count.value
+        self._caught: List[BaseException] = []
+        if is_mpi:
+            self._watch = Check(_signals(self._caught).send)
+            check(library.crosspoint_fabric_on_wait(self._pointer, self._watch, None))
+
+    @classmethod
+    def of(cls, comm: Any, *, deadline: float = 60, messages_only: bool = False) -> "Fabric":
+        """The ranks of a communicator of mpi4py, or of a Fortran handle. Collective over it; it is duplicated.
+
+        :param deadline: seconds that a rank waits for another before it gives up and names it.
+        :param messages_only: whether also ranks that could share memory send messages.
+        """
+        if not isinstance(comm, int):
+            _require_same_mpi(comm)
+            comm = comm.py2f()
+        pointer = ctypes.c_void_p()
+        options = FabricOptions.new(deadline=deadline, messages_only=messages_only)
+        check(library.crosspoint_fabric_from_communicator(comm, byref(options), byref(pointer)))
+        return cls(Owned(pointer.value, library.crosspoint_fabric_free), is_mpi=True)
+
+    @property
+    def is_mpi(self) -> bool:
+        """Whether the ranks are processes of MPI."""
+        return self._is_mpi
+
+    def set_deadline(self, seconds: float) -> None:
+        """How long a rank waits for another."""
+        check(library.crosspoint_fabric_set_deadline(self._pointer, seconds))
+
+    def barrier(self) -> None:
+        """Returns when every rank has called it. Collective."""
+        self._check(library.crosspoint_fabric_barrier(self._pointer))
+
+    def allreduce(self, values: np.ndarray) -> None:
+        """Sums a contiguous float32 array over all ranks, in place, in the order of ranks. Collective."""
+        if values.dtype != np.float32 or not values.flags.c_contiguous:
+            raise CrosspointError(
+                Code.INVALID_ARGUMENT, "allreduce", "values", f"{_describe(values)}; contiguous float32 is expected"
+            )
+        self._check(library.crosspoint_fabric_allreduce(self._pointer, values.ctypes.data, values.size))
+
+    def finalize(self) -> None:
+        """Waits for every rank, then ends MPI if :func:`world` started it. Collective."""
+        self._check(library.crosspoint_fabric_finalize(self._pointer))
+
+    def abort(self, exit_code: int = 1, report: str = "") -> None:
+        """Ends every process of an MPI job at once. Of ranks that call it about one failure one writes the report."""
+        sys.stdout.flush()
+        check(library.crosspoint_fabric_abort(self._pointer, exit_code, report.encode() or None))
+
+    def __enter__(self) -> "Fabric":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if error is None:
+            self.finalize()
+        elif self._is_mpi and self.rank_count > 1 and not (isinstance(error, CrosspointError) and error.is_agreed):
+            code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+            self.abort(code, "".join(traceback.format_exception(kind, error, trace)).rstrip())
+
+    def _check(self, status: int) -> None:
+        """Raises what a call reported, or what a signal raised while it waited."""
+        if status:
+            if self._caught:
+                raise self._caught.pop()
+            check(status)
+
+
+def world(*, deadline: float = 60, messages_only: bool = False) -> Fabric:
+    """All processes that mpirun started; starts MPI unless mpi4py has. Collective. See :meth:`Fabric.of`."""
+    pointer = ctypes.c_void_p()
+    options = FabricOptions.new(deadline=deadline, messages_only=messages_only)
+    check(library.crosspoint_fabric_world(byref(options), byref(pointer)))
+    return Fabric(Owned(pointer.value, library.crosspoint_fabric_free), is_mpi=True)
+
+
+def simulate(
+    ranks: int, body: Callable[[Fabric], Result], *, ranks_per_node: Optional[int] = None, deadline: float = 60
+) -> List[Result]:
+    """Runs ``body(fabric)`` once per rank, each in a thread of its own, and returns what they return, by rank.
+
+    :param ranks_per_node: so many ranks in a row form a node and share memory; ``None``: all of them.
+
+    The exception of the rank that failed first is raised. Ctrl-C ends all ranks that wait for others.
+    """
+    options = FabricOptions.new(deadline=deadline)
+    pointer = ctypes.c_void_p()
+    check(library.crosspoint_cluster_create(ranks, ranks_per_node or ranks, byref(options), byref(pointer)))
+    cluster = Owned(pointer.value, library.crosspoint_cluster_free)
+    results: List[Any] = [None] * ranks
+    failures: List[BaseException] = []
+
+    def run(rank: int) -> None:
+        pointer = ctypes.c_void_p()
+        check(library.crosspoint_cluster_fabric(cluster.pointer, rank, byref(pointer)))
+        fabric = Fabric(Owned(pointer.value, library.crosspoint_fabric_free), is_mpi=False)
+        reason = None
+        try:
+            results[rank] = body(fabric)
+        except BaseException as error:  # of any kind: it is raised below
+            failures.append(error)
+            reason = f"{type(error).__name__}: {error}".encode()
+        library.crosspoint_fabric_leave(fabric._pointer, reason)
+
+    threads = [threading.Thread(target=run, args=(rank,), name=f"rank {rank}", daemon=True) for rank in range(ranks)]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        library.crosspoint_cluster_cancel(cluster.pointer)
+        for thread in threads:
+            thread.join()
+        raise
+    if failures:
+        raise failures[0]
+    return results
+
+
+def _signals(caught: List[BaseException]):
+    """A generator whose ``send`` is called while a rank waits: it lets handlers of signals run, keeps what they raise, and
+    says whether to stop. A function would not do: handlers run before the first line of it."""
+    stop = 0
+    while True:
+        try:
+            yield stop
+            stop = 0
+        except BaseException as error:  # Ctrl-C, or whatever a handler raises
+            caught.append(error)
+            stop = 1
+
+
+def _require_same_mpi(comm: Any) -> None:
+    if not hasattr(comm, "py2f"):
+        raise CrosspointError(
+            Code.INVALID_ARGUMENT,
+            "Fabric.of",
+            "comm",
+            f"{type(comm).__name__}; a communicator of mpi4py or the integer of MPI_Comm_c2f is expected",
+        )
+    from mpi4py import MPI
+
+    theirs = " ".join(MPI.Get_library_version().replace("\0", "").split())
+    ours = " ".join(library.crosspoint_mpi_library().decode().split())
+    if theirs != ours:
+        raise CrosspointError(
+            Code.INVALID_ARGUMENT, "Fabric.of", "comm", f"mpi4py runs on '{theirs}', Crosspoint on '{ours}': one is needed"
+        )
+
+
+def _describe(value: Union[np.ndarray, Any]) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} of shape {value.shape}"
+    return type(value).__name__

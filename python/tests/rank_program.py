@@ -1,0 +1,103 @@
+"""What a rank of a test does: `rank_program.py SCENARIO [ARGUMENTS]`, under mpirun."""
+
+import os
+import sys
+import time
+
+import numpy as np
+from conftest import Problem, step
+
+import crosspoint
+from crosspoint import Code, CrosspointError, Exchange, Fabric
+
+
+def say(text):
+    """One line, in one piece."""
+    os.write(1, f"{text}\n".encode())
+
+
+def agrees(fabric, tokens=11):
+    """Whether a step over these ranks is that of the gathered model."""
+    problem = Problem(fabric.rank, tokens)
+    found = step(Exchange(fabric, experts=6, hidden=16), problem)
+    return all(np.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(found, problem.oracle()))
+
+
+def communicator():
+    from mpi4py import MPI
+
+    with Fabric.of(MPI.COMM_WORLD) as fabric:
+        assert fabric.rank == MPI.COMM_WORLD.rank and fabric.rank_count == MPI.COMM_WORLD.size and fabric.is_mpi
+        say(f"rank {fabric.rank}: {agrees(fabric, tokens=5 * fabric.rank)}")
+
+
+def alone():
+    """Without mpi4py."""
+    with crosspoint.world() as fabric:
+        say(f"rank {fabric.rank} of {fabric.rank_count}: {agrees(fabric)}")
+    assert "mpi4py" not in sys.modules
+
+
+def two_communicators():
+    from mpi4py import MPI
+
+    half = MPI.COMM_WORLD.Split(MPI.COMM_WORLD.rank % 2)
+    whole, part = Fabric.of(MPI.COMM_WORLD), Fabric.of(half, messages_only=True)
+    a, b = Exchange(whole, experts=6, hidden=16), Exchange(part, experts=6, hidden=16)
+    p, q = Problem(whole.rank, 9), Problem(part.rank, 4, seed=1)
+    # Their transfers take turns.
+    first = a.dispatch(p.x, p.experts, p.weights)
+    second = b.dispatch(q.x, q.experts, q.weights)
+    y = a.combine(first, first.rows)
+    z = b.combine(second, second.rows)
+    for found, problem in ((y, p), (z, q)):
+        kept = np.where(problem.experts >= 0, problem.weights, 0).sum(axis=1, keepdims=True)
+        assert np.allclose(found, kept * problem.x, rtol=1e-4, atol=1e-5)
+    say(f"rank {whole.rank}: {agrees(whole) and agrees(part)}")
+    part.finalize()
+    whole.finalize()
+
+
+def raises():
+    with crosspoint.world() as fabric:
+        exchange = Exchange(fabric, experts=6, hidden=16)
+        step(exchange, Problem(fabric.rank, 3))
+        if fabric.rank == 1:
+            raise ValueError("the data are at an end")
+        step(exchange, Problem(fabric.rank, 3))
+
+
+def agreed():
+    with crosspoint.world() as fabric:
+        exchange = Exchange(fabric, experts=6, hidden=16)
+        problem = Problem(fabric.rank, 3)
+        try:
+            exchange.dispatch(problem.x.astype(np.float64) if fabric.rank == 1 else problem.x, problem.experts, problem.weights)
+        except CrosspointError as error:
+            say(f"rank {fabric.rank}: {error.argument} of rank {error.rank}")
+        say(f"rank {fabric.rank}: {agrees(fabric)}")
+
+
+def waits(deadline):
+    """The last rank never comes."""
+    with crosspoint.world(deadline=float(deadline)) as fabric:
+        say(f"ready {fabric.rank} {os.getpid()}")
+        if fabric.rank == fabric.rank_count - 1:
+            time.sleep(60)
+        try:
+            fabric.barrier()
+        except CrosspointError as error:
+            say(f"rank {fabric.rank}: {error.code.name} {error.rank}")
+            raise
+
+
+def other_things():
+    for thing in ("world", 3.5):
+        try:
+            Fabric.of(thing)
+        except CrosspointError as error:
+            say(f"{error.code == Code.INVALID_ARGUMENT} {error.argument} {error.message}")
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
