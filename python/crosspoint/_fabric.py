@@ -4,7 +4,7 @@ import ctypes
 import sys
 import threading
 import traceback
-from typing import Any, Callable, List, Optional, TypeVar, Union
+from typing import Any, Callable, List, Optional, TypeVar
 
 import numpy as np
 
@@ -160,6 +160,8 @@ def _signals(caught: List[BaseException]):
         try:
             yield stop
             stop = 0
+        except GeneratorExit:
+            return
         except BaseException as error:  # Ctrl-C, or whatever a handler raises
             caught.append(error)
             stop = 1
@@ -183,7 +185,7 @@ def _require_same_mpi(comm: Any) -> None:
         )
 
 
-def _describe(value: Union[np.ndarray, Any]) -> str:
-    if isinstance(value, np.ndarray):
+def _describe(value: Any) -> str:
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"{value.dtype} of shape {value.shape}"
     return type(value).__name__

@@ -165,7 +165,7 @@ version = library.crosspoint_version().decode()
 class Owned:
     """An object of the library, freed with the last reference."""
 
-    __slots__ = ("pointer", "_free")
+    __slots__ = ("pointer", "_free", "__weakref__")
 
     def __init__(self, pointer, free):
         self.pointer = pointer

@@ -29,6 +29,7 @@ def communicator():
     with Fabric.of(MPI.COMM_WORLD) as fabric:
         assert fabric.rank == MPI.COMM_WORLD.rank and fabric.rank_count == MPI.COMM_WORLD.size and fabric.is_mpi
         say(f"rank {fabric.rank}: {agrees(fabric, tokens=5 * fabric.rank)}")
+    del fabric
 
 
 def alone():
@@ -89,6 +90,14 @@ def waits(deadline):
         except CrosspointError as error:
             say(f"rank {fabric.rank}: {error.code.name} {error.rank}")
             raise
+
+
+def torch_layer():
+    from test_torch import check_layer
+
+    with crosspoint.world() as fabric:
+        counts = [7, 0, 30, 3][: fabric.rank_count]
+        say(f"rank {fabric.rank}: {check_layer(fabric, counts) and check_layer(fabric, counts, 'copies=rank')}")
 
 
 def other_things():

@@ -13,6 +13,7 @@ mpi4py = pytest.importorskip("mpi4py")
 def test_a_communicator_of_mpi4py_is_taken(launch, ranks):
     code, output, errors = launch(ranks, "communicator").wait()
     assert code == 0 and sorted(output.split("\n")[:-1]) == [f"rank {r}: True" for r in range(ranks)], errors
+    assert errors == ""
 
 
 def test_mpi_is_started_where_nobody_has(launch):

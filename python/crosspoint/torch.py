@@ -1,0 +1,149 @@
+"""Crosspoint for PyTorch: transfers that autograd knows, and a layer of experts spread over ranks.
+
+Tensors are float32, on the CPU. docs/python.md shows how.
+"""
+
+import types
+from typing import Any, Callable
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from ._exchange import Exchange, Handle
+from ._fabric import Fabric
+
+__all__ = ["Dispatched", "ExpertParallel", "combine", "dispatch"]
+
+
+class Dispatched:
+    """What :func:`dispatch` leaves for :func:`combine`."""
+
+    __slots__ = ("handle", "rows")
+
+    def __init__(self, handle: Handle, rows: torch.Tensor):
+        self.handle = handle
+        #: ``(rows, hidden)``: rows for this rank's experts, grouped by local expert; part of the graph. Memory of the
+        #: exchange, which it gets back when the last tensor that needs it is gone.
+        self.rows = rows
+
+    @property
+    def rows_per_expert(self) -> "list[int]":
+        """Rows of each of this rank's experts."""
+        return self.handle.rows_per_expert.tolist()
+
+
+def dispatch(exchange: Exchange, tokens: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> Dispatched:
+    """Sends every routed token to the ranks of its experts. Collective, and so is its backward pass.
+
+    :param tokens: ``(T, hidden)`` float32; T may differ between ranks.
+    :param experts: ``(T, K)`` integers, for example from ``torch.topk``; -1 is not sent.
+    :param weights: ``(T, K)`` float32, for example from a softmax; :func:`combine` applies them, and their gradient comes
+        with that of the tokens.
+    """
+    made = []
+    rows = _Dispatch.apply(tokens, weights, experts, exchange, made)
+    return Dispatched(made[0], rows)
+
+
+def combine(dispatched: Dispatched, outputs: torch.Tensor) -> torch.Tensor:
+    """Brings the experts' outputs home: ``y[t] = sum over k of weights[t, k] * output``. Collective, and so is its backward
+    pass.
+
+    :param outputs: ``(rows, hidden)`` float32, in the order of ``dispatched.rows``.
+    :returns: ``(T, hidden)``; zeros for tokens that were sent nowhere.
+    """
+    return _Combine.apply(outputs, dispatched.rows, dispatched.handle)
+
+
+class ExpertParallel(torch.nn.Module):
+    """Experts spread over ranks: a token's output is the weighted sum of those of its experts, wherever they are.
+
+    Each rank makes the experts that it holds, by ``make(number)``. Their parameters belong to this rank alone: do not
+    average their gradients over ranks.
+
+    :param options: as :class:`crosspoint.Exchange`.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        *,
+        experts: int,
+        hidden: int,
+        make: Callable[[int], torch.nn.Module],
+        options: str = "",
+        layer: int = 0,
+    ):
+        super().__init__()
+        self.exchange = Exchange(fabric, experts=experts, hidden=hidden, options=options, layer=layer)
+        #: This rank's experts.
+        self.experts = torch.nn.ModuleList(make(number) for number in self.exchange.local_experts)
+
+    def forward(self, tokens: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Collective.
+
+        :param tokens: ``(..., hidden)``.
+        :param experts: ``(..., K)`` integers; -1 is not sent.
+        :param weights: ``(..., K)``.
+        :returns: as ``tokens``.
+        """
+        flat = [tensor.reshape(-1, tensor.shape[-1]) for tensor in (tokens, experts, weights)]
+        dispatched = dispatch(self.exchange, *flat)
+        pieces = dispatched.rows.split(dispatched.rows_per_expert)
+        outputs = [expert(rows) for expert, rows in zip(self.experts, pieces)]
+        y = combine(dispatched, torch.cat(outputs) if outputs else dispatched.rows)
+        return y.reshape(tokens.shape)
+
+    def get_extra_state(self) -> str:
+        """The exchange's state is part of the module's."""
+        return self.exchange.save()
+
+    def set_extra_state(self, state: str) -> None:
+        self.exchange.restore(state)
+
+    def extra_repr(self) -> str:
+        return f"experts={self.exchange.experts}, local={self.exchange.local_experts}, {self.exchange.options}"
+
+
+class _Dispatch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tokens, weights, experts, exchange: Exchange, made: list) -> torch.Tensor:
+        handle = exchange.dispatch(_array(tokens), _array(experts), _array(weights))
+        made.append(handle)
+        ctx.handle = handle
+        return torch.from_numpy(handle.rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, row_gradients: torch.Tensor):
+        handle = ctx.handle
+        tokens = handle.exchange.dispatch_backward(handle, _array(row_gradients))
+        return torch.from_numpy(tokens), torch.from_numpy(handle.weight_gradients()), None, None, None
+
+
+class _Combine(torch.autograd.Function):
+    """The rows are an argument so that the backward pass of their dispatch runs on every rank, also on one whose outputs do
+    not depend on them."""
+
+    @staticmethod
+    def forward(ctx: Any, outputs, rows, handle: Handle) -> torch.Tensor:
+        ctx.handle = handle
+        return torch.from_numpy(handle.exchange.combine(handle, _array(outputs)))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor):
+        handle = ctx.handle
+        return torch.from_numpy(handle.exchange.combine_backward(handle, _array(gradient))), None, None
+
+
+def _array(tensor: torch.Tensor) -> Any:
+    """The tensor's memory; a copy of rows that are not contiguous, such as the gradient of a sum. What numpy does not know
+    is described, for the exchange to refuse on every rank."""
+    if not isinstance(tensor, torch.Tensor):
+        return tensor
+    if tensor.device.type != "cpu" or tensor.dtype is torch.bfloat16:
+        return types.SimpleNamespace(dtype=f"{tensor.dtype} on {tensor.device}", shape=tuple(tensor.shape))
+    if tensor.dim() == 2 and (tensor.stride(1) != 1 or tensor.stride(0) < tensor.shape[1]):
+        tensor = tensor.contiguous()
+    return tensor.detach().numpy()
