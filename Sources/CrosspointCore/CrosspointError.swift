@@ -5,9 +5,9 @@
 /// The description is one line that says what to do next.
 public struct CrosspointError: Error, Sendable, Hashable {
   /// The kind of failure: an open set, so that later versions can add to it.
-  public struct Code: RawRepresentable, Sendable, Hashable {
-    public let rawValue: UInt32
-    public init(rawValue: UInt32) { self.rawValue = rawValue }
+  public struct Code: Sendable, Hashable {
+    package let rawValue: UInt32
+    package init(rawValue: UInt32) { self.rawValue = rawValue }
 
     /// A shape, count, rate or option is out of range.
     public static let invalidArgument = Code(rawValue: 1)
@@ -69,7 +69,7 @@ public struct CrosspointError: Error, Sendable, Hashable {
   }
 
   /// The same failure, attributed to a rank.
-  public func on(rank: Int) -> CrosspointError {
+  package func on(rank: Int) -> CrosspointError {
     var copy = self
     copy.rank = rank
     return copy

@@ -42,7 +42,7 @@ public struct ExchangeOptions: Hashable, Sendable {
       dispatchBackward = format
     }
 
-    public subscript(kind: TransferKind) -> WireFormat {
+    package subscript(kind: TransferKind) -> WireFormat {
       switch kind {
       case .dispatch: dispatch
       case .combine: combine
@@ -60,8 +60,8 @@ public struct ExchangeOptions: Hashable, Sendable {
     case plain
   }
 
-  /// What to do about NaN and infinity in tokens, expert outputs and gradients. Finite values beyond the bound of their
-  /// wire format (``WireFormat/bound``) are refused in either case.
+  /// What to do about NaN and infinity in tokens, expert outputs and gradients. Finite values beyond what
+  /// their wire format carries are refused in either case.
   public enum NonFinitePolicy: String, Hashable, Sendable, CaseIterable {
     /// Refuse them on every rank, naming rank and row.
     case error
@@ -133,13 +133,13 @@ public struct ExchangeOptions: Hashable, Sendable {
   }
 
   /// The compensation that takes part: `none` where tokens are never clustered, since there are no residuals then.
-  public var activeCompensation: ResidualCompensation { clusters == nil ? .none : compensation }
+  package var activeCompensation: ResidualCompensation { clusters == nil ? .none : compensation }
 
   /// Whether every row arrives with the bits that were sent.
-  public var isLossless: Bool { compression == .off && wire == Wire(.fp32) && policy == .off }
+  package var isLossless: Bool { compression == .off && wire == Wire(.fp32) && policy == .off }
 
   /// `key=value` pairs in a fixed order: what the ranks compare, and what summaries print.
-  public var pairs: [(key: String, value: String)] {
+  package var pairs: [(key: String, value: String)] {
     return [
       ("compression", "\(compression)"), ("copies", copies.rawValue), ("compensation", "\(compensation)"),
       ("wire-dispatch", "\(wire.dispatch)"), ("wire-combine", "\(wire.combine)"),

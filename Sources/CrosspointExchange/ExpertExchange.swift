@@ -26,7 +26,7 @@ public final class ExpertExchange {
   public var compensator: Compensator
 
   /// Which layer of the model it serves: stochastic rounding draws other numbers for each.
-  public let layer: Int
+  package let layer: Int
   /// Calls of ``combineBackward(_:_:meanwhile:)`` so far; with seed and layer, what stochastic rounding draws its numbers from.
   var gradientSteps: UInt64 = 0
 

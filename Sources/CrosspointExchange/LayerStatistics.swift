@@ -3,7 +3,7 @@ import CrosspointRouting
 
 /// What one exchange moved and how long it took, summed since the last ``reset()``; this rank's share.
 ///
-/// Ratios meant for the whole job need the sums over ranks: all counters are additive, see ``+=(_:_:)``.
+/// Ratios meant for the whole job need the sums over ranks: all counters are additive.
 public struct LayerStatistics: Sendable, Equatable {
   /// Bytes of one kind of transfer.
   public struct Traffic: Sendable, Equatable {
@@ -35,27 +35,27 @@ public struct LayerStatistics: Sendable, Equatable {
     /// A policy's samples of what is sent, and what it decodes of its own frames.
     public var policy = 0.0
 
-    public init() {}
+    package init() {}
   }
 
   /// Transfers of the kind dispatch.
-  public var dispatches = 0
+  package var dispatches = 0
   /// Routed (token, choice) pairs.
   public var rowsRouted = 0
   /// Rows that stood for them: fewer with clusters or one copy per rank.
   public var rowsSent = 0
-  public var traffic = [Traffic](repeating: Traffic(), count: TransferKind.allCases.count)
+  package var traffic = [Traffic](repeating: Traffic(), count: TransferKind.allCases.count)
   /// Σ‖x − c‖² over routed tokens.
-  public var residualSquared = 0.0
+  package var residualSquared = 0.0
   /// Σ‖x‖² over routed tokens; measured only when clustering.
-  public var tokenSquared = 0.0
+  package var tokenSquared = 0.0
   public var seconds = Seconds()
   /// By ``TransferKind``: what a policy chose, why, and what it predicted and measured; `nil` where it has not chosen.
   public var choices = [PolicyChoice?](repeating: nil, count: TransferKind.allCases.count)
   /// `[E]`: this rank's routed pairs per expert.
   public var tokensPerExpert: [Int]
   /// `[R]`: how often each rank was the last to reach a transfer.
-  public var timesSlowest: [Int]
+  package var timesSlowest: [Int]
 
   init(experts: Int, ranks: Int) {
     tokensPerExpert = [Int](repeating: 0, count: experts)
@@ -104,34 +104,5 @@ public struct LayerStatistics: Sendable, Equatable {
     traffic.refill(with: Traffic(), count: traffic.count)
     tokensPerExpert.refill(with: 0, count: tokensPerExpert.count)
     timesSlowest.refill(with: 0, count: timesSlowest.count)
-  }
-
-  /// Adds another layer's or another rank's counters; both must have the same experts and ranks. A choice stays where both
-  /// have it.
-  public static func += (sum: inout LayerStatistics, other: LayerStatistics) {
-    precondition(sum.tokensPerExpert.count == other.tokensPerExpert.count, "layers of different expert counts")
-    precondition(sum.timesSlowest.count == other.timesSlowest.count, "jobs of different rank counts")
-    sum.dispatches += other.dispatches
-    sum.rowsRouted += other.rowsRouted
-    sum.rowsSent += other.rowsSent
-    for kind in sum.traffic.indices {
-      sum.traffic[kind].wireBytes += other.traffic[kind].wireBytes
-      sum.traffic[kind].nodeBytes += other.traffic[kind].nodeBytes
-      sum.traffic[kind].uncompressedBytes += other.traffic[kind].uncompressedBytes
-      sum.traffic[kind].localBytes += other.traffic[kind].localBytes
-    }
-    sum.residualSquared += other.residualSquared
-    sum.tokenSquared += other.tokenSquared
-    sum.seconds.hash += other.seconds.hash
-    sum.seconds.cluster += other.seconds.cluster
-    sum.seconds.encode += other.seconds.encode
-    sum.seconds.skew += other.seconds.skew
-    sum.seconds.wait += other.seconds.wait
-    sum.seconds.decode += other.seconds.decode
-    sum.seconds.meanwhile += other.seconds.meanwhile
-    sum.seconds.policy += other.seconds.policy
-    for kind in sum.choices.indices where sum.choices[kind] != other.choices[kind] { sum.choices[kind] = nil }
-    for expert in sum.tokensPerExpert.indices { sum.tokensPerExpert[expert] += other.tokensPerExpert[expert] }
-    for rank in sum.timesSlowest.indices { sum.timesSlowest[rank] += other.timesSlowest[rank] }
   }
 }

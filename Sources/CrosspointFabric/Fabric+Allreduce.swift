@@ -17,7 +17,7 @@ extension Fabric {
   }
 
   /// Replaces `values` by its sum over all ranks, as for `Float`; an overflow traps.
-  public func allreduce(_ values: UnsafeMutableBufferPointer<Int64>, operation: StaticString) throws(CrosspointError) {
+  package func allreduce(_ values: UnsafeMutableBufferPointer<Int64>, operation: StaticString) throws(CrosspointError) {
     try reduce(UnsafeMutableRawBufferPointer(values), stride: 8, operation: operation, add: addIntegers)
   }
 

@@ -16,7 +16,7 @@ import Synchronization
 /// an exchange reaches every rank that waits for it as the same error; a rank that throws or returns elsewhere while others
 /// wait for it is named to them as ``CrosspointError/Code/rankLost``, at once.
 public struct SimulatedCluster: Sendable {
-  public let ranks: Int
+  package let ranks: Int
   /// So many ranks in a row form a node and share memory; 1: all that ranks tell each other travels in messages.
   public var ranksPerNode: Int
   /// Counted from the start of each exchange; where the ranks' ``Fabric/deadline`` starts.

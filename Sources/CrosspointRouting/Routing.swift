@@ -45,7 +45,7 @@ public struct Routing: Sendable, Equatable {
   }
 
   /// How many of `groups` groups of consecutive experts each token uses, summed over tokens.
-  public func groupsUsed(of groups: Int) -> Int {
+  package func groupsUsed(of groups: Int) -> Int {
     let size = max(1, experts / groups)
     var used = 0
     for (slot, expert) in topkIndices.enumerated() where expert >= 0 {

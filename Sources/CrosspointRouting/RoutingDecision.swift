@@ -43,7 +43,7 @@ public struct RoutingDecision: Sendable {
   }
 
   /// `[T × E]` row-major: the score of every expert, softmax(z) or σ(z), free of any bias.
-  public var probabilities: [Float] { scores.values }
+  package var probabilities: [Float] { scores.values }
 }
 
 /// What choosing experts needs beside its result.

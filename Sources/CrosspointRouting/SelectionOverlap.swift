@@ -1,21 +1,21 @@
 /// How alike two routings choose: the mean over tokens of `|A ∩ B| / |A ∪ B|`, A and B the experts that each sends the token
 /// to (Jaccard index). For granularities that share a router, whose rows stand for different tokens, and for routers.
-public struct SelectionOverlap: Sendable, Hashable {
+package struct SelectionOverlap: Sendable, Hashable {
   /// Σ of the index.
   package private(set) var sum = 0.0
   /// Tokens compared; those that neither sends anywhere are not.
   package private(set) var tokens = 0
 
-  public init() {}
+  package init() {}
 
   /// The mean, 1 when nothing was compared.
-  public var mean: Double { tokens == 0 ? 1 : sum / Double(tokens) }
+  package var mean: Double { tokens == 0 ? 1 : sum / Double(tokens) }
 
   /// Compares two routings of the same tokens.
   /// - Parameters:
   ///   - rowsOfA: `[T]`: the row of `a` that stands for each token, −1 for none; `nil`: row t for token t.
   ///   - rowsOfB: likewise.
-  public mutating func add(_ a: Routing, _ rowsOfA: [Int32]? = nil, _ b: Routing, _ rowsOfB: [Int32]? = nil) {
+  package mutating func add(_ a: Routing, _ rowsOfA: [Int32]? = nil, _ b: Routing, _ rowsOfB: [Int32]? = nil) {
     let count = rowsOfA?.count ?? a.tokens
     precondition(count == rowsOfB?.count ?? b.tokens, "routings of \(count) and another number of tokens")
     for token in 0..<count {

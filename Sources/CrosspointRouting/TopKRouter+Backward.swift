@@ -9,7 +9,7 @@ extension TopKRouter {
   /// sigmoid scores. Choices, counts and bias are constants. Local.
   ///
   /// Under data parallelism each rank's auxiliary loss is a mean over its own T tokens. Leave `auxiliaryScale` at 1 where
-  /// gradients are averaged over ranks with equally many tokens; pass T divided by the tokens of all ranks (Σ ``RowTraits/tokensPerRow`` where rows are weighted) where they are
+  /// gradients are averaged over ranks with equally many tokens; pass T divided by the tokens of all ranks (Σ `tokensPerRow` where rows are weighted) where they are
   /// summed. With counts reduced over ranks the latter gives exactly the loss of the whole batch on one rank.
   ///
   /// - Parameters:

@@ -25,9 +25,9 @@ public struct TopKRouter: Sendable, Hashable {
   }
 
   /// Number of experts E over all ranks.
-  public let experts: Int
+  package let experts: Int
   /// Experts per token K.
-  public let topK: Int
+  package let topK: Int
   /// How logits become weights.
   package let scoring: Scoring
   /// Coefficient of the load-balance loss ``RoutingLosses/loadBalance``; 0 is off.
@@ -82,7 +82,7 @@ public struct TopKRouter: Sendable, Hashable {
   ///   - bias: added to the scores (to the logits under `topKThenSoftmax`) for the choice only; weights do not see it.
   ///   - traits: what trims and losses need to know of the rows.
   ///   - reduceCounts: makes the load-balance loss use the counts of all ranks. It receives `[E + 2]` numbers (kept pairs
-  ///     per expert and rows, both weighted by ``RowTraits/tokensPerRow``, and failed ranks) and replaces each by its sum over ranks. It is called exactly once, even where
+  ///     per expert and rows, both weighted by `tokensPerRow`, and failed ranks) and replaces each by its sum over ranks. It is called exactly once, even where
   ///     this rank's logits are refused, so that no rank is left waiting. Without it the counts are this rank's own.
   /// - Throws: `invalidArgument` for wrong shapes, `nonFinite` naming the first token with a NaN or infinite logit. With
   ///   `reduceCounts` every rank throws if one does: `refusedElsewhere` those whose own logits are well.

@@ -15,7 +15,7 @@ import CrosspointTokens
 /// try pipeline.step(reduceCounts: sum)                                     // once per optimiser step
 /// ```
 public final class TokenPipeline {
-  public let stages: [any TokenStage]
+  package let stages: [any TokenStage]
   /// Tokens in and rows out of each stage since the last reset; this rank's.
   public var statistics: [StageStatistics]
   /// What each stage but the last handed to the next, kept for the backward pass.
@@ -39,7 +39,7 @@ public final class TokenPipeline {
   }
 
   /// Whether every stage is.
-  public var isCausal: Bool { stages.allSatisfy(\.isCausal) }
+  package var isCausal: Bool { stages.allSatisfy(\.isCausal) }
 
   /// The sum of the stages' own losses.
   public var auxiliaryLoss: Double { stages.reduce(0) { $0 + $1.auxiliaryLoss } }

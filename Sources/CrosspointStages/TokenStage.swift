@@ -84,7 +84,7 @@ extension TokenStage {
   }
 
   /// The share that `part` is of `whole`, both summed over ranks; `nil` where there is nothing. For ``step(reduceCounts:)``.
-  public func sharedRate(
+  package func sharedRate(
     _ part: Int, of whole: Int, reduceCounts: CountReduction
   ) throws(CrosspointError) -> Double? {
     var counts = [Double(part), Double(whole)]

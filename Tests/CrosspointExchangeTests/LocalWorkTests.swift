@@ -167,9 +167,6 @@ import Testing
       }
       return exchange.statistics
     }
-    var sum = statistics[0]
-    sum += statistics[1]
-    #expect(sum.seconds.meanwhile == statistics[0].seconds.meanwhile + statistics[1].seconds.meanwhile)
     for layer in statistics {
       #expect(layer.seconds.meanwhile >= 0.4)
       #expect(layer.seconds.wait < 0.4, "its own work is no waiting")

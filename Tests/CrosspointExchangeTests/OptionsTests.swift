@@ -1,4 +1,5 @@
 import CrosspointCompression
+import CrosspointCore
 import CrosspointExchange
 import Testing
 
@@ -8,17 +9,17 @@ import Testing
     "lsh:functions=1,centred=true,rate=0.125,refinements=2",
   ])
   func compressionReadsWhatItPrints(text: String) throws {
-    let compression = try #require(ExchangeOptions.Compression(text))
+    let compression = try ExchangeOptions.Compression(named: text)
     #expect("\(compression)" == text)
   }
 
-  @Test func thePresetIsThePapers() {
-    #expect(ExchangeOptions.Compression("lsh-moe") == .crossPolytope(.lshMoE))
+  @Test func thePresetIsThePapers() throws {
+    #expect(try ExchangeOptions.Compression(named: "lsh-moe") == .crossPolytope(.lshMoE))
     #expect(ClusterOptions.lshMoE.functions == 6)
   }
 
   @Test(arguments: ["", "lsh:", "lsh:functions", "lsh:functions=x", "lsh:centred=2", "lsh:speed=1", "LSH", "lsh-moe:"])
   func nonsenseIsNoCompression(text: String) {
-    #expect(ExchangeOptions.Compression(text) == nil)
+    #expect(throws: CrosspointError.self) { try ExchangeOptions.Compression(named: text) }
   }
 }

@@ -2,17 +2,12 @@ import CrosspointCore
 
 /// The textual form: `lsh-moe`, `lsh`, or `lsh:functions=2,width=64,centred=true,rate=0.12,refinements=1` with any of the
 /// settings.
-extension ClusterOptions: LosslessStringConvertible {
+extension ClusterOptions {
   private static let settings = ["functions", "width", "centred", "rate", "refinements"]
-
-  public init?(_ text: String) {
-    guard let options = try? ClusterOptions(named: text) else { return nil }
-    self = options
-  }
 
   /// The options with this text.
   /// - Throws: `invalidArgument` for a text that names none, with what may have been meant.
-  public init(named text: String) throws(CrosspointError) {
+  package init(named text: String) throws(CrosspointError) {
     func refuse(_ message: String) -> CrosspointError {
       CrosspointError(.invalidArgument, operation: "ClusterOptions", argument: "compression", "'\(text)': \(message)")
     }
@@ -48,7 +43,7 @@ extension ClusterOptions: LosslessStringConvertible {
     return true
   }
 
-  public var description: String {
+  package var text: String {
     if self == .lshMoE { return "lsh-moe" }
     var text = "lsh:functions=\(functions)"
     if let width { text += ",width=\(width)" }

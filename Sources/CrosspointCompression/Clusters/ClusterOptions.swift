@@ -5,29 +5,27 @@ import CrosspointCore
 /// More functions make more buckets: more rows travel, and each is nearer to its tokens.
 ///
 /// ```swift
-/// var options = ClusterOptions.lshMoE      // six functions, as published
-/// options.centred = true
-/// try options.validate(hidden: 768)
-/// options.resolvedWidth(hidden: 768)       // 128
+/// ExchangeOptions(compression: .lshMoE)                                     // six functions, as published
+/// ExchangeOptions(compression: .crossPolytope(.init(functions: 2, rate: 0.12)))
 /// ```
 public struct ClusterOptions: Hashable, Sendable {
-  /// Number of hash functions; tokens share a bucket when they agree on all of them.
-  public var functions: Int
-  /// Rotated coordinates that each function looks at; `nil`: see `resolvedWidth(hidden:)`.
-  public var width: Int?
+  package var functions: Int
+  package var width: Int?
   /// Rounds of the pseudo-rotation: two, as FALCONN recommends; ``lshMoE`` has three.
   package let rounds: Int
-  /// Whether the mean of an expert's tokens on this rank (of at most 256 evenly spaced ones) is subtracted before hashing.
-  /// Without it, tokens with a strong
-  /// common mean collapse into few buckets with a large residual.
-  public var centred: Bool
+  package var centred: Bool
+  package var rate: Float?
+  package var refinements: Int
 
-  /// The most clusters per token of an expert, in (0, 1]; `nil`: as many as there are buckets. Rows sent then stay below
-  /// this share however the tokens change in training (ours; the paper has buckets only).
-  public var rate: Float?
-  /// Passes of Lloyd's algorithm after hashing: a smaller residual at the same rate (ours).
-  public var refinements: Int
-
+  /// - Parameters:
+  ///   - functions: hash functions; tokens share a bucket when they agree on all of them.
+  ///   - width: rotated coordinates that each function looks at; `nil`: all for one function, for several the largest power
+  ///     of two of which there are enough.
+  ///   - centred: whether the mean of an expert's tokens on this rank (of at most 256 evenly spaced ones) is subtracted
+  ///     before hashing. Without it, tokens with a strong common mean collapse into few buckets with a large residual.
+  ///   - rate: the most clusters per token of an expert, in (0, 1]; `nil`: as many as there are buckets. Rows sent then stay
+  ///     below this share however the tokens change in training (ours; the paper has buckets only).
+  ///   - refinements: passes of Lloyd's algorithm after hashing: a smaller residual at the same rate (ours).
   public init(
     functions: Int = 1, width: Int? = nil, centred: Bool = true, rate: Float? = nil, refinements: Int = 0
   ) {
@@ -45,7 +43,7 @@ public struct ClusterOptions: Hashable, Sendable {
   }
 
   /// LSH-MoE as published (arXiv 2411.08446, Algorithm 1 and section 4): six functions, tokens as they are.
-  public static let lshMoE = ClusterOptions(
+  package static let lshMoE = ClusterOptions(
     functions: 6, width: nil, rounds: 3, centred: false, rate: nil, refinements: 0)
 
   /// The width in use: ``width`` if given; else all of `hidden` for one function, and for several the largest power of two

@@ -36,12 +36,12 @@ struct EntropyFormat: RowFormat {
 
 extension WireFormat {
   /// What ``entropy(bits:)`` takes.
-  public static let entropyRates = 0.1...10.0
+  package static let entropyRates = 0.1...10.0
 
   /// Centred rows of one step size, each element coded by its entropy, with the step that makes a frame take at most
   /// `bits` (0.1 to 10, fractions too) per element.
   /// - Throws: `invalidArgument` for other bits.
-  public static func entropy(bits: Double) throws(CrosspointError) -> WireFormat {
+  package static func entropy(bits: Double) throws(CrosspointError) -> WireFormat {
     try WireFormat(named: "entropy:\(bits)")
   }
 

@@ -161,7 +161,7 @@ extension WireFormat {
   /// `high` bits per element, the others in `low` (`1 ≤ low < high ≤ 8`). In dispatch importance is the router's weight,
   /// of a cluster that of all its members; elsewhere, and among equals, the energy of a row without its group's mean.
   /// - Throws: `invalidArgument` for other bits and fractions.
-  public static func mixed(low: Int, high: Int, fraction: Double = 0.25) throws(CrosspointError) -> WireFormat {
+  package static func mixed(low: Int, high: Int, fraction: Double = 0.25) throws(CrosspointError) -> WireFormat {
     try WireFormat(named: "mixed:\(low),\(high),\(fraction)")
   }
 }

@@ -174,7 +174,7 @@ enum RotatedMean {
 extension WireFormat {
   /// Centred, pseudo-rotated rows in `bits` (1 to 8) bits per element by the Lloyd-Max quantiser of the unit Gaussian.
   /// - Throws: `invalidArgument` for other bits.
-  public static func rotated(bits: Int) throws(CrosspointError) -> WireFormat {
+  package static func rotated(bits: Int) throws(CrosspointError) -> WireFormat {
     try WireFormat(named: "rotated:\(bits)")
   }
 }

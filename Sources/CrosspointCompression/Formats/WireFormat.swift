@@ -2,8 +2,8 @@ import CrosspointCore
 
 /// How a row becomes bytes on the wire.
 ///
-/// Its text is that of `--wire`; ``usage`` lists all. What each costs and gives is in docs/wire-format.md.
-public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
+/// Its text is that of `--wire`. docs/wire-format.md lists all formats, what each costs and what it gives.
+public struct WireFormat: Hashable, Sendable, CustomStringConvertible {
   /// Every format there is. To add one: its file, a line here, and its golden frames.
   static let families: [any RowFormat.Type] = [
     FP32Format.self, BF16Format.self, FP16Format.self, FP8Format.self, UniformFormat.self, RotatedFormat.self,
@@ -18,7 +18,7 @@ public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
   package let rate: Double
   /// The largest magnitude that it carries: rows within come back finite, with the error that docs/wire-format.md states.
   /// Of lossy formats but fp16 it is 2¹¹⁴, so that no sum over a row or a group can overflow.
-  public let bound: Float
+  package let bound: Float
 
   init(_ format: any RowFormat) {
     coding = format
@@ -29,7 +29,7 @@ public struct WireFormat: Hashable, Sendable, LosslessStringConvertible {
   package var bits: Int { Int(rate.rounded(.up)) }
 
   /// Every format there is; where a family has too many members, some.
-  public static let all: [WireFormat] = families.flatMap { family in family.members.map { WireFormat($0) } }
+  package static let all: [WireFormat] = families.flatMap { family in family.members.map { WireFormat($0) } }
 
   /// Whether decoding gives back every bit.
   package var isLossless: Bool { self == .fp32 }
@@ -57,7 +57,7 @@ extension WireFormat: Codable {
   public var description: String { coding.text }
 
   /// `nil` for a text that names no format.
-  public init?(_ description: String) {
+  package init?(_ description: String) {
     for family in Self.families {
       guard let format = family.named(description) else { continue }
       self.init(format)
@@ -67,7 +67,7 @@ extension WireFormat: Codable {
   }
 
   /// The texts of all formats.
-  public static let usage = families.map { $0.usage }.joined(separator: ", ")
+  package static let usage = families.map { $0.usage }.joined(separator: ", ")
 
   /// The format with this text.
   /// - Throws: `invalidArgument` for a text that names none, with those that come near.

@@ -14,7 +14,7 @@ extension ExchangeOptions {
     let settings: (any PolicySettings)?
     /// The transfers that the policy decides about; the others go as ``ExchangeOptions/wire`` and, for dispatch,
     /// ``ExchangeOptions/compression`` say.
-    public var transfers = Set(TransferKind.allCases)
+    package var transfers = Set(TransferKind.allCases)
 
     package init(_ settings: (any PolicySettings)?) { self.settings = settings }
 

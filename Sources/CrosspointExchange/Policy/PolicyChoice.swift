@@ -11,7 +11,7 @@ import CrosspointCompression
 /// What a policy chose for one transfer, why, and what it predicted and measured; the same on every rank.
 public struct PolicyChoice: Hashable, Sendable, Codable {
   /// Why it is this one.
-  public enum Reason: String, Sendable, Codable {
+  package enum Reason: String, Sendable, Codable {
     /// The best that keeps the budget.
     case budget
     /// Nothing keeps the budget; this takes the fewest bytes.
@@ -31,13 +31,13 @@ public struct PolicyChoice: Hashable, Sendable, Codable {
   /// Clusters per routed row at most; `nil`: every row travels.
   public var clusterRate: Float?
   public var wire: WireFormat
-  public var reason: Reason
+  package var reason: Reason
   /// ‖x̂ − x‖ / ‖x‖ over all ranks, as it was predicted from a sample of the rows.
-  public var predictedError: Double
+  package var predictedError: Double
   /// The same of all rows that travelled, as their frames decode, in the last transfer that was looked at; `nil` before.
   public var measuredError: Double?
   /// Bytes per byte of bf16 over all ranks, as predicted.
-  public var predictedBytes: Double
+  package var predictedBytes: Double
   /// The same in all transfers since; `nil` before the first.
   public var measuredBytes: Double?
 

@@ -5,7 +5,7 @@ import CrosspointCore
 /// The first choice of a token always stays. Losses, capacity and counts are of what is left.
 public enum RoutingTrim: Sendable, Hashable {
   /// Drops choice k ≥ 1 of a token iff `w_k < threshold · w_0`, and renormalises what is left where the router's weights are
-  /// normalised. The `protecting` share of this rank's rows with the largest ``RowTraits/importance``, rounded up, keeps all.
+  /// normalised. The `protecting` share of this rank's rows with the largest ``RowTraits`` importance, rounded up, keeps all.
   ///
   /// Source: MC-MoE (arXiv 2410.06270), which is top-2, takes the median of w₁/w₀ as threshold (``PruningCalibration``)
   /// and protects 2 %. More than two choices are ours.
@@ -18,14 +18,16 @@ public enum RoutingTrim: Sendable, Hashable {
 
 /// What a router may know of its rows besides their logits.
 public struct RowTraits: Sendable, Hashable {
-  /// `[T]`: tokens that each row stands for, by which the auxiliary losses and their counts weigh it; empty: one each.
-  public var tokensPerRow: [Int32]
-  /// `[T]`: how much a row matters to ``RoutingTrim/pruning(threshold:protecting:)``, for example
-  /// `TokenBatch.rowMagnitudes()`; may be empty where nothing is protected.
-  public var importance: [Float]
-  /// Of the draws of ``RoutingTrim/randomSecond(threshold:)``: another one for each batch.
-  public var seed: UInt64
+  package var tokensPerRow: [Int32]
+  package var importance: [Float]
+  package var seed: UInt64
 
+  /// - Parameters:
+  ///   - tokensPerRow: `[T]`, tokens that each row stands for, by which the auxiliary losses and their counts weigh it; empty:
+  ///     one each.
+  ///   - importance: `[T]`, how much a row matters to ``RoutingTrim/pruning(threshold:protecting:)``; empty where nothing is
+  ///     protected, and in ``LinearRouter``, which takes ‖x‖₁.
+  ///   - seed: of the draws of ``RoutingTrim/randomSecond(threshold:)``; another one for each batch.
   public init(tokensPerRow: [Int32] = [], importance: [Float] = [], seed: UInt64 = 0) {
     self.tokensPerRow = tokensPerRow
     self.importance = importance

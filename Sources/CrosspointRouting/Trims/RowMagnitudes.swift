@@ -3,7 +3,7 @@ import CrosspointTokens
 extension TokenBatch {
   /// `[rows]`: ‖x‖₁ of each row, which tells how much a token matters where there is no attention map (MC-MoE, arXiv
   /// 2410.06270, multiplies the two).
-  public func rowMagnitudes() -> [Float] {
+  package func rowMagnitudes() -> [Float] {
     var magnitudes: [Float] = []
     rowMagnitudes(into: &magnitudes)
     return magnitudes

@@ -4,7 +4,7 @@ import CrosspointTokens
 
 /// Leaves rows out of the expert branch: they are not sent, and y = x for them, bit for bit.
 ///
-/// With a learned gate, s = σ(z) and z of ``RowGate``:
+/// With a learned gate, s = σ(z) z = w·n + b of the normalised token n:
 ///
 ///     soft   y = x + s · MoE(x), every row travels
 ///     hard   y = x + 1[z > 0] · s · MoE(x)
@@ -77,7 +77,7 @@ public final class DeletionGate: TokenStage {
     }
   }
 
-  public var configuration: String { "\(name):\(options),width=\(hidden)" }
+  public var configuration: String { "\(name):\(options.text),width=\(hidden)" }
 
   /// α: what the regulariser is multiplied by in the next batch.
   package var regulariserWeight: Double {

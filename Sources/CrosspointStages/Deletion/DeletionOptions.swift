@@ -18,20 +18,22 @@ public struct DeletionOptions: Sendable, Hashable {
     /// What fixes the weight α of the regulariser.
     public enum Regulariser: Sendable, Hashable {
       case constant(Double)
-      /// A PI controller moves α until a `target` share of the rows is deleted; see ``RateController``.
+      /// A PI controller moves α until a `target` share of the rows is deleted; see docs/stages.md.
       case controlled(target: Double, proportional: Double = 0.5, integral: Double = 1e-5, leastWeight: Double = 0)
       /// The caller moves ``DeletionGate/suppliedWeight``, by what ``DeletionGate/takeCounts()`` says: one controller for
       /// the gates of several layers, which then find each layer's share of the deletions [ours].
       case supplied
     }
 
-    public var regulariser: Regulariser
-    /// Probability that a training step is hard: deleted rows stay home. All others are soft: every row travels, weighed.
-    /// Rows that are always deleted learn nothing but to be deleted, so leave some steps soft.
-    public var hardProbability: Double
-    /// Whether evaluation deletes; otherwise it weighs.
-    public var isHardInEvaluation: Bool
+    package var regulariser: Regulariser
+    package var hardProbability: Double
+    package var isHardInEvaluation: Bool
 
+    /// - Parameters:
+    ///   - regulariser: what fixes the weight α.
+    ///   - hardProbability: of a training step to be hard: deleted rows stay home. All others are soft: every row travels,
+    ///     weighed. Rows that are always deleted learn nothing but to be deleted, so leave some steps soft.
+    ///   - isHardInEvaluation: whether evaluation deletes; otherwise it weighs.
     public init(regulariser: Regulariser, hardProbability: Double = 0.5, isHardInEvaluation: Bool = true) {
       self.regulariser = regulariser
       self.hardProbability = hardProbability
@@ -39,14 +41,16 @@ public struct DeletionOptions: Sendable, Hashable {
     }
   }
 
-  public var rule: Rule
-  /// Optimiser steps before training deletes anything, a learned gate being soft until then; over as many again the rate
-  /// rises to its target [ours]. What an untrained model finds dispensable says little. Without effect on `supplied` marks
-  /// and on evaluation.
-  public var warmUp: Int
-  /// Seeds the gate's first weights and every draw. Give each layer its own.
-  public var seed: UInt64
+  package var rule: Rule
+  package var warmUp: Int
+  package var seed: UInt64
 
+  /// - Parameters:
+  ///   - rule: how a row's fate is decided.
+  ///   - warmUp: optimiser steps before training deletes anything, a learned gate being soft until then; over as many again
+  ///     the rate rises to its target [ours]. What an untrained model finds dispensable says little. Without effect on
+  ///     `supplied` marks and on evaluation.
+  ///   - seed: of the gate's first weights and every draw. Give each layer its own.
   public init(rule: Rule, warmUp: Int = 0, seed: UInt64 = 0) {
     self.rule = rule
     self.warmUp = warmUp
@@ -59,21 +63,22 @@ public struct DeletionOptions: Sendable, Hashable {
   }
 }
 
-extension DeletionOptions: CustomStringConvertible {
-  public var description: String {
+extension DeletionOptions {
+  /// What makes it another gate if changed.
+  var text: String {
     let text =
       switch rule {
       case .random(let rate): "random=\(rate),seed=\(seed)"
       case .fixed(let rate): "fixed=\(rate)"
       case .supplied: "supplied"
-      case .learned(let learning): "learned,\(learning),seed=\(seed)"
+      case .learned(let learning): "learned,\(learning.text),seed=\(seed)"
       }
     return warmUp == 0 ? text : "\(text),warm-up=\(warmUp)"
   }
 }
 
-extension DeletionOptions.Learning: CustomStringConvertible {
-  public var description: String {
+extension DeletionOptions.Learning {
+  var text: String {
     let weight =
       switch regulariser {
       case .constant(let value): "alpha=\(value)"

@@ -5,7 +5,7 @@ import CrosspointCore
 ///     e = δ − δ̂;  p ← 0.9 p + 0.1 k_p e;  i ← i + k_i e;  α ← max(α₀, p + i)
 ///
 /// Source: MrT5 (arXiv 2410.20771), as in the authors' code; there δ̂ is one rank's own, here it is that of all ranks.
-public struct RateController: Sendable, Hashable {
+package struct RateController: Sendable, Hashable {
   /// δ, in 0…1.
   package let target: Double
   /// k_p.
@@ -22,9 +22,9 @@ public struct RateController: Sendable, Hashable {
   /// δ̂ of the last step.
   package private(set) var rate = 0.0
   /// α: what the next step uses.
-  public private(set) var weight = 0.0
+  package private(set) var weight = 0.0
 
-  public init(target: Double, proportionalGain: Double = 0.5, integralGain: Double = 1e-5, leastWeight: Double = 0) {
+  package init(target: Double, proportionalGain: Double = 0.5, integralGain: Double = 1e-5, leastWeight: Double = 0) {
     self.target = target
     self.proportionalGain = proportionalGain
     self.integralGain = integralGain
@@ -33,7 +33,7 @@ public struct RateController: Sendable, Hashable {
 
   /// One optimiser step at which a share `rate` of all rows was deleted.
   /// - Parameter warmth: the part of the target that holds yet; see `DeletionOptions.warmth(step:)`. At 0 nothing moves.
-  public mutating func observe(rate: Double, warmth: Double = 1) {
+  package mutating func observe(rate: Double, warmth: Double = 1) {
     self.rate = rate
     guard warmth > 0 else { return }
     let error = warmth * target - rate
@@ -43,11 +43,11 @@ public struct RateController: Sendable, Hashable {
   }
 
   /// p, i and α as bit patterns.
-  public var state: [UInt64] { [proportional.bitPattern, integral.bitPattern, weight.bitPattern] }
+  package var state: [UInt64] { [proportional.bitPattern, integral.bitPattern, weight.bitPattern] }
 
   /// Continues from a ``state``.
   /// - Throws: `checkpointMismatch` if it is not three finite numbers.
-  public mutating func restore(_ state: some Collection<UInt64>) throws(CrosspointError) {
+  package mutating func restore(_ state: some Collection<UInt64>) throws(CrosspointError) {
     let values = state.map(Double.init(bitPattern:))
     guard values.count == 3, values.allSatisfy(\.isFinite) else {
       throw CrosspointError(

@@ -6,12 +6,12 @@ import CrosspointTokens
 /// ``DeletionGate`` weighs the experts' branch by it; a model that masks attention by it holds one of its own.
 /// Parameters are `[γ (d) | w (d) | b]`. At the start γ = 1, w is Xavier-uniform and b = 1, which deletes about a quarter.
 /// Source: MrT5 (arXiv 2410.20771), as in the authors' code.
-public struct RowGate: Sendable {
+package struct RowGate: Sendable {
   package let hidden: Int
   /// Learned numbers, the same on every rank.
-  public var parameters: [Float]
+  package var parameters: [Float]
   /// ∂L/∂``parameters``, accumulated.
-  public var gradients: [Float]
+  package var gradients: [Float]
   /// `[T]`: z of each row.
   package private(set) var logits: [Float] = []
   /// `[T]`: 1 / root mean square of each row; 0 for padding.
@@ -22,7 +22,7 @@ public struct RowGate: Sendable {
   private var sum: [Float]
 
   /// - Throws: `invalidArgument` for a size out of 1 to 2²⁴, `outOfMemory`.
-  public init(hidden: Int, seed: UInt64) throws(CrosspointError) {
+  package init(hidden: Int, seed: UInt64) throws(CrosspointError) {
     try Extent.require(hidden, in: Extent.hidden, operation: "RowGate", argument: "hidden")
     try requireMemory(bytes: 24 * hidden + 8, operation: "RowGate", argument: "hidden")
     self.hidden = hidden
@@ -39,7 +39,7 @@ public struct RowGate: Sendable {
 
   /// Fills `logits`.
   /// - Returns: the first row that is no padding and whose score is not finite.
-  public mutating func score(_ tokens: borrowing TokenBatch, _ layout: RowLayout) -> Int? {
+  package mutating func score(_ tokens: borrowing TokenBatch, _ layout: RowLayout) -> Int? {
     let (rows, hidden, x) = (tokens.rows, hidden, tokens.base)
     for d in 0..<hidden { slope[d] = parameters[d] * parameters[hidden + d] }
     logits.removeAll(keepingCapacity: true)
@@ -56,12 +56,12 @@ public struct RowGate: Sendable {
   }
 
   /// σ(z) of a row.
-  public func share(_ row: Int) -> Float { sigmoid(logits[row]) }
+  package func share(_ row: Int) -> Float { sigmoid(logits[row]) }
 
   /// Adds what `dz` means for the parameters and for the rows: with u = x / rms and v = w ⊙ γ,
   /// `dw += Σ dz γ ⊙ u`, `dγ += Σ dz w ⊙ u`, `db += Σ dz`, `dx += dz (v − u mean(v ⊙ u)) / rms`.
   /// - Parameter dLogit: ∂L/∂z of a row that is no padding.
-  public mutating func differentiate(
+  package mutating func differentiate(
     _ tokens: borrowing TokenBatch, into dTokens: borrowing TokenBatch, dLogit: (_ row: Int) -> Float
   ) {
     let (hidden, x, dx) = (hidden, tokens.base, dTokens.base)

@@ -9,12 +9,14 @@ public struct MergingOptions: Sendable, Hashable {
     case learned(rate: Double, start: Double = 0.9, gain: Double = 0.1)
   }
 
-  public var threshold: Threshold
-  /// A row looks for its like among the representatives at most this many rows before it.
-  public var window: Int
-  /// Whether a merged row is its first member alone instead of the mean of all.
-  public var isCausal: Bool
+  package var threshold: Threshold
+  package var window: Int
+  package var isCausal: Bool
 
+  /// - Parameters:
+  ///   - threshold: how alike rows must be.
+  ///   - window: a row is compared with the representatives at most this many rows before it.
+  ///   - isCausal: whether a merged row is its first member alone instead of the mean of all.
   public init(threshold: Threshold, window: Int = 16, isCausal: Bool) {
     self.threshold = threshold
     self.window = window
@@ -22,8 +24,9 @@ public struct MergingOptions: Sendable, Hashable {
   }
 }
 
-extension MergingOptions: CustomStringConvertible {
-  public var description: String {
+extension MergingOptions {
+  /// What makes it another stage if changed.
+  var text: String {
     let text =
       switch threshold {
       case .given(let value): "threshold=\(value)"

@@ -5,7 +5,7 @@ import CrosspointTokens
 ///
 ///     reduce   x̄_j = Σ_t a_t x_t over the members of row j
 ///     expand   y_t = o_s(t), the output of the row that token t reads; −0 if it reads none
-public struct RowGroups {
+package struct RowGroups {
   /// `[T]`: the row that token t is part of; −1 for padding.
   package private(set) var rowOf: [Int32] = []
   /// `[T]`: the row whose output token t reads; −1 for none.
@@ -17,10 +17,10 @@ public struct RowGroups {
   private var totals: [Int32] = []
   private let pool = BufferPool()
 
-  public init() {}
+  package init() {}
 
   /// Starts over for rows of this layout.
-  public mutating func begin(_ input: RowLayout) {
+  package mutating func begin(_ input: RowLayout) {
     rowOf.removeAll(keepingCapacity: true)
     sourceOf.removeAll(keepingCapacity: true)
     shares.removeAll(keepingCapacity: true)
@@ -28,13 +28,13 @@ public struct RowGroups {
   }
 
   /// A new row of a sequence, as yet without tokens.
-  public mutating func addRow(sequence: Int) -> Int32 {
+  package mutating func addRow(sequence: Int) -> Int32 {
     layout.append(sequence: sequence, tokens: 0)
     return Int32(layout.rows - 1)
   }
 
   /// The next row of the input: one for `tokens` tokens, part of `row`, reading `source`.
-  public mutating func addMember(of row: Int32, tokens: Int32, source: Int32) {
+  package mutating func addMember(of row: Int32, tokens: Int32, source: Int32) {
     rowOf.append(row)
     sourceOf.append(source)
     shares.append(0)
@@ -43,7 +43,7 @@ public struct RowGroups {
 
   /// Every row is the mean of its members.
   /// - Parameter weights: `[T]`, how much each counts; `nil`: all the same.
-  public mutating func finishMeans(weights: [Int32]? = nil) {
+  package mutating func finishMeans(weights: [Int32]? = nil) {
     totals.removeAll(keepingCapacity: true)
     totals.append(contentsOf: repeatElement(0, count: layout.rows))
     for (token, row) in rowOf.enumerated() where row >= 0 { totals[Int(row)] += weights?[token] ?? 1 }
@@ -53,7 +53,7 @@ public struct RowGroups {
   }
 
   /// The first member of a row alone gives its value.
-  public mutating func finishFirsts() {
+  package mutating func finishFirsts() {
     var next: Int32 = 0
     for token in shares.indices where rowOf[token] >= 0 {
       let isFirst = rowOf[token] == next
@@ -64,7 +64,7 @@ public struct RowGroups {
 
   /// `[T × d]` → `[R × d]`.
   /// - Throws: `invalidArgument` if the batch has another number of rows than members were added; so do the other three.
-  public func reduce(_ tokens: borrowing TokenBatch) throws(CrosspointError) -> TokenRows {
+  package func reduce(_ tokens: borrowing TokenBatch) throws(CrosspointError) -> TokenRows {
     try TokenRows(tokens: sum(tokens, by: rowOf, shares), layout: layout)
   }
 

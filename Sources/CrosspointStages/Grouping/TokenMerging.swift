@@ -4,8 +4,8 @@ import CrosspointTokens
 
 /// Merges rows that are alike: one of them travels, and all get the experts' output for it.
 ///
-/// In order, each row joins the most similar representative (by cosine) of its sequence among the last ``MergingOptions/window``
-/// rows, the earliest among equals, if the cosine reaches the threshold; otherwise it becomes one itself.
+/// In order, each row joins the most similar representative (by cosine) of its sequence among the
+/// last `window` rows, the earliest among equals, if the cosine reaches the threshold; otherwise it becomes one itself.
 ///
 ///     mean     x̄_j = mean of the members;      y_t = x_t + MoE(x̄)_j(t)
 ///     causal   x̄_j = x of the representative;  y_t = x_t + MoE(x̄)_j(t)
@@ -17,12 +17,12 @@ import CrosspointTokens
 /// The idea of a threshold learned from data, so that each input keeps as many tokens as it needs, is DyMU's (arXiv
 /// 2504.17040), which merges along a bipartite matching; the greedy order, the causal form and the running quantile are
 /// ours. Which rows merge is a constant of the backward pass.
-public final class TokenMerging: GroupingStage {
+public final class TokenMerging: TokenStage, GroupingStage {
   public let name: String
   package let options: MergingOptions
   /// τ: cosines from here on merge.
   package private(set) var threshold: Double
-  public private(set) var groups = RowGroups()
+  package private(set) var groups = RowGroups()
   /// Rows seen in training since the last step, and those of them merged away.
   private var (seen, merged) = (0, 0)
   /// `[T]`: 1/‖x‖, 0 for a row of zeros.
@@ -56,7 +56,7 @@ public final class TokenMerging: GroupingStage {
   }
 
   public var isCausal: Bool { options.isCausal }
-  public var configuration: String { "\(name):\(options)" }
+  public var configuration: String { "\(name):\(options.text)" }
 
   public func reduce(
     _ tokens: borrowing TokenBatch, _ layout: RowLayout, _ context: StageContext

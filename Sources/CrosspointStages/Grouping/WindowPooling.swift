@@ -12,7 +12,7 @@ import CrosspointTokens
 ///
 /// A mean shows each token its successors in the window, so the stage is not causal, unless the outputs are shifted: then
 /// the tokens of a window get the output of the window before, and those of the first one none.
-public final class WindowPooling: GroupingStage {
+public final class WindowPooling: TokenStage, GroupingStage {
   /// Which granularity a batch gets.
   public enum Choice: Sendable, Hashable {
     case fixed(Int)
@@ -29,7 +29,7 @@ public final class WindowPooling: GroupingStage {
   /// Window size of the last batch.
   package private(set) var granularity = 1
   private var wanted: Int?
-  public private(set) var groups = RowGroups()
+  package private(set) var groups = RowGroups()
 
   /// - Throws: `invalidArgument` for a window below one, or none at all.
   public init(_ choice: Choice, isShifted: Bool = false, name: String = "pooling") throws(CrosspointError) {
