@@ -75,7 +75,7 @@ let package = Package(
       ]),
     .target(
       name: "MoELM",
-      dependencies: ["Crosspoint", "CrosspointBaseline", "CrosspointCore", "CrosspointFiles", "COpenBLAS"]),
+      dependencies: ["Crosspoint", "CrosspointBaseline", "CrosspointCore", "CrosspointFiles", "COpenBLAS", arguments]),
     .executableTarget(name: "moe-lm", dependencies: ["Crosspoint", "CrosspointOptions", "MoELM", arguments]),
 
     // Tests: no MPI runs in the test process; RankProgram holds what needs real ranks.

@@ -14,7 +14,7 @@ extension Array {
 }
 
 extension Array where Element: ExpressibleByIntegerLiteral {
-  /// Makes room for `count` elements; new ones are zero.
+  /// Makes space for `count` elements; new ones are zero.
   @inlinable package mutating func resize(_ count: Int) {
     if self.count > count { removeLast(self.count - count) }
     if self.count < count { append(contentsOf: repeatElement(0, count: count - self.count)) }

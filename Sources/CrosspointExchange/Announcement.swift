@@ -15,7 +15,7 @@ struct Announcement {
   static func words(groups: Int, headerBytes: Int) -> Int { fixedWords + groups + (headerBytes + 3) / 4 }
 
   let words: UnsafeMutableBufferPointer<UInt32>
-  /// Groups that the record has room for; the frame's header lies behind them.
+  /// Groups that the record has space for; the frame's header lies behind them.
   let capacity: Int
   /// Floats of the note at its end.
   let noteWords: Int
@@ -47,12 +47,12 @@ struct Announcement {
   var metadataHash: UInt32 { words[10] }
   func rows(_ group: Int) -> Int { Int(words[Self.fixedWords + group]) }
   var rows: Int { (0..<groups).reduce(0) { $0 + rows($1) } }
-  /// Room for the frame's header.
+  /// Space for the frame's header.
   var header: UnsafeMutableRawBufferPointer {
     UnsafeMutableRawBufferPointer(
       UnsafeMutableBufferPointer(rebasing: words[(Self.fixedWords + capacity)..<(words.count - noteWords)]))
   }
-  /// Room for the note.
+  /// Space for the note.
   var note: UnsafeMutableBufferPointer<Float> {
     let start = UnsafeMutableRawPointer(words.baseAddress! + words.count - noteWords)
     return UnsafeMutableBufferPointer(start: start.assumingMemoryBound(to: Float.self), count: noteWords)

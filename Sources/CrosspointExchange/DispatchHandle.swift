@@ -2,7 +2,7 @@ import CrosspointCore
 import CrosspointRouting
 import CrosspointTokens
 
-/// What one dispatch leaves behind for its combine and its backward pass: the received rows and the way home.
+/// What one dispatch leaves behind for its combine and its backward pass: the received rows, and where their outputs return to.
 ///
 /// Use a handle once, in the order `dispatch → combine → combineBackward → dispatchBackward` (the last two only when
 /// training), with the exchange that made it. Dropping the last reference gives its buffers back to the exchange.
@@ -107,7 +107,7 @@ struct SentTokens: ~Copyable {
   var plan: RowPlan
   /// Whether rows stand for clusters.
   var isClustered = false
-  /// Rows that stand for clusters, with some room behind them; empty when every routed pair is a row of its own.
+  /// Rows that stand for clusters, with some space behind them; empty when every routed pair is a row of its own.
   var centroids: TokenBatch
   /// `[rows sent × 1]`: Σ |router weight| over each row's members; only where the wire weighs rows, else empty.
   var importances: TokenBatch

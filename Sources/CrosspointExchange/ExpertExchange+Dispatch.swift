@@ -11,7 +11,7 @@ extension ExpertExchange {
   ///     nowhere are not checked for NaN and infinity.
   ///   - routing: where each token goes; −1 is not sent.
   ///   - work: what this rank does while bytes are under way, in slices: see ``LocalWork``.
-  /// - Returns: the rows for this rank's experts, and the way home.
+  /// - Returns: the rows for this rank's experts, and what later transfers need.
   /// - Throws: `invalidArgument`, `nonFinite`, `outOfMemory`, `ranksDisagree`, `corruptFrame`, what the work throws, and the fabric's
   ///   errors; the same on every rank.
   /// - Source: LSH-MoE, Algorithm 1, steps 1 to 4 (arXiv 2411.08446).
@@ -121,9 +121,9 @@ extension ExpertExchange {
     var watch = Stopwatch()
     handle.source.isClustered = true
     try clusterer.prepare(tokens, choices: handle.destinations.topK)
-    // Room for as many as the last time and some more: then memory seldom has to grow.
+    // Space for as many as the last time and some more: then memory seldom has to grow.
     var centroids = try Centroids(
-      hidden: layout.hidden, room: lastCentroidCount + lastCentroidCount / 8, most: handle.source.plan.members,
+      hidden: layout.hidden, capacity: lastCentroidCount + lastCentroidCount / 8, most: handle.source.plan.members,
       pool: pool)
     try handle.source.plan.assignClusters(clusterer, into: &centroids)
     lastCentroidCount = centroids.count

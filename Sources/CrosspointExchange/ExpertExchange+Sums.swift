@@ -5,11 +5,11 @@ import CrosspointRouting
 extension ExpertExchange {
   /// Sums the rows of each token in the order of its choices; zeros for a token that was sent nowhere.
   ///
-  /// Rows that are read in another rank's batch are looked at, each once.
+  /// Rows that are read in another rank's batch are checked, each once.
   /// - Parameters:
   ///   - argument: what that batch is called, for errors.
   ///   - weight: of a slot's row in the sum.
-  ///   - residual: adds what a slot has beside its row.
+  ///   - residual: adds what a slot has besides its row.
   /// - Throws: `nonFinite` with the place in that rank's batch.
   @inline(__always)
   func sumRows(
@@ -19,7 +19,7 @@ extension ExpertExchange {
   ) throws(CrosspointError) {
     let hidden = layout.hidden
     let routing = handle.destinations
-    // Sums over copies have been looked at where they were made.
+    // Sums over copies have been checked where they were made.
     let isChecked = transfer.readsInPlace && transfer.checked != nil && !sharesCopies
     for token in 0..<routing.tokens {
       let sum = sums + token * hidden

@@ -11,7 +11,7 @@ struct IndexBuffer: ~Copyable {
 
   deinit { pool.release(buffer) }
 
-  /// Makes room for `count` indices; their values are undefined.
+  /// Makes space for `count` indices; their values are undefined.
   mutating func resize(_ count: Int) throws(CrosspointError) {
     let bytes = count * MemoryLayout<Int32>.stride
     if buffer.capacity < bytes {

@@ -28,7 +28,7 @@ public struct Fault: Sendable, Hashable {
     Fault(rank: rank, exchange: exchange, kind: .dead)
   }
 
-  /// All bits of one byte of the block that `sender` sends to `receiver` in the n-th exchange are inverted on the way.
+  /// All bits of one byte of the block that `sender` sends to `receiver` in the n-th exchange are inverted in transit.
   ///
   /// It traps if that block has no such byte: a fault that hits nothing would prove nothing.
   public static func flippedByte(from sender: Int, to receiver: Int, exchange: Int, offset: Int) -> Fault {

@@ -39,7 +39,7 @@ final class Monitor: @unchecked Sendable {
     var end = timespec()
     clock_gettime(CLOCK_MONOTONIC, &end)
     let nanoseconds = end.tv_nsec + Int(attoseconds / 1_000_000_000)
-    // A day is as good as for ever: callers look at the clock again.
+    // A day is as good as for ever: callers read the clock again.
     end.tv_sec += Int(min(seconds, 86_400)) + nanoseconds / 1_000_000_000
     end.tv_nsec = nanoseconds % 1_000_000_000
     pthread_cond_timedwait(changed, mutex, &end)

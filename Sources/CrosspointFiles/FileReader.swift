@@ -34,7 +34,7 @@ package final class FileReader {
   deinit { close(descriptor) }
 
   /// The next `count` bytes.
-  /// - Throws: `file` if the file ends before, `outOfMemory` if there is no room for them.
+  /// - Throws: `file` if the file ends before, `outOfMemory` if there is no memory for them.
   package func read(_ count: Int) throws(CrosspointError) -> [UInt8] {
     try requireMemory(bytes: count, operation: "file", argument: argument)
     var bytes = [UInt8](repeating: 0, count: count)

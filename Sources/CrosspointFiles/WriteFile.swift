@@ -6,7 +6,7 @@ import Foundation
 /// Links are followed. A regular file is replaced atomically, or made: its bytes reach the disk before its name leads to
 /// them. What is no regular file is written straight to.
 /// - Parameter patience: how long the reader of a FIFO may take nothing.
-/// - Throws: `file` with the system's reason; then whatever was at the path before is still there, and nothing beside it.
+/// - Throws: `file` with the system's reason; then whatever was at the path before is still there, and nothing else.
 package func writeFile(
   _ path: String, _ pieces: [UnsafeRawBufferPointer], argument: String, patience: Duration = .seconds(60)
 ) throws(CrosspointError) {

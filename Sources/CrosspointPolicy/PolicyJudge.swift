@@ -63,7 +63,7 @@ struct PolicyJudge {
       best = (choice, prediction)
     }
     for clustering in measurement.kept.indices where measurement.kept[clustering] > 0 {
-      // Clusters take longer than codes: where no code is worth its time, they are not either.
+      // Clusters take longer than codes: where no code saves time, they do not either.
       if clustering > 0, best == nil { break }
       consider(clustering, .fp32)
       for format in PolicyMenu.formats.indices { consider(clustering, .fixed(format)) }
@@ -98,7 +98,7 @@ struct PolicyJudge {
     return Double(low) / 100
   }
 
-  /// Whether it keeps the budget with the room that a new choice needs.
+  /// Whether it keeps the budget with the margin that a new choice needs.
   private func keeps(_ prediction: Prediction, tightening: Double) -> Bool {
     switch goal {
     case .bytes(let most): prediction.bytes <= most * (1 - tightening)

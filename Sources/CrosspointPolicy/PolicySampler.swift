@@ -68,7 +68,7 @@ final class PolicySampler {
     let words = try pool.lease(bytes: 3 * 4 * rows)
     defer { pool.release(words) }
     let indices = words.base.assumingMemoryBound(to: Int32.self)
-    var centroids = try Centroids(hidden: hidden, room: rows, most: rows, pool: pool)
+    var centroids = try Centroids(hidden: hidden, capacity: rows, most: rows, pool: pool)
     for (clustering, rate) in PolicyMenu.rates.enumerated() {
       clusterer.limit(rate: rate)
       centroids.removeAll()
@@ -81,7 +81,7 @@ final class PolicySampler {
     }
   }
 
-  /// Seconds to encode and decode a byte of fp32 in each way of coding, at best of some, on rows of noise.
+  /// Seconds to encode and decode a byte of fp32 with each kind of coding, at best of some, on rows of noise.
   func timeCodes() throws(CrosspointError) -> [Double] {
     let rows = Self.runs * Self.rowsOfRun
     let batch = try TokenBatch(uninitializedRows: rows, hidden: hidden, pool: pool)
@@ -154,7 +154,7 @@ final class PolicySampler {
   ///
   /// Fewer rows of a group leave more of them: this errs on the safe side.
   /// - Parameters:
-  ///   - centroids: none so far, but room for all rows.
+  ///   - centroids: none so far, but space for all rows.
   ///   - indices: three for each row; the last third receives the sizes of the clusters.
   private func cluster(
     _ tokens: borrowing TokenBatch, _ clusterer: TokenClusterer, into centroids: inout Centroids,

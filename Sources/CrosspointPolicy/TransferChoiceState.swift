@@ -4,31 +4,32 @@ import CrosspointExchange
 ///
 /// A choice changes
 /// - at once, when it breaks the budget and another keeps it;
-/// - else when others in the same direction (more bytes, or fewer) were better by ``margin`` in ``patience`` samples
-///   in a row: then to the most careful of them.
+/// - else when others in the same direction (more bytes, or fewer) were better by ``margin`` in ``requiredSamples``
+///   samples in a row: then to the most careful of them.
 ///
-/// Each change of direction doubles the patience: whatever the rows do, there are O(log samples) changes of direction.
+/// Each change of direction doubles that number: whatever the rows do, there are O(log samples) changes of direction.
 struct TransferChoiceState: Codable, Equatable, Sendable {
   private(set) var choice: PolicyChoice?
   private(set) var changes = 0
 
   // Hysteresis.
-  private var rival: PolicyChoice?
-  private var streak = 0
-  private var patience = Self.firstPatience
+  /// The most careful choice of the samples in a row that found a better one, and how many those are.
+  private var candidate: PolicyChoice?
+  private var agreeing = 0
+  private var requiredSamples = Self.firstRequiredSamples
   /// +1: the last change was to more bytes; −1: to fewer.
-  private var lastMove = 0
+  private var lastDirection = 0
 
-  // The account, over all ranks.
-  private var sent = Account()
-  private var sinceSample = Account()
+  // Bytes, over all ranks.
+  private var sent = SentBytes()
+  private var sinceSample = SentBytes()
   /// Bytes above the budget that are still to be saved.
-  private var debt = 0.0
+  private var excess = 0.0
   /// Measured bytes per predicted byte.
   private var correction = 1.0
 
   /// Bytes that were sent, and what bf16 would have taken.
-  private struct Account: Codable, Equatable {
+  private struct SentBytes: Codable, Equatable {
     var bytes = 0.0
     var plain = 0.0
 
@@ -39,26 +40,29 @@ struct TransferChoiceState: Codable, Equatable, Sendable {
   }
 
   /// Samples in a row that must agree at first.
-  static let firstPatience = 3
-  private static let mostPatience = 1 << 20
+  static let firstRequiredSamples = 3
+  private static let mostRequiredSamples = 1 << 20
   /// How much better another must be.
   static let margin = 0.05
   /// How far above a byte budget the present choice may be predicted before it goes at once.
   static let tolerance = 0.01
   /// Samples over which excess bytes are saved again.
-  private static let repayment = 4.0
+  private static let recoverySamples = 4.0
 
   /// What of it cannot be; `nil` where all is well.
   var defect: String? {
     let counts = 0...PolicyState.countLimit
-    guard counts.contains(changes), counts.contains(streak), (1...Self.mostPatience).contains(patience),
-      (-1...1).contains(lastMove)
-    else { return "it has changed \(changes) times, is at \(streak) of \(patience) samples, last moved \(lastMove)" }
-    let accounts = [sent.bytes, sent.plain, sinceSample.bytes, sinceSample.plain, debt]
-    guard accounts.allSatisfy({ $0 >= 0 && $0.isFinite }), correction > 0, correction.isFinite else {
-      return "its account is \(accounts) with a correction of \(correction)"
+    guard counts.contains(changes), counts.contains(agreeing), (1...Self.mostRequiredSamples).contains(requiredSamples),
+      (-1...1).contains(lastDirection)
+    else {
+      return
+        "it has changed \(changes) times, is at \(agreeing) of \(requiredSamples) samples, last moved \(lastDirection)"
     }
-    return [choice, rival].lazy.compactMap { $0?.defect }.first
+    let accounts = [sent.bytes, sent.plain, sinceSample.bytes, sinceSample.plain, excess]
+    guard accounts.allSatisfy({ $0 >= 0 && $0.isFinite }), correction > 0, correction.isFinite else {
+      return "its byte counts are \(accounts) with a correction of \(correction)"
+    }
+    return [choice, candidate].lazy.compactMap { $0?.defect }.first
   }
 
   /// Takes note of a transfer.
@@ -80,7 +84,7 @@ struct TransferChoiceState: Codable, Equatable, Sendable {
   mutating func forget() {
     choice = nil
     correction = 1
-    endStreak()
+    dropCandidate()
   }
 
   /// One sample: keeps the choice or changes it. Without a usable measurement nothing changes.
@@ -98,19 +102,19 @@ struct TransferChoiceState: Codable, Equatable, Sendable {
     now.error = current.measuredError ?? now.error
     if wanted.acts(as: current) {
       choice?.reason = wanted.reason
-      return endStreak()
+      return dropCandidate()
     }
     if breaks(judge.goal, now, tightening), wanted.reason != .unreachable { return change(to: wanted, from: now) }
-    guard isBetter(wanted, than: now, judge.goal) else { return endStreak() }
-    if let rival, (rival.predictedBytes > now.bytes) != (wanted.predictedBytes > now.bytes) { endStreak() }
-    streak += 1
-    rival = rival.map { moreCareful($0, wanted, judge.goal) } ?? wanted
-    if streak >= patience { change(to: rival!, from: now) }
+    guard isBetter(wanted, than: now, judge.goal) else { return dropCandidate() }
+    if let candidate, (candidate.predictedBytes > now.bytes) != (wanted.predictedBytes > now.bytes) { dropCandidate() }
+    agreeing += 1
+    candidate = candidate.map { moreCareful($0, wanted, judge.goal) } ?? wanted
+    if agreeing >= requiredSamples { change(to: candidate!, from: now) }
   }
 
-  /// Closes the account since the last sample; returns which part of a byte budget is to be held back.
+  /// Takes what was sent since the last sample into account; returns which part of a byte budget is to be held back.
   private mutating func settle(_ measurement: PolicyMeasurement, _ judge: PolicyJudge) -> Double {
-    defer { sinceSample = Account() }
+    defer { sinceSample = SentBytes() }
     guard let choice, sinceSample.plain > 0 else { return 0 }
     let predicted = judge.prediction(measurement, of: choice).bytes
     if predicted > 0 {
@@ -118,12 +122,12 @@ struct TransferChoiceState: Codable, Equatable, Sendable {
       correction = min(2, max(0.5, (correction + ratio) / 2))
     }
     guard case .bytes(let most) = judge.goal, choice.reason == .budget else {
-      debt = 0
+      excess = 0
       return 0
     }
     let allowed = most * sinceSample.plain
-    debt = min(Self.repayment * allowed, max(0, debt + sinceSample.bytes - allowed))
-    return min(0.5, debt / (Self.repayment * allowed))
+    excess = min(Self.recoverySamples * allowed, max(0, excess + sinceSample.bytes - allowed))
+    return min(0.5, excess / (Self.recoverySamples * allowed))
   }
 
   /// How much larger an error was than a sample said, within limits: a sample may miss what matters.
@@ -161,9 +165,9 @@ struct TransferChoiceState: Codable, Equatable, Sendable {
   }
 
   private mutating func change(to wanted: PolicyChoice, from now: PolicyJudge.Prediction) {
-    let move = wanted.predictedBytes > now.bytes ? 1 : -1
-    if lastMove == -move { patience = min(2 * patience, Self.mostPatience) }
-    lastMove = move
+    let direction = wanted.predictedBytes > now.bytes ? 1 : -1
+    if lastDirection == -direction { requiredSamples = min(2 * requiredSamples, Self.mostRequiredSamples) }
+    lastDirection = direction
     changes += 1
     adopt(wanted)
   }
@@ -172,12 +176,12 @@ struct TransferChoiceState: Codable, Equatable, Sendable {
     choice = wanted
     if wanted.keepsEveryBit { choice?.measuredError = 0 }
     correction = 1
-    sent = Account()
-    endStreak()
+    sent = SentBytes()
+    dropCandidate()
   }
 
-  private mutating func endStreak() {
-    rival = nil
-    streak = 0
+  private mutating func dropCandidate() {
+    candidate = nil
+    agreeing = 0
   }
 }

@@ -46,7 +46,7 @@ public struct RoutingDecision: Sendable {
   package var probabilities: [Float] { scores.values }
 }
 
-/// What choosing experts needs beside its result.
+/// What choosing experts needs besides its result.
 struct ChoiceScratch: Sendable {
   /// `[T × E]`: by what experts are chosen, where that is not the logits.
   var keys: [Float] = []

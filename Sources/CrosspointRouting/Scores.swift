@@ -14,7 +14,7 @@ struct Scores: Sendable {
   private(set) var isSigmoid = false
   /// `[T]`: log Σ exp z; empty unless softmax(z) was computed.
   private(set) var logSumExp: [Float] = []
-  /// `[T × E]`: softmax(z) beside sigmoid scores, for the z-loss; otherwise empty.
+  /// `[T × E]`: softmax(z) besides sigmoid scores, for the z-loss; otherwise empty.
   private var softmaxBeside: [Float] = []
 
   /// `[T × E]`: softmax(z), where scores are softmax or the z-loss is on.

@@ -1,14 +1,14 @@
 import CrosspointCore
 import CrosspointTokens
 
-/// Shared experts: experts that see every token, beside the routed ones (DeepSeekMoE, arXiv 2401.06066, section 3.2;
+/// Shared experts: experts that see every token, besides the routed ones (DeepSeekMoE, arXiv 2401.06066, section 3.2;
 /// MoME, arXiv 2510.04136).
 ///
 ///     y = Σ_shared E(x) + Σ_top-k w E(x)
 ///
 /// Every rank holds them whole and runs them on its own tokens, so they are never dispatched, have no weight and no
 /// place in a ``Routing``, and their parameters are all-reduced like any other shared ones. N shared experts of width w
-/// are one expert of width N·w. What is left for a model to do is one addition each way:
+/// are one expert of width N·w. What is left for a model to do is one addition forward and one backward:
 ///
 /// ```swift
 /// let handle = try exchange.dispatch(tokens, decision.routing) { sharedExpert.forwardSlice() }  // while bytes travel

@@ -48,7 +48,7 @@ extension TopKRouter {
     }
     guard dLogits.count == routing.tokens * experts else {
       throw Self.invalid(
-        "backward", "dLogits", "room for \(dLogits.count) gradients of \(routing.tokens) tokens × \(experts) experts")
+        "backward", "dLogits", "space for \(dLogits.count) gradients of \(routing.tokens) tokens × \(experts) experts")
     }
     dLogits.update(repeating: 0)
     addWeightGradient(decision, topkWeightGradients, to: dLogits)

@@ -141,7 +141,7 @@ public struct TopKRouter: Sendable, Hashable {
   }
 }
 
-/// Replaces every count by its sum over all ranks: the one way in which routing reaches them.
+/// Replaces every count by its sum over all ranks: routing communicates in no other way.
 ///
 /// ```swift
 /// { counts throws(CrosspointError) in

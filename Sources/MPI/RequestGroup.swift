@@ -90,7 +90,7 @@ package final class RequestGroup {
 
   /// Lets MPI progress and reports the number of each message that is over now. (MPI_Testsome)
   /// - Returns: how many were reported.
-  /// - Throws: the first failure; messages that are over beside it are not reported.
+  /// - Throws: the first failure; other messages that are over are not reported.
   package func testSome(_ report: (Int) -> Void) throws(MPIError) -> Int {
     var done: Int32 = 0
     let length = try int32(count, "MPI_Testsome", rank: communicator.rank)

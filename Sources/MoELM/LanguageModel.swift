@@ -45,7 +45,7 @@ final class LanguageModel {
   init(
     fabric: any Fabric, shape: ModelShape, options: ExchangeOptions, over transport: ExpertTransportKind, seed: UInt64
   ) throws(CrosspointError) {
-    try shape.validate()
+    try shape.check()
     self.shape = shape
     // One rank may have less memory than the others.
     (productMemory, shared, experts) = try fabric.together(operation: "model") { () throws(CrosspointError) in

@@ -1,36 +1,51 @@
+import ArgumentParser
 import CrosspointCore
 
 /// The sizes of a model. Tokens are bytes: the vocabulary is 256.
-package struct ModelShape: Sendable, Hashable {
+package struct ModelShape: CommandLineOptions {
+  package static let standard = parseOrExit([])
+
   /// Distinct tokens.
   package static let vocabulary = 256
 
-  /// Bytes that the model looks back over, and the length of a training sequence.
+  @Option(help: "Bytes that the model sees, and the length of a training sequence.")
   package var context = 128
-  /// Floats per token.
+
+  @Option(help: "Floats per token.")
   package var width = 128
-  /// Attention and feed-forward, alternating dense and mixture-of-experts feed-forward: every second block has experts.
+
+  @Option(help: "Blocks; every second one has experts.")
   package var blocks = 4
-  /// Attention heads; the width is divided among them.
+
+  @Option(help: "Attention heads; the width is divided among them.")
   package var heads = 4
-  /// Experts of one MoE layer, over all ranks.
+
+  @Option(help: "Experts of each MoE layer, over all ranks.")
   package var experts = 8
-  /// Hidden floats of an expert, and of a dense feed-forward.
+
+  @Option(help: "Hidden floats of an expert and of a dense feed-forward.")
   package var expertWidth = 512
-  /// Experts per token.
+
+  @Option(help: "Experts per token.")
   package var topK = 2
-  /// Experts that every token passes beside its routed ones; they are dense, so their tokens never travel.
+
+  @Option(help: "Experts that every token passes besides its routed ones; their tokens never travel.")
   package var sharedExperts = 0
-  /// Coefficient of the load-balance loss.
+
+  @Option(help: "Coefficient of the load-balance loss.")
   package var loadBalance: Float = 0.01
-  /// What the model learns to predict.
+
+  @Option(help: "causal predicts each next byte; masked predicts hidden bytes and sees both directions.")
   package var objective = Objective.causal
-  /// Share of each sequence's bytes that the masked objective hides.
+
+  @Option(help: "Share of the bytes that the masked objective hides.")
   package var maskFraction: Float = 0.15
-  /// Whether attention may look at nothing: `p = eˢ / (1 + Σ eˢ)`.
+
+  @Flag(help: "Attention may look at nothing: e^s / (1 + sum e^s).")
   package var softmax1 = false
+
   /// What happens to tokens in front of the experts.
-  package var stages = StageOptions()
+  package var stages = StageOptions.standard
 
   package init() {}
 
@@ -43,7 +58,7 @@ package struct ModelShape: Sendable, Hashable {
   var headWidth: Int { width / heads }
 
   /// - Throws: `invalidArgument` naming the first size that makes no model.
-  func validate() throws(CrosspointError) {
+  func check() throws(CrosspointError) {
     for (name, value) in [
       ("context", context), ("width", width), ("blocks", blocks), ("heads", heads), ("experts", experts),
       ("expert-width", expertWidth), ("top-k", topK),
@@ -63,7 +78,7 @@ package struct ModelShape: Sendable, Hashable {
     try require(
       maskFraction > 0 && maskFraction <= 1, "mask-fraction", "\(maskFraction); it must be above 0 and at most 1")
     try require(loadBalance >= 0 && loadBalance.isFinite, "load-balance", "\(loadBalance); it must not be negative")
-    try stages.validate(self)
+    try stages.check(self)
   }
 }
 

@@ -1,11 +1,11 @@
-import CrosspointCore
+import ArgumentParser
 
 /// What the model learns to predict.
-package enum Objective: String, Sendable, Hashable, CaseIterable {
+package enum Objective: String, Sendable, CaseIterable, ExpressibleByArgument {
   /// Each next byte, from the bytes before it.
   case causal
   /// Bytes that are hidden behind a mask symbol, from all others of the sequence (Devlin et al., arXiv 1810.04805,
-  /// section 3.1, with every chosen byte masked). Attention looks both ways.
+  /// section 3.1, with every chosen byte masked). Attention sees both directions.
   case masked
 }
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Crosspoint
 import CrosspointOptions
+import MoELM
 
 /// What `train` and `eval` share: the text, the ranks, the batch.
 ///
@@ -12,11 +13,7 @@ struct JobArguments: ParsableArguments {
       discussion: "Rank 0 reads it for all.", valueName: "file"))
   var data: String?
 
-  @Option(help: "Sequences per step over all ranks.")
-  var batch = 32
-
-  @Option(help: "Held-out windows that an evaluation reads; 0 reads all.")
-  var evalWindows = 512
+  @OptionGroup var reading: ReadingOptions
 
   @Option(help: ArgumentHelp("One JSON object about the run, which rank 0 writes at its end.", valueName: "file"))
   var summary: String?

@@ -4,73 +4,29 @@ import CrosspointOptions
 import Foundation
 import MoELM
 
-extension ExpertTransportKind: ExpressibleByArgument {}
-
 struct Train: RankCommand {
   static let configuration = CommandConfiguration(abstract: "Trains a model.")
 
   @OptionGroup(title: "Job") var arguments: JobArguments
-  @OptionGroup(title: "Model") var model: ModelArguments
-  @OptionGroup(title: "Stages") var stages: StageArguments
+  @OptionGroup(title: "Model") var model: ModelShape
+  @OptionGroup(title: "Stages") var stages: StageOptions
+  @OptionGroup(title: "Training") var learning: LearningOptions
+  @OptionGroup(title: "Files") var run: RunOptions
   @OptionGroup(title: "Exchange") var exchange: ExchangeArguments
-
-  @Option(help: "crosspoint, or plain: pack + MPI_Alltoallv + unpack in fp32, without checks, to compare with.")
-  var transport = ExpertTransportKind.crosspoint
-
-  @Option(help: "Steps of training.")
-  var steps = 2000
-
-  @Option(help: "The largest learning rate, after the warm-up; it falls to zero along a half cosine.")
-  var learningRate: Float = 3e-3
-
-  @Option(help: "Steps of linear warm-up.")
-  var warmup = 100
-
-  @Option(help: "AdamW's weight decay of matrices.")
-  var weightDecay: Float = 0.1
-
-  @Option(help: "The largest norm of the gradient.")
-  var clip: Float = 1
-
-  @Option(help: ArgumentHelp("One JSON line per step, which rank 0 writes.", valueName: "file"))
-  var metrics: String?
-
-  @Option(help: ArgumentHelp("Where the checkpoint is written, and read by --resume.", valueName: "file"))
-  var checkpoint: String?
-
-  @Option(help: "Steps between checkpoints; 0 writes one at the end only.")
-  var checkpointEvery = 0
-
-  @Option(help: "Steps between evaluations; 0 evaluates at the end only.")
-  var evalEvery = 250
-
-  @Flag(help: "Continue from the checkpoint if there is one.")
-  var resume = false
 
   var cluster: SimulatedCluster? { arguments.cluster }
   var deadline: Duration { .seconds(arguments.deadline) }
 
   func job() throws(CrosspointError) -> @Sendable (any Fabric) throws -> Void {
     var options = TrainingOptions()
-    options.shape = model.shape
-    options.shape.stages = stages.options
+    options.shape = model
+    options.shape.stages = stages
+    options.reading = arguments.reading
+    options.learning = learning
     options.exchange = exchange.exchangeOptions
     options.seed = exchange.seed
-    options.batch = arguments.batch
-    options.evalWindows = arguments.evalWindows
-    options.transport = transport
-    options.steps = steps
-    options.learningRate = learningRate
-    options.warmup = warmup
-    options.weightDecay = weightDecay
-    options.clip = clip
-    var run = RunOptions()
-    run.metrics = metrics
+    var run = run
     run.summary = arguments.summary
-    run.checkpoint = checkpoint
-    run.checkpointEvery = checkpointEvery
-    run.evalEvery = evalEvery
-    run.resume = resume
     return { [options, run, data = arguments.data] fabric in
       // The deadline of those that wait for a rank which hangs passes first.
       let bound = UInt32(fabric.deadline.components.seconds) + 3
@@ -93,7 +49,7 @@ struct Evaluate: RankCommand {
       """)
 
   @OptionGroup(title: "Job") var arguments: JobArguments
-  @OptionGroup(title: "Stages") var stages: StageEvaluationArguments
+  @OptionGroup(title: "Stages") var stages: StageEvaluation
   @OptionGroup(title: "Exchange") var exchange: ExchangeArguments
 
   @Option(help: ArgumentHelp("The checkpoint to measure, which rank 0 reads for all.", valueName: "file"))
@@ -105,10 +61,8 @@ struct Evaluate: RankCommand {
   func job() throws(CrosspointError) -> @Sendable (any Fabric) throws -> Void {
     var options = TrainingOptions()
     options.exchange = exchange.exchangeOptions
-    options.batch = arguments.batch
-    options.evalWindows = arguments.evalWindows
-    options.shape.stages.deletionThreshold = stages.deletionThreshold
-    options.shape.stages.evaluatedGranularity = stages.granularity
+    options.reading = arguments.reading
+    options.shape.stages.evaluation = stages
     return { [options, checkpoint, files = (data: arguments.data, summary: arguments.summary)] fabric in
       let summary = try Evaluation.run(
         fabric: fabric, data: files.data, options: options, checkpoint: checkpoint, summary: files.summary)

@@ -37,8 +37,8 @@ struct BenchCodec: ParsableCommand {
     ])
     var records: [BenchRecord] = []
     for format in wire.isEmpty ? WireFormat.all : wire {
-      let room = codec.maximumFrameBytes(format, rows: rows.rows, groups: 1)
-      let frame = UnsafeMutableRawBufferPointer.allocate(byteCount: room, alignment: 64)
+      let bytes = codec.maximumFrameBytes(format, rows: rows.rows, groups: 1)
+      let frame = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes, alignment: 64)
       defer { frame.deallocate() }
       var size = 0
       let encode = try common.time(copying: rows, to: copy) {

@@ -15,7 +15,7 @@ final class ClusterTrial {
     members = (0..<Int32(rows)).map { $0 }
     clusterOf = Array(repeating: 0, count: rows)
     sizes = clusterOf
-    centroids = try Centroids(hidden: hidden, room: rows, most: rows, pool: pool)
+    centroids = try Centroids(hidden: hidden, capacity: rows, most: rows, pool: pool)
   }
 
   /// Clusters of the last run.

@@ -16,7 +16,7 @@ struct Doctor: ParsableCommand {
   @Flag(help: "Print one JSON object {\"ok\", \"checks\"} instead of text.")
   var json = false
 
-  /// One thing that was looked at.
+  /// One thing that was checked.
   struct Check: Encodable {
     enum Verdict: String, Encodable {
       case ok, warning, broken

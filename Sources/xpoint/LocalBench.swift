@@ -26,7 +26,7 @@ struct LocalBenchArguments: ParsableArguments {
   func validate() throws {
     try Ranges.require(
       ("--rows", rows, Ranges.rows), ("--hidden", hidden, Extent.hidden), ("--iterations", iterations, Ranges.runs))
-    // The rows, copies of them, and what coding or clustering needs beside them.
+    // The rows, copies of them, and what coding or clustering needs besides.
     if input == nil { try Ranges.requireMemory("--rows and --hidden", rows, hidden, times: 6) }
   }
 

@@ -20,7 +20,7 @@ final class Subject {
       { _ in },
       {
         $0.shape.stages.deletionRate = 0.3
-        $0.shape.stages.deletionWarmUp = 0
+        $0.shape.stages.deletionWarmup = 0
         $0.shape.stages.prune = .auto
       },
       {

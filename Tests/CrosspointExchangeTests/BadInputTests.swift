@@ -211,17 +211,14 @@ func errors(
 }
 
 @Suite struct FaultTests {
-  /// Fabric exchanges that a whole training step makes, init included.
-  static let exchangesPerStep = 3 + 4 * 4
-
   static func step(_ fabric: any Fabric, options: ExchangeOptions = .init()) throws {
     let exchange = try ExpertExchange(fabric: fabric, layout: BadInputTests.layout, options: options)
     try BadInputTests.step(exchange, tokens: randomBatch(rows: 12, hidden: 8, seed: UInt64(fabric.rank)))
   }
 
-  @Test(arguments: 0..<exchangesPerStep)
-  func aDeadRankIsNamedInEveryPhase(phase: Int) {
-    let thrown = errors(faults: [.dead(1, atExchange: phase)]) { try Self.step($0) }
+  @Test(arguments: StepPhase.making + StepPhase.transfers)
+  func aDeadRankIsNamedInEveryPhase(phase: StepPhase) {
+    let thrown = errors(faults: [.dead(1, atExchange: phase.exchange)]) { try Self.step($0) }
     #expect(thrown.count == 3)
     for error in thrown {
       #expect(error.code == .rankLost)
@@ -229,9 +226,11 @@ func errors(
     }
   }
 
-  @Test(arguments: [0, 1, 2, 3, 4, 5, 6, 9, 13, 18])
-  func aSilentRankIsNamedWithinTheDeadline(phase: Int) {
-    let thrown = errors(deadline: .milliseconds(150), faults: [.silent(2, fromExchange: phase)]) {
+  @Test(
+    arguments: StepPhase.making + StepPhase.Part.allCases.map { .phase($0, of: .dispatch) }
+      + [.phase(.move, of: .combine), .phase(.move, of: .combineBackward), .phase(.settleAgain, of: .dispatchBackward)])
+  func aSilentRankIsNamedWithinTheDeadline(phase: StepPhase) {
+    let thrown = errors(deadline: .milliseconds(150), faults: [.silent(2, fromExchange: phase.exchange)]) {
       try Self.step($0)
     }
     #expect(thrown.count == 3)
@@ -241,10 +240,10 @@ func errors(
     }
   }
 
-  /// Payload frames are the third exchange of each transfer.
-  @Test(arguments: [5, 9, 13, 17], [0, 9, 33, 63, 64, 100])
-  func aFlippedByteInAFrameIsTheSameErrorOnEveryRank(phase: Int, offset: Int) {
-    let thrown = errors(faults: [.flippedByte(from: 0, to: 1, exchange: phase, offset: offset)]) { try Self.step($0) }
+  @Test(arguments: StepPhase.each(.move), [0, 9, 33, 63, 64, 100])
+  func aFlippedByteInAFrameIsTheSameErrorOnEveryRank(phase: StepPhase, offset: Int) {
+    let fault = Fault.flippedByte(from: 0, to: 1, exchange: phase.exchange, offset: offset)
+    let thrown = errors(faults: [fault]) { try Self.step($0) }
     #expect(thrown.count == 3)
     for error in thrown {
       #expect(error.code == .corruptFrame || error.code == .truncatedFrame)
@@ -256,7 +255,10 @@ func errors(
   /// Fixed words, row counts, and the frame's header behind them.
   @Test(arguments: 0..<116)
   func aFlippedByteInAnAnnouncementIsCaught(offset: Int) {
-    let thrown = errors(faults: [.flippedByte(from: 2, to: 0, exchange: 3, offset: offset)]) { try Self.step($0) }
+    let announce = StepPhase.phase(.announce, of: .dispatch).exchange
+    let thrown = errors(faults: [.flippedByte(from: 2, to: 0, exchange: announce, offset: offset)]) {
+      try Self.step($0)
+    }
     for error in thrown { #expect(error == thrown[0]) }
     #expect(thrown.first?.code == .corruptFrame)
   }

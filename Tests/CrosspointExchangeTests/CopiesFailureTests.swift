@@ -24,7 +24,7 @@ import Testing
   func aFlippedByteBesideDispatchedRowsIsTheSameErrorOnEveryRank(wire: WireFormat) throws {
     let (rows, beside) = try Self.dispatched(wire)
     for offset in rows..<rows + beside {
-      Self.expectCorrupt(wire, from: 1, to: 0, exchange: 5, offset: offset)
+      Self.expectCorrupt(wire, from: 1, to: 0, .dispatch, offset: offset)
     }
   }
 
@@ -34,27 +34,30 @@ import Testing
     let (rows, beside) = try Self.dispatched(wire)
     let marks = rows / (wire == .bf16 ? 4 : 8)
     for offset in rows..<rows + beside - marks {
-      Self.expectCorrupt(wire, from: 0, to: 1, exchange: 17, offset: offset)
+      Self.expectCorrupt(wire, from: 0, to: 1, .dispatchBackward, offset: offset)
     }
   }
 
-  private static func expectCorrupt(_ wire: WireFormat, from sender: Int, to receiver: Int, exchange: Int, offset: Int)
-  {
-    let fault = Fault.flippedByte(from: sender, to: receiver, exchange: exchange, offset: offset)
+  private static func expectCorrupt(
+    _ wire: WireFormat, from sender: Int, to receiver: Int, _ kind: TransferKind, offset: Int
+  ) {
+    let move = StepPhase.phase(.move, of: kind).exchange
+    let fault = Fault.flippedByte(from: sender, to: receiver, exchange: move, offset: offset)
     let thrown = errors(faults: [fault]) {
       try FaultTests.step($0, options: .init(copies: .perRank, wire: .init(wire)))
     }
     #expect(thrown.count == 3)
     for error in thrown {
       #expect(error.code == .corruptFrame && error.argument == "metadata")
-      #expect(error.rank == sender && error.operation == (exchange == 5 ? "dispatch" : "dispatchBackward"))
+      #expect(error.rank == sender && error.operation == "\(kind)")
       #expect(error == thrown[0])
     }
   }
 
   @Test(arguments: 0..<108)
   func aFlippedByteInAnAnnouncementIsCaught(offset: Int) {
-    let thrown = errors(faults: [.flippedByte(from: 2, to: 0, exchange: 3, offset: offset)]) {
+    let announce = StepPhase.phase(.announce, of: .dispatch).exchange
+    let thrown = errors(faults: [.flippedByte(from: 2, to: 0, exchange: announce, offset: offset)]) {
       try FaultTests.step($0, options: .init(copies: .perRank))
     }
     for error in thrown { #expect(error == thrown[0]) }

@@ -70,10 +70,9 @@ import Testing
     #expect(try peak(.init()) < 4 * batch)
   }
 
-  /// Payloads are the third exchange of each transfer; init takes three.
-  @Test(arguments: [5, 9, 13, 17], [0, 70_000, 300_001])
-  func aFlippedByteIsTheSameErrorOnEveryRank(phase: Int, offset: Int) {
-    let faults = [Fault.flippedByte(from: 0, to: 1, exchange: phase, offset: offset)]
+  @Test(arguments: StepPhase.each(.move), [0, 70_000, 300_001])
+  func aFlippedByteIsTheSameErrorOnEveryRank(phase: StepPhase, offset: Int) {
+    let faults = [Fault.flippedByte(from: 0, to: 1, exchange: phase.exchange, offset: offset)]
     let results = SimulatedCluster(ranks: 2, deadline: .seconds(20), faults: faults).results { try Self.step($0) }
     for result in results {
       guard case .failure(let error) = result, let error = error as? CrosspointError else {
@@ -82,7 +81,7 @@ import Testing
       }
       #expect(error.code == .corruptFrame)
       #expect(error.rank == 0)
-      #expect(error.message.contains("bytes changed on the way"))
+      #expect(error.message.contains("bytes changed in transit"))
     }
   }
 

@@ -141,9 +141,9 @@ import Testing
     for error in thrown { #expect(error.code == .nonFinite && error.rank == 1) }
   }
 
-  @Test(arguments: 3..<19, [false, true])
-  func aLostRankIsNamedToThoseWhoWork(phase: Int, isSilent: Bool) {
-    let fault = isSilent ? Fault.silent(2, fromExchange: phase) : .dead(2, atExchange: phase)
+  @Test(arguments: StepPhase.transfers, [false, true])
+  func aLostRankIsNamedToThoseWhoWork(phase: StepPhase, isSilent: Bool) {
+    let fault = isSilent ? Fault.silent(2, fromExchange: phase.exchange) : .dead(2, atExchange: phase.exchange)
     // A dead rank is noticed at once; only a silent one takes the deadline, which the others must not miss on a busy machine.
     let thrown = errors(deadline: isSilent ? .milliseconds(500) : .seconds(30), faults: [fault]) { fabric in
       _ = try Self.step(fabric) { _ in 100 }

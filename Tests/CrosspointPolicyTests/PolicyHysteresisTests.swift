@@ -59,9 +59,9 @@ private struct Chooser {
   @Test func eachReversalDoublesThePatience() {
     var chooser = Chooser(.relativeError(0.1))
     _ = chooser.sample(Self.hard)
-    for patience in [3, 6, 24, 96] {
+    for samples in [3, 6, 24, 96] {
       // Down after so many easy samples, and at once up again: two reversals, but one the first time.
-      for _ in 1..<patience { #expect(chooser.sample(Self.easy) == WireFormat("rotated:4")) }
+      for _ in 1..<samples { #expect(chooser.sample(Self.easy) == WireFormat("rotated:4")) }
       #expect(chooser.sample(Self.easy) == WireFormat("rotated:3"))
       #expect(chooser.sample(Self.hard) == WireFormat("rotated:4"))
     }
@@ -73,7 +73,7 @@ private struct Chooser {
   ])
   func adversariesGetFewChanges(goal: Budget.Goal) {
     let samples = 1024
-    let mostChanges = 2 * 10 + 20  // reversals double patience: 2 log₂ of the samples; and a way through the menu
+    let mostChanges = 2 * 10 + 20  // a reversal doubles the samples needed: 2 log₂ of them; and once through the menu
     func changes(_ next: (Int, TransferChoiceState) -> PolicyMeasurement) -> Int {
       var chooser = Chooser(goal)
       for index in 0..<samples { _ = chooser.sample(next(index, chooser.state)) }

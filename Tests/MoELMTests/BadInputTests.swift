@@ -59,14 +59,14 @@ import Testing
   }
 
   @Test func filesWithoutACheckpointPathAreRefused() {
-    var run = RunOptions()
+    var run = RunOptions.standard
     run.resume = true
-    #expect(throws: CrosspointError.self) { try run.validate() }
+    #expect(throws: CrosspointError.self) { try run.check() }
     run.resume = false
     run.checkpointEvery = 5
-    #expect(throws: CrosspointError.self) { try run.validate() }
+    #expect(throws: CrosspointError.self) { try run.check() }
     run.checkpointEvery = -1
-    #expect(throws: CrosspointError.self) { try run.validate() }
+    #expect(throws: CrosspointError.self) { try run.check() }
   }
 
   @Test func aLossThatIsNoNumberEndsTrainingOnEveryRank() throws {

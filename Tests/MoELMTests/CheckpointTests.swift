@@ -133,7 +133,7 @@ import Testing
 
   @Test(arguments: ["metrics", "checkpoint", "summary"])
   func whatRankZeroCannotWriteEveryRankThrowsAlike(option: String) throws {
-    var (options, run) = (tinyOptions(), RunOptions())
+    var (options, run) = (tinyOptions(), RunOptions.standard)
     options.steps = 2
     switch option {
     case "metrics": run.metrics = "/dev/full"
@@ -153,7 +153,7 @@ import Testing
 
   @Test func metricsOfLaterStepsAreDroppedOnResume() throws {
     let folder = try TemporaryFolder()
-    var (options, run) = (tinyOptions(), RunOptions())
+    var (options, run) = (tinyOptions(), RunOptions.standard)
     options.steps = 4
     run.metrics = folder.file("m.jsonl")
     run.checkpoint = folder.file("c")

@@ -19,7 +19,7 @@ func pooledOptions(_ granularities: [Int] = [1, 2, 3], separateRouters: Bool = f
   private func summary(_ options: TrainingOptions, ranks: Int) throws -> RunSummary {
     let corpus = try tinyCorpus(options)
     return try SimulatedCluster(ranks: ranks).run { fabric in
-      try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: RunOptions(), quiet: true).train()
+      try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: RunOptions.standard, quiet: true).train()
     }[0]
   }
 
@@ -65,7 +65,7 @@ func pooledOptions(_ granularities: [Int] = [1, 2, 3], separateRouters: Bool = f
       var options = TrainingOptions()
       options.batch = 4
       options.evalWindows = 3
-      options.shape.stages.evaluatedGranularity = granularity
+      options.shape.stages.evaluation.granularity = granularity
       return try SimulatedCluster(ranks: 2).run { [options] fabric in
         try Evaluation.run(
           fabric: fabric, data: folder.file("text"), options: options, checkpoint: folder.file("c"))

@@ -95,11 +95,11 @@ import Testing
   @Test func learningRateWarmsUpAndFallsToZero() {
     var options = TrainingOptions()
     (options.steps, options.warmup, options.learningRate) = (110, 10, 1)
-    #expect(options.learningRate(step: 0) == 0.1)
-    #expect(options.learningRate(step: 10) == 1)
-    #expect(abs(options.learningRate(step: 60) - 0.5) < 1e-6)
-    #expect(options.learningRate(step: 109) < 1e-3)
-    #expect(options.learningRate(step: 110) == 0)
+    #expect(options.learning.rate(step: 0) == 0.1)
+    #expect(options.learning.rate(step: 10) == 1)
+    #expect(abs(options.learning.rate(step: 60) - 0.5) < 1e-6)
+    #expect(options.learning.rate(step: 109) < 1e-3)
+    #expect(options.learning.rate(step: 110) == 0)
   }
 
   @Test func aTensorBeginsAlikeOnWhicheverRankHoldsIt() throws {

@@ -21,7 +21,7 @@ struct PlainTransportTests {
     options.transport = .plain
     let corpus = try tinyCorpus(options)
     let summary = try SimulatedCluster(ranks: 2).run { [options] fabric in
-      try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: RunOptions(), quiet: true).train()
+      try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: RunOptions.standard, quiet: true).train()
     }[0]
     #expect(summary.rowsSentFraction == 1)
     #expect(summary.wireFraction > 1 && summary.wireFraction < 1.1, "rows and counts: \(summary.wireFraction)")

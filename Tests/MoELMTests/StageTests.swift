@@ -90,7 +90,7 @@ func gatedOptions(
     func summary(_ options: TrainingOptions) throws -> RunSummary {
       let corpus = try tinyCorpus(options)
       return try SimulatedCluster(ranks: 2).run { fabric in
-        try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: RunOptions(), quiet: true).train()
+        try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: RunOptions.standard, quiet: true).train()
       }[0]
     }
     let whole = try summary(tinyOptions())
@@ -173,7 +173,7 @@ func gatedOptions(
     func bits(_ threshold: Double?) throws -> RunSummary {
       var options = TrainingOptions()
       options.batch = 4
-      options.shape.stages.deletionThreshold = threshold
+      options.shape.stages.evaluation.deletionThreshold = threshold
       return try SimulatedCluster(ranks: 1).run { [options] fabric in
         try Evaluation.run(
           fabric: fabric, data: folder.file("text"), options: options, checkpoint: folder.file("c"))

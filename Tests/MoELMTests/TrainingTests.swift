@@ -27,7 +27,7 @@ import Testing
     options.exchange.wire = .init(.bf16)
     let corpus = try tinyCorpus(options)
     let summary = try SimulatedCluster(ranks: 2).run { [options] fabric in
-      try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: RunOptions(), quiet: true).train()
+      try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: RunOptions.standard, quiet: true).train()
     }[0]
     #expect(summary.steps == 6)
     #expect(summary.valBitsPerByte < 7.8, "untrained it is 8")
@@ -39,7 +39,7 @@ import Testing
   private func summary(_ options: TrainingOptions, ranks: Int) throws -> RunSummary {
     let corpus = try tinyCorpus(options)
     return try SimulatedCluster(ranks: ranks).run { fabric in
-      try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: RunOptions(), quiet: true).train()
+      try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: RunOptions.standard, quiet: true).train()
     }[0]
   }
 

@@ -15,25 +15,25 @@ import Testing
   private func summary(_ options: TrainingOptions, ranks: Int = 2) throws -> RunSummary {
     let corpus = try tinyCorpus(options)
     return try SimulatedCluster(ranks: ranks).run { fabric in
-      try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: RunOptions(), quiet: true).train()
+      try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: RunOptions.standard, quiet: true).train()
     }[0]
   }
 
   @Test func pruningDropsSecondExpertsOnly() throws {
     let none = try summary(options { $0.prune = .threshold(0) })
-    #expect(none.keptSecondExperts == 1 && none.rowsSentFraction == 1)
+    #expect(none.keptFurtherExperts == 1 && none.rowsSentFraction == 1)
     let all = try summary(
       options {
         $0.prune = .threshold(1)
         $0.pruneProtect = 0
       })
-    #expect(all.keptSecondExperts == 0 && all.rowsSentFraction == 0.5)
+    #expect(all.keptFurtherExperts == 0 && all.rowsSentFraction == 0.5)
     let some = try summary(
       options {
         $0.prune = .threshold(1)
         $0.pruneProtect = 0.25
       })
-    #expect(some.keptSecondExperts == 0.25 && some.rowsSentFraction == 0.625)
+    #expect(some.keptFurtherExperts == 0.25 && some.rowsSentFraction == 0.625)
     #expect(some.stages.map(\.name) == [StageCount.furtherExperts])
   }
 
@@ -45,7 +45,7 @@ import Testing
     }
     options.steps = 80
     let summary = try summary(options)
-    #expect(abs(1 - (summary.keptSecondExperts ?? 0) - 0.4) < 0.05)
+    #expect(abs(1 - (summary.keptFurtherExperts ?? 0) - 0.4) < 0.05)
   }
 
   @Test func theRandomSecondExpertIsForTrainingOnly() throws {
@@ -159,7 +159,7 @@ import Testing
       ("deletion-rate", { $0.stages.deletionRate = 1 }), ("deletion-rate", { $0.stages.deletionRate = -0.1 }),
       ("deletion-rate", { $0.stages.deletionRate = .nan }),
       ("deletion-hard-probability", { $0.stages.deletionHardProbability = 1.5 }),
-      ("deletion-warmup", { $0.stages.deletionWarmUp = -1 }),
+      ("deletion-warmup", { $0.stages.deletionWarmup = -1 }),
       ("deletion-learning-rate", { $0.stages.deletionLearningRate = -1 }),
       ("deletion-least-weight", { $0.stages.deletionLeastWeight = 0.1 }),
       (
@@ -183,17 +183,17 @@ import Testing
           $0.stages.deletionBlock = 2
         }
       ),
-      ("deletion-threshold", { $0.stages.deletionThreshold = 0.5 }),
+      ("deletion-threshold", { $0.stages.evaluation.deletionThreshold = 0.5 }),
       (
         "deletion-threshold",
         {
           $0.stages.deletionRate = 0.5
-          $0.stages.deletionThreshold = 1
+          $0.stages.evaluation.deletionThreshold = 1
         }
       ),
       ("granularities", { $0.stages.granularities = [] }), ("granularities", { $0.stages.granularities = [0] }),
       ("granularities", { $0.stages.granularities = [1, 9] }), ("granularities", { $0.stages.granularities = [2, 2] }),
-      ("pooling", { $0.stages.granularities = [1, 2] }), ("granularity", { $0.stages.evaluatedGranularity = 2 }),
+      ("pooling", { $0.stages.granularities = [1, 2] }), ("granularity", { $0.stages.evaluation.granularity = 2 }),
       (
         "merge-window",
         {

@@ -33,7 +33,7 @@ struct LimitTests {
             (0..<ranks).map { rank in ["-n", "1"] + (rank == odd ? try limited(limit) + run.train() : plain) }
           ).wait()
           expectOneLine(outcome, rank: odd)
-          let lines = ["world: outOfMemory: MPI_Init_thread: MPI needs", "model: outOfMemory: memory: no room for"]
+          let lines = ["world: outOfMemory: MPI_Init_thread: MPI needs", "model: outOfMemory: memory: no memory for"]
           #expect(lines.contains { outcome.errors.contains("rank \(odd): \($0)") }, "\(outcome)")
         }
       }

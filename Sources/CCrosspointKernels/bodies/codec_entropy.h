@@ -2,7 +2,7 @@
 //
 // An integer is a token for its magnitude, then, as plain bits, what the token leaves open and the sign. Magnitudes below
 // 8 are their own tokens; above, each octave up to 2^16 has four. Two escapes reach beyond: long magnitudes, below 2^24,
-// and raw floats for what has no magnitude that a float could tell from its neighbours. A token is coded under a context, a table of frequencies that sum
+// and raw floats for what has no magnitude that a float could tell from the floats next to it. A token is coded under a context, a table of frequencies that sum
 // to 2^11. Eight states take turns: token i of a run belongs to state i mod 8, so that their latencies overlap. Words of
 // 16 bits are read forwards and hence written backwards. Only integers decide what is read; a decoder given noise reads
 // zeros beyond the end and says so.
@@ -22,7 +22,7 @@ INLINE uint32_t token_of(uint32_t m) {
 
 INLINE uint32_t open_bits(uint32_t token) { return token < PLAIN_TOKENS ? 0 : 1 + ((token - PLAIN_TOKENS) >> 2); }
 
-// A class beside every float: that of its column plus that of its row, kept within the tables.
+// A class for every float: that of its column plus that of its row, kept within the tables.
 static void entropy_contexts(uint8_t *out, const uint8_t *columns, size_t n, const xp_entropy_scale *scale) {
   for (size_t i = 0; i < n; i++) {
     int32_t c = columns[i] + scale->offset;

@@ -18,8 +18,8 @@ struct BucketTable {
   static func slots(members: Int) -> Int { 4 * max(1, members).largestPowerOfTwoWithin }
 
   /// - Parameters:
-  ///   - slots: room for ``slots(members:)``.
-  ///   - bucketOf: room for the bucket of each member.
+  ///   - slots: space for ``slots(members:)``.
+  ///   - bucketOf: space for the bucket of each member.
   init(
     ids: UnsafePointer<UInt32>, functions: Int, rows: UnsafePointer<Int32>?, members: Int,
     slots: UnsafeMutablePointer<Int32>, bucketOf: UnsafeMutablePointer<Int32>

@@ -17,11 +17,11 @@ package struct Centroids: ~Copyable {
   private let pool: BufferPool
 
   /// - Parameters:
-  ///   - room: Rows that there is memory for at first.
-  ///   - most: Members that there will be; more clusters there cannot be.
+  ///   - capacity: rows that there is memory for at first.
+  ///   - most: members that there will be; more clusters there cannot be.
   /// - Throws: `outOfMemory`.
-  package init(hidden: Int, room: Int = 0, most: Int, pool: BufferPool) throws(CrosspointError) {
-    rows = try TokenBatch(uninitializedRows: min(room, most), hidden: hidden, pool: pool)
+  package init(hidden: Int, capacity: Int = 0, most: Int, pool: BufferPool) throws(CrosspointError) {
+    rows = try TokenBatch(uninitializedRows: min(capacity, most), hidden: hidden, pool: pool)
     self.most = most
     self.pool = pool
   }
@@ -48,6 +48,6 @@ package struct Centroids: ~Copyable {
     (tokenSquared, residualSquared) = (0, 0)
   }
 
-  /// Their memory: ``count`` rows and what room is left behind them.
+  /// Their memory: ``count`` rows and the unused memory behind them.
   package consuming func takeRows() -> TokenBatch { rows }
 }

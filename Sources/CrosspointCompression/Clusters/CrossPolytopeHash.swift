@@ -23,7 +23,7 @@ package struct CrossPolytopeHash: Sendable {
     width = options.resolvedWidth(hidden: hidden)
   }
 
-  /// Writes the ids (`count × functions`) of `count` rows (`count × hidden`), uncentred. `scratch` has room for one row.
+  /// Writes the ids (`count × functions`) of `count` rows (`count × hidden`), uncentred. `scratch` has space for one row.
   package func ids(
     of rows: UnsafePointer<Float>, count: Int, into ids: UnsafeMutablePointer<UInt32>,
     scratch: UnsafeMutablePointer<Float>

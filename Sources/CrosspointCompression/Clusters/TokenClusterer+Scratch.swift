@@ -18,7 +18,7 @@ final class Scratch<Element: BitwiseCopyable> {
     return buffer.base.assumingMemoryBound(to: Element.self)
   }
 
-  /// Room for `count` elements.
+  /// Space for `count` elements.
   @discardableResult
   func reserve(_ count: Int) throws(CrosspointError) -> UnsafeMutablePointer<Element> {
     let (bytes, overflow) = count.multipliedReportingOverflow(by: MemoryLayout<Element>.stride)

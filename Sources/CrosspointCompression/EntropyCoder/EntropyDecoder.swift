@@ -41,14 +41,14 @@ struct EntropyDecoder {
     let integersAt = levelsAt + header.contexts * 4 * EntropyBody.plainTokens
     let columnsAt = integersAt + 4 * hidden
     let contextsAt = columnsAt + hidden
-    let room = try codec.pool.lease(bytes: contextsAt + hidden)
-    defer { codec.pool.release(room) }
-    let slots = room.base.assumingMemoryBound(to: UInt8.self)
-    let symbols = (room.base + symbolsAt).assumingMemoryBound(to: UInt32.self)
-    let levels = (room.base + levelsAt).assumingMemoryBound(to: Float.self)
-    let integers = (room.base + integersAt).assumingMemoryBound(to: Int32.self)
-    let columns = (room.base + columnsAt).assumingMemoryBound(to: UInt8.self)
-    let rowContexts = (room.base + contextsAt).assumingMemoryBound(to: UInt8.self)
+    let memory = try codec.pool.lease(bytes: contextsAt + hidden)
+    defer { codec.pool.release(memory) }
+    let slots = memory.base.assumingMemoryBound(to: UInt8.self)
+    let symbols = (memory.base + symbolsAt).assumingMemoryBound(to: UInt32.self)
+    let levels = (memory.base + levelsAt).assumingMemoryBound(to: Float.self)
+    let integers = (memory.base + integersAt).assumingMemoryBound(to: Int32.self)
+    let columns = (memory.base + columnsAt).assumingMemoryBound(to: UInt8.self)
+    let rowContexts = (memory.base + contextsAt).assumingMemoryBound(to: UInt8.self)
 
     var cursor = ByteCursor(base: base, count: body.count, offset: EntropyBody.fixedBytes)
     for context in 0..<header.contexts {

@@ -205,7 +205,7 @@ struct EntropyEncoder {
       _ = EntropyTable.normalise(
         space.counts + context * EntropyBody.stride, into: space.symbols + context * EntropyBody.stride)
     }
-    // Residuals are not needed any more: words take their room.
+    // Residuals are not needed any more: words take their memory.
     var words = space.wordsEnd
     withUnsafeTemporaryAllocation(of: UInt32.self, capacity: EntropyBody.states) { states in
       states.update(repeating: EntropyBody.state)

@@ -29,7 +29,7 @@ struct EntropyWorkspace {
   /// Tokens in the order of the body.
   let tokens: UnsafeMutablePointer<UInt8>
   let plain: UnsafeMutablePointer<UInt8>
-  /// One behind the room for words, which are written from here backwards.
+  /// One behind the space for words, which are written from here backwards.
   let wordsEnd: UnsafeMutablePointer<UInt8>
 
   static let contextCapacity = 64

@@ -44,7 +44,7 @@ extension RowFormat {
 
   var text: String { Self.usage }
   var rate: Double { Double(code >> 8) }
-  /// Room for the sum over a row or a group: no such sum can overflow.
+  /// Space for the sum over a row or a group: no such sum can overflow.
   var bound: Float { 0x1p114 }
   var rotates: Bool { false }
   var centres: Bool { rotates }

@@ -29,7 +29,7 @@ struct FrameChecksum {
     guard stored == computed else {
       throw .corrupt(
         "body checksum",
-        "\(String(stored, radix: 16)); computed \(String(computed, radix: 16)): bytes changed on the way")
+        "\(String(stored, radix: 16)); computed \(String(computed, radix: 16)): bytes changed in transit")
     }
   }
 

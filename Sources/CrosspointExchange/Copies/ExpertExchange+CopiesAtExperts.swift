@@ -83,7 +83,7 @@ extension ExpertExchange {
     handle.copies!.sums = try sum(gradient, handle) { _, _ in 1 }
   }
 
-  /// Sums the copies of each row that arrived, and looks at the sums: they may be read where they lie.
+  /// Sums the copies of each row that arrived, and checks the sums: they may be read where they lie.
   private func sum(
     _ rows: UnsafePointer<Float>, _ handle: DispatchHandle, _ weight: (_ pair: Int, _ place: Int) -> Float
   ) throws(CrosspointError) -> TokenBatch {
@@ -101,7 +101,7 @@ extension ExpertExchange {
     return sums
   }
 
-  /// Rows for ∂L/∂output of each copy, and room for the shares' gradients.
+  /// Rows for ∂L/∂output of each copy, and space for the shares' gradients.
   func roomForOutputGradients(_ handle: DispatchHandle) throws(CrosspointError) -> TokenBatch {
     handle.copies!.shareGradients = try TokenBatch(
       uninitializedRows: handle.copies!.marks.pairs, hidden: 1, pool: pool)

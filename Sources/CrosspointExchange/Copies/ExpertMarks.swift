@@ -58,7 +58,7 @@ struct ExpertMarks: ~Copyable {
 
   // MARK: - Filling: rows, marks, numbers, weights
 
-  /// Makes room for rows without marks.
+  /// Makes space for rows without marks.
   mutating func start(rows: Int) throws(CrosspointError) {
     try bits.resize(rows * words)
     try firstPair.resize(rows + 1)
@@ -115,7 +115,7 @@ struct ExpertMarks: ~Copyable {
   private subscript(word: Int) -> UInt32 { UInt32(bitPattern: bits.base[word]) }
 }
 
-/// Numbers of pairs as bytes: fp32, or bf16 where the rows beside them are rounded too.
+/// Numbers of pairs as bytes: fp32, or bf16 where the rows with them are rounded too.
 enum PairNumbers {
   static func bytes(_ count: Int, isRounded: Bool) -> Int { count * (isRounded ? 2 : 4) }
 

@@ -15,7 +15,7 @@ struct RankBlocks: ~Copyable {
 
   deinit { pool.release(buffer) }
 
-  /// Makes room for `bytes(rank)` bytes each; their values are undefined.
+  /// Makes space for `bytes(rank)` bytes each; their values are undefined.
   mutating func layOut(_ bytes: (_ rank: Int) -> Int) throws(CrosspointError) {
     for rank in 0..<start.count - 1 { start[rank + 1] = start[rank] + bytes(rank) }
     let total = start[start.count - 1]

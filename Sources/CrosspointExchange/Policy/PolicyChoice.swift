@@ -34,7 +34,7 @@ public struct PolicyChoice: Hashable, Sendable, Codable {
   package var reason: Reason
   /// ‖x̂ − x‖ / ‖x‖ over all ranks, as it was predicted from a sample of the rows.
   package var predictedError: Double
-  /// The same of all rows that travelled, as their frames decode, in the last transfer that was looked at; `nil` before.
+  /// The same of all rows that travelled, as their frames decode, in the last transfer that was measured; `nil` before.
   public var measuredError: Double?
   /// Bytes per byte of bf16 over all ranks, as predicted.
   package var predictedBytes: Double

@@ -25,7 +25,7 @@ struct Metrics: Codable {
   /// Share of the tokens that deletions left out or, in a soft step, would.
   var deletionRate: Double?
   /// Share of the experts after the first that trims left.
-  var keptSecondExperts: Double?
+  var keptFurtherExperts: Double?
   /// How alike the granularities choose, a mean over layers.
   var jaccard: Double?
   /// Seconds in stages, the mean over ranks.

@@ -1,14 +1,14 @@
 import Crosspoint
 
 /// `x += attention(norm(x)); x += feedForward(norm(x))`, where the feed-forward is dense, or a mixture of experts with or
-/// without shared experts beside it, which work while the exchange is under way.
+/// without shared experts, which work while the exchange is under way.
 final class Block {
   private let number: Int
   private let width: Int
   private let firstNorm: LayerNorm
   private let attention: Attention
   private let secondNorm: LayerNorm
-  /// The feed-forward of a dense block, or the shared experts beside the routed ones.
+  /// The feed-forward of a dense block, or the shared experts of a block with routed ones.
   private let dense: DenseFeedForward?
   /// The mixture of experts, where the block has one.
   let experts: StagedExperts?

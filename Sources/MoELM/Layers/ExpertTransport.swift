@@ -1,3 +1,4 @@
+import ArgumentParser
 import Crosspoint
 
 /// What moves rows to their experts and back: Crosspoint, or the plain baseline that it is compared with.
@@ -34,7 +35,7 @@ protocol ExpertTransport: AnyObject {
 }
 
 /// Which transport a model is trained over.
-package enum ExpertTransportKind: String, Sendable, CaseIterable {
+package enum ExpertTransportKind: String, Sendable, CaseIterable, ExpressibleByArgument {
   /// An ``ExpertExchange``.
   case crosspoint
   /// pack + MPI_Alltoallv + unpack, without checks: the same bits as fp32 through Crosspoint.

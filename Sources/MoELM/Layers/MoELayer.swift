@@ -85,7 +85,7 @@ final class MoELayer {
   /// - Returns: the outputs, and the load-balance loss: this rank's part of the mean over the tokens of all ranks.
   func forward(
     _ x: borrowing TokenBatch, tokensPerRow: [Int32] = [], _ pass: Pass, meanwhile work: LocalWork
-  ) throws(CrosspointError) -> Mixture {
+  ) throws(CrosspointError) -> MoEOutput {
     let tokensOfAll = try pass.clock.measure(.router, block: block) { () throws(CrosspointError) in
       try route(x, tokensPerRow: tokensPerRow, pass)
     }
@@ -107,7 +107,7 @@ final class MoELayer {
     let combined = try pass.clock.measure(.combine, over: transport, block: block) { () throws(CrosspointError) in
       try transport.combine()
     }
-    return Mixture(outputs: combined, loadBalance: decision.losses.loadBalance * Double(share))
+    return MoEOutput(outputs: combined, loadBalance: decision.losses.loadBalance * Double(share))
   }
 
   /// Makes the decision; returns how many tokens all ranks route. Collective.
@@ -229,7 +229,7 @@ final class MoELayer {
 }
 
 /// What a mixture of experts made of its rows.
-struct Mixture: ~Copyable {
+struct MoEOutput: ~Copyable {
   let outputs: TokenBatch
   let loadBalance: Double
 

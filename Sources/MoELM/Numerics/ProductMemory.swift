@@ -11,11 +11,11 @@ import Synchronization
 final class ProductMemory {
   /// The largest buffer of OpenBLAS on any processor.
   private static let bufferBytes = 128 << 20
-  /// OpenBLAS has room for 64 at least; that many products never run at the same time on the cores of one process.
+  /// OpenBLAS has space for 64 at least; that many products never run at the same time on the cores of one process.
   private static let mostBuffers = 64
   private static let counts = Mutex((models: 0, buffers: 0))
 
-  /// - Throws: `outOfMemory` where a limit on the address space (`ulimit -v`) leaves no room.
+  /// - Throws: `outOfMemory` where a limit on the address space (`ulimit -v`) leaves no memory.
   init() throws(CrosspointError) {
     let hasRoom = Self.counts.withLock { counts in
       counts.models += 1
@@ -33,7 +33,7 @@ final class ProductMemory {
     guard hasRoom else {
       throw CrosspointError(
         .outOfMemory, operation: "model", argument: "memory",
-        "no room for \(Self.bufferBytes) bytes of OpenBLAS: raise the limit on the address space (ulimit -v)")
+        "no memory for \(Self.bufferBytes) bytes of OpenBLAS: raise the limit on the address space (ulimit -v)")
     }
   }
 

@@ -78,8 +78,8 @@ final class KeyGate {
     var generator = pass.context.sharedGenerator(seed: options.seed)
     let isHard =
       !pass.context.isTraining
-      || (Double(generator.nextUnit()) < options.deletionHardProbability && pass.context.step >= options.deletionWarmUp)
-    let threshold = Float(pass.context.isTraining ? 0.5 : options.deletionThreshold ?? 0.5)
+      || (Double(generator.nextUnit()) < options.deletionHardProbability && pass.context.step >= options.deletionWarmup)
+    let threshold = Float(pass.context.isTraining ? 0.5 : options.evaluation.deletionThreshold ?? 0.5)
     keep = (0..<x.rows).map { !isHard || gate.share($0) > threshold }
     if pass.context.isTraining {
       scored += x.rows

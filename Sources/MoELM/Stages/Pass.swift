@@ -1,6 +1,6 @@
 import Crosspoint
 
-/// One forward pass and the backward pass that may follow it: what both need to know beside the batch.
+/// One forward pass and the backward pass that may follow it: what both need to know besides the batch.
 struct Pass {
   /// Step, batch, and whether this is training.
   var context: StageContext

@@ -8,7 +8,9 @@ extension StageOptions {
     var stages: [any TokenStage] = []
     if deletes {
       let gate = try DeletionGate(hidden: shape.width, options: deletionOptions(seed: seed))
-      if let deletionThreshold, !weighsAttention { try gate.setEvaluationThreshold(deletionThreshold) }
+      if let deletionThreshold = evaluation.deletionThreshold, !weighsAttention {
+        try gate.setEvaluationThreshold(deletionThreshold)
+      }
       stages.append(gate)
     }
     if let mergingThreshold {
@@ -55,7 +57,7 @@ extension StageOptions {
 
   /// What the deletion of a layer does.
   func deletionOptions(seed: UInt64) -> DeletionOptions {
-    DeletionOptions(rule: deletionRule, warmUp: deletionWarmUp, seed: seed)
+    DeletionOptions(rule: deletionRule, warmUp: deletionWarmup, seed: seed)
   }
 
   private var deletionRule: DeletionOptions.Rule {

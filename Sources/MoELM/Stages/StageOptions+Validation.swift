@@ -2,7 +2,7 @@ import Crosspoint
 
 extension StageOptions {
   /// - Throws: `invalidArgument` naming the first option that makes no pipeline or no router.
-  func validate(_ shape: ModelShape) throws(CrosspointError) {
+  func check(_ shape: ModelShape) throws(CrosspointError) {
     try validateDeletion(shape)
     try validateGranularities(shape)
     try validateRouting(shape)
@@ -15,7 +15,7 @@ extension StageOptions {
     try require(
       deletionRate >= 0 && deletionRate < 1, "deletion-rate",
       "\(deletionRate) is not in 0 ..< 1; at 1 nothing would reach the experts")
-    try require(deletionWarmUp >= 0, "deletion-warmup", "\(deletionWarmUp) steps; it must not be negative")
+    try require(deletionWarmup >= 0, "deletion-warmup", "\(deletionWarmup) steps; it must not be negative")
     try requireShare(deletionHardProbability, "deletion-hard-probability")
     for (name, value) in [
       ("deletion-learning-rate", Double(deletionLearningRate)), ("deletion-proportional", deletionProportional),
@@ -33,7 +33,7 @@ extension StageOptions {
         (0..<shape.blocks).contains(deletionBlock), "deletion-block",
         "\(deletionBlock); the model has blocks 0 to \(shape.blocks - 1)")
     }
-    if let threshold = deletionThreshold {
+    if let threshold = evaluation.deletionThreshold {
       try require(
         threshold >= 0 && threshold < 1, "deletion-threshold",
         "\(threshold) is not in 0 ..< 1; from 1 on every token would be dropped")
@@ -50,7 +50,7 @@ extension StageOptions {
     }
     try require(
       Set(granularities).count == granularities.count, "granularities", "one of them is given twice")
-    if let granularity = evaluatedGranularity {
+    if let granularity = evaluation.granularity {
       try require(
         granularities.contains(granularity), "granularity", "\(granularity) is not among \(granularities)")
     }

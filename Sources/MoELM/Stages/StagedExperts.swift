@@ -45,20 +45,20 @@ final class StagedExperts {
   {
     offered += x.rows * topK
     guard !stages.isEmpty else {
-      let mixture = try layer.forward(x, pass, meanwhile: work)
+      let output = try layer.forward(x, pass, meanwhile: work)
       countChoices()
-      add(mixture.outputs, to: y)
-      return Losses(loadBalance: mixture.loadBalance)
+      add(output.outputs, to: y)
+      return Losses(loadBalance: output.loadBalance)
     }
     let rows = try pass.clock.measure(.stages, block: block) { () throws(CrosspointError) in
       try stages.reduce(x, pass)
     }
-    let mixture = try layer.forward(rows.tokens, tokensPerRow: rows.layout.tokensPerRow, pass, meanwhile: work)
+    let output = try layer.forward(rows.tokens, tokensPerRow: rows.layout.tokensPerRow, pass, meanwhile: work)
     countChoices()
     compareChoices(pass)
     self.rows = consume rows
-    let loadBalance = mixture.loadBalance
-    var outputs: TokenBatch? = mixture.takeOutputs()
+    let loadBalance = output.loadBalance
+    var outputs: TokenBatch? = output.takeOutputs()
     let expanded = try pass.clock.measure(.stages, block: block) { () throws(CrosspointError) in
       try stages.expand(outputs.take()!)
     }

@@ -19,7 +19,7 @@ struct Batch {
 
   private func isMasked(_ row: Int) -> Bool { !masked.isEmpty && masked[row] }
 
-  /// Room for `sequences` of `shape`, contents to be filled in.
+  /// Space for `sequences` of `shape`, contents to be filled in.
   mutating func resize(_ sequences: Int, _ shape: ModelShape) {
     let count = sequences * shape.context
     if inputs.count != count {

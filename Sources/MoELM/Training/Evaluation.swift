@@ -50,7 +50,7 @@ extension Checkpoint {
   /// - Throws: `checkpointMismatch` naming the first that is missing or has another size.
   fileprivate func requireTensors(of options: TrainingOptions) throws(CrosspointError) {
     let shape = options.shape
-    // Every block and every expert has a tensor: so many specifications are worth making.
+    // Every block and every expert has a tensor: no more specifications are made.
     guard max(shape.blocks, shape.experts) <= header.tensors.count else {
       throw CrosspointError(
         .checkpointMismatch, operation: "resume", argument: "blocks",
@@ -65,22 +65,13 @@ extension Checkpoint {
 extension TrainingOptions {
   /// Takes over the model and the stages that a checkpoint was written with.
   fileprivate mutating func adopt(_ checkpoint: Checkpoint, path: String) throws(CrosspointError) {
-    let sizes: [String: WritableKeyPath<TrainingOptions, Int>] = [
-      "context": \.shape.context, "width": \.shape.width, "blocks": \.shape.blocks, "heads": \.shape.heads,
-      "experts": \.shape.experts, "expert-width": \.shape.expertWidth, "top-k": \.shape.topK,
-      "shared-experts": \.shape.sharedExperts,
-    ]
-    func read<T>(_ key: String, _ parse: (String) -> T?) throws(CrosspointError) -> T {
-      guard let value = checkpoint.options[key].flatMap(parse) else {
-        throw fileError("checkpoint", path, "does not say its \(key)")
-      }
-      return value
+    let evaluation = shape.stages.evaluation
+    shape = try ModelShape(path: path, checkpoint.options)
+    shape.stages = try StageOptions(path: path, checkpoint.options)
+    shape.stages.evaluation = evaluation
+    guard let text = checkpoint.options["seed"], let seed = UInt64(text) else {
+      throw fileError("checkpoint", path, "does not say its seed")
     }
-    for (key, size) in sizes { self[keyPath: size] = try read(key, Int.init) }
-    shape.objective = try read("objective", Objective.init)
-    shape.maskFraction = try read("mask-fraction", Float.init)
-    shape.softmax1 = try read("softmax1", Bool.init)
-    seed = try read("seed", UInt64.init)
-    try shape.stages.adopt { key throws(CrosspointError) in try read(key) { $0 } }
+    self.seed = seed
   }
 }

@@ -1,38 +1,42 @@
+import ArgumentParser
 import Crosspoint
 
-/// What a run writes and how often, beside the training itself.
+/// What a run writes and how often, besides the training itself.
 ///
 /// Files are rank 0's: where the others are told to write ``metrics`` and ``summary`` does not matter. All else must be the
 /// same on every rank.
-package struct RunOptions: Sendable {
-  /// One JSON line per step.
+package struct RunOptions: CommandLineOptions {
+  package static let standard = parseOrExit([])
+
+  @Option(help: ArgumentHelp("One JSON line per step, which rank 0 writes.", valueName: "file"))
   package var metrics: String?
+
+  @Option(help: ArgumentHelp("Where the checkpoint is written, and read by --resume.", valueName: "file"))
+  package var checkpoint: String?
+
+  @Option(help: "Steps between checkpoints; 0 writes one at the end only.")
+  package var checkpointEvery = 0
+
+  @Option(help: "Steps between evaluations; 0 evaluates at the end only.")
+  package var evalEvery = 250
+
+  @Flag(help: "Continue from the checkpoint if there is one.")
+  package var resume = false
+
   /// One JSON object at the end.
   package var summary: String?
-  /// Where checkpoints are written and read.
-  package var checkpoint: String?
-  /// Steps between checkpoints; 0 writes one at the end only.
-  package var checkpointEvery = 0
-  /// Steps between evaluations; 0 evaluates at the end only.
-  package var evalEvery = 250
-  /// Whether to continue from the checkpoint if there is one.
-  package var resume = false
 
   package init() {}
 
   /// Checks them on every rank, and that every rank has the same. Collective.
-  /// - Throws: as ``validate()``, and `ranksDisagree` naming an option that differs.
+  /// - Throws: as ``check()``, and `ranksDisagree` naming an option that differs.
   func agree(on fabric: any Fabric) throws(CrosspointError) {
-    try fabric.together(operation: "options") { () throws(CrosspointError) in try validate() }
-    try fabric.requireEqual(
-      [
-        ("checkpoint", checkpoint ?? "none"), ("checkpoint-every", "\(checkpointEvery)"),
-        ("eval-every", "\(evalEvery)"), ("resume", "\(resume)"),
-      ], operation: "options")
+    try fabric.together(operation: "options") { () throws(CrosspointError) in try check() }
+    try fabric.requireEqual(record.filter { $0.key != "metrics" }, operation: "options")
   }
 
   /// - Throws: `invalidArgument` for counts below zero, or checkpoint options without a path.
-  package func validate() throws(CrosspointError) {
+  package func check() throws(CrosspointError) {
     for (name, value) in [("checkpoint-every", checkpointEvery), ("eval-every", evalEvery)] {
       try require(value >= 0, name, "\(value); it must not be negative")
     }
@@ -74,7 +78,7 @@ package struct RunSummary: Codable, Sendable {
   /// Share of the tokens that the deletion left out in that evaluation.
   package var deletionRate: Double?
   /// Share of the experts after the first that trims left, over the last quarter of the steps.
-  package var keptSecondExperts: Double?
+  package var keptFurtherExperts: Double?
   /// The held-out loss at every granularity.
   package var granularities: [GranularityLoss]
   /// How alike the granularities choose on the held-out text (Jaccard index), a mean over layers, and of each layer;

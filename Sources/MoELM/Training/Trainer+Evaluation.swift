@@ -4,7 +4,7 @@ import Crosspoint
 package struct HeldOut: Sendable {
   /// Mean over the predicted bytes, at the granularity that the evaluation is about.
   package var bitsPerByte: Double
-  /// At every granularity that was looked at.
+  /// At every granularity that was measured.
   package var granularities: [GranularityLoss]
   /// What every stage let through, summed over ranks, at the granularity that the evaluation is about.
   package var stages: [StageCount]
@@ -25,10 +25,10 @@ extension Trainer {
   package func evaluate() throws(CrosspointError) -> Double { try measure(all: false).bitsPerByte }
 
   /// The same with what the stages did. Collective.
-  /// - Parameter all: whether to look at every granularity, not only at the one that the evaluation is about.
+  /// - Parameter all: whether to measure every granularity, not only the one that the evaluation is about.
   package func measure(all: Bool) throws(CrosspointError) -> HeldOut {
     let stages = options.shape.stages
-    let main = stages.evaluatedGranularity ?? stages.granularities[0]
+    let main = stages.evaluation.granularity ?? stages.granularities[0]
     let granularities = all ? stages.granularities : [main]
     let available = corpus.heldOutWindows
     let windows = options.evalWindows == 0 ? available : min(options.evalWindows, available)

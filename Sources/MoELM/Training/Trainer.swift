@@ -24,7 +24,7 @@ package final class Trainer {
     /// Share of the tokens that the deletions leave out or, in a soft step, would; a mean over layers.
     package var deletionRate: Double?
     /// Share of the experts after the first that trims left.
-    package var keptSecondExperts: Double?
+    package var keptFurtherExperts: Double?
     /// How alike the granularities choose, a mean over layers.
     package var jaccard: Double?
     /// Seconds in stages, the mean over ranks, waiting not included.
@@ -96,7 +96,7 @@ package final class Trainer {
           "\(nats) at step \(progress.step) with gradients of norm \(norm); try a lower --learning-rate"),
         operation: "train")
     }
-    let rate = options.learningRate(step: progress.step)
+    let rate = options.learning.rate(step: progress.step)
     let scale = norm > Double(options.clip) ? options.clip / Float(norm) : 1
     try clock.measure(.optimiser) { () throws(CrosspointError) in
       optimiser.update(model.shared, learningRate: rate, gradientScale: scale, step: progress.step)
@@ -108,7 +108,7 @@ package final class Trainer {
       bitsPerByte: nats * bitsPerNat, loadBalance: totals[1], stageLoss: totals[2], gradientNorm: norm,
       learningRate: rate, traffic: moved.traffic, stages: moved.stages,
       deletionRate: model.deletionRate ?? moved.stages.deletionRate,
-      keptSecondExperts: moved.stages.keptFurtherExperts, jaccard: moved.overlaps.mean,
+      keptFurtherExperts: moved.stages.keptFurtherExperts, jaccard: moved.overlaps.mean,
       stageSeconds: moved.stageSeconds / Double(fabric.rankCount), shouldStop: totals[4] > 0)
   }
 

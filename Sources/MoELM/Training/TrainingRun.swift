@@ -105,7 +105,7 @@ package final class TrainingRun {
       seconds: progress.seconds, wireBytes: traffic.wireBytes, uncompressedBytes: traffic.uncompressedBytes,
       rowsSent: traffic.rowsSent, rowsTotal: traffic.rowsOffered, residualEnergy: report.traffic.residualEnergy,
       stages: report.stages, deletionRate: report.deletionRate,
-      keptSecondExperts: report.keptSecondExperts, jaccard: report.jaccard, stageSeconds: report.stageSeconds)
+      keptFurtherExperts: report.keptFurtherExperts, jaccard: report.jaccard, stageSeconds: report.stageSeconds)
     try metrics?.append(entry)
     if speaks {
       line.show(
@@ -139,7 +139,7 @@ extension Trainer {
       stageSeconds: all.stageSeconds / Double(fabric.rankCount) / steps,
       stages: all.stages, stagesLastQuarter: last.stages, evaluatedStages: heldOut.stages,
       evaluatedRowsSentFraction: heldOut.traffic.rowsSentFraction, evaluatedWireFraction: heldOut.traffic.wireFraction,
-      deletionRate: heldOut.stages.deletionRate, keptSecondExperts: last.stages.keptFurtherExperts,
+      deletionRate: heldOut.stages.deletionRate, keptFurtherExperts: last.stages.keptFurtherExperts,
       granularities: heldOut.granularities, jaccard: heldOut.overlaps.mean, overlaps: heldOut.overlaps,
       trainingOverlapsLastQuarter: last.overlaps, ranks: fabric.rankCount,
       interrupted: interrupted, choices: choices,
