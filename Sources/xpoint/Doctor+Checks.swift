@@ -21,7 +21,7 @@ extension Doctor {
     #if compiler(>=6.3)
       let compiler = "Swift 6.3 or later"
     #else
-      let compiler = "Swift 6.1 or 6.2"
+      let compiler = "Swift 6.2"
     #endif
     return .ok(
       "platform", "\(ProcessInfo.processInfo.operatingSystemVersionString), \(processor), built by \(compiler)")

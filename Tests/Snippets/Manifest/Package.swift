@@ -1,5 +1,5 @@
 // snippet: manifest
-// swift-tools-version: 6.1
+// swift-tools-version: 6.2
 import PackageDescription
 
 let package = Package(
