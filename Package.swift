@@ -82,7 +82,8 @@ let package = Package(
     .target(
       name: "CrosspointTestSupport",
       dependencies: [
-        "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointExchange",
+        "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointCompression",
+        "CrosspointExchange",
       ],
       path: "Tests/CrosspointTestSupport"),
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),

@@ -17,7 +17,7 @@ import CrosspointPolicy
 package struct ExchangeArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "Which rows stand for the tokens: off, lsh, lsh-moe (the paper's six functions).",
+      "Which rows stand for the tokens: off (the default), lsh, lsh-moe (the paper's six functions).",
       discussion: "lsh takes settings, for example lsh:functions=2,width=64,centred=true.",
       valueName: "off|lsh[:…]|lsh-moe"), transform: reading(ExchangeOptions.Compression.init(named:)))
   package var compression = ExchangeOptions.Compression.off
@@ -33,7 +33,7 @@ package struct ExchangeArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Wire format of all four transfers.", discussion: "\(WireFormat.usage).", valueName: "format"),
+      "Wire format of all four transfers; fp32 if left out.", discussion: "\(WireFormat.usage).", valueName: "format"),
     transform: reading(WireFormat.init(named:)))
   package var wire = WireFormat.fp32
 

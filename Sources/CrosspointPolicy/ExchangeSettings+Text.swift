@@ -6,7 +6,7 @@ extension ExchangeOptions {
   /// Options as one text: the names and values of the command line, for example
   /// `compression=lsh:functions=2,width=64,wire=rotated:4,copies=rank`. An empty text: the defaults.
   ///
-  /// Settings are parted by commas. A part whose name is none of ``ExchangeSettings/names`` goes on with the value before it,
+  /// Settings are parted by commas. A part whose name is none of theirs goes on with the value before it,
   /// as `width=64` does above.
   /// - Throws: `invalidArgument` naming the setting, its value and what is possible.
   public init(named text: String) throws(CrosspointError) {
@@ -18,7 +18,7 @@ extension ExchangeOptions {
 
 extension ExchangeSettings {
   /// All names, as on the command line.
-  public static let names = [
+  package static let names = [
     "compression", "copies", "compensation", "wire", "wire-dispatch", "wire-combine", "wire-gradient",
     "wire-combine-backward", "wire-dispatch-backward", "within-node", "rounding-gradient", "non-finite", "budget-bytes",
     "budget-error", "budget-speed", "capacity-bytes", "seed",
@@ -43,7 +43,7 @@ extension ExchangeSettings {
 
   /// Takes one setting.
   /// - Throws: `invalidArgument` for a name that is none, or a value that it cannot have.
-  public mutating func set(_ name: String, _ value: String) throws(CrosspointError) {
+  package mutating func set(_ name: String, _ value: String) throws(CrosspointError) {
     func read<Value>(_ value: Value?, _ usage: String) throws(CrosspointError) -> Value {
       guard let value else { throw Self.refuse(name, "it cannot be '\(text)': \(usage)") }
       return value

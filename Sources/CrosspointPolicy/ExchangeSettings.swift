@@ -4,32 +4,32 @@ import CrosspointExchange
 
 /// What users choose about an exchange, by the names of the command line: `--wire bf16` there is `wire=bf16` in a text. What
 /// is `nil` was not said.
-public struct ExchangeSettings: Sendable {
-  public var compression = ExchangeOptions.Compression.off
-  public var copies = ExchangeOptions.Copies.perExpert
-  public var compensation = ResidualCompensation.identity
+package struct ExchangeSettings: Sendable {
+  package var compression = ExchangeOptions.Compression.off
+  package var copies = ExchangeOptions.Copies.perExpert
+  package var compensation = ResidualCompensation.identity
   /// Of all four transfers, unless one of the following is more exact.
-  public var wire = WireFormat.fp32
-  public var wireDispatch: WireFormat?
-  public var wireCombine: WireFormat?
+  package var wire = WireFormat.fp32
+  package var wireDispatch: WireFormat?
+  package var wireCombine: WireFormat?
   /// Of both gradient transfers.
-  public var wireGradient: WireFormat?
-  public var wireCombineBackward: WireFormat?
-  public var wireDispatchBackward: WireFormat?
-  public var withinNode = ExchangeOptions.WithinNode.coded
-  public var roundingGradient = Rounding.eden
-  public var nonFinite = ExchangeOptions.NonFinitePolicy.error
-  public var budgetBytes: Double?
-  public var budgetError: Double?
-  public var budgetSpeed = false
-  public var capacityBytes = Int.max
-  public var seed: UInt64 = 0
+  package var wireGradient: WireFormat?
+  package var wireCombineBackward: WireFormat?
+  package var wireDispatchBackward: WireFormat?
+  package var withinNode = ExchangeOptions.WithinNode.coded
+  package var roundingGradient = Rounding.eden
+  package var nonFinite = ExchangeOptions.NonFinitePolicy.error
+  package var budgetBytes: Double?
+  package var budgetError: Double?
+  package var budgetSpeed = false
+  package var capacityBytes = Int.max
+  package var seed: UInt64 = 0
 
-  public init() {}
+  package init() {}
 
   /// The options that they come to.
   /// - Throws: `invalidArgument` for budgets that exclude one another or lie outside their range.
-  public func options() throws(CrosspointError) -> ExchangeOptions {
+  package func options() throws(CrosspointError) -> ExchangeOptions {
     var formats = ExchangeOptions.Wire(wire)
     formats.dispatch = wireDispatch ?? wire
     formats.combine = wireCombine ?? wire

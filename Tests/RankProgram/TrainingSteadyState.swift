@@ -2,6 +2,7 @@ import CAllocationCounter
 import CrosspointCore
 import CrosspointExchange
 import CrosspointPolicy
+import CrosspointTestSupport
 import Foundation
 import MoELM
 

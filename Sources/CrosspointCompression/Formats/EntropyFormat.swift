@@ -35,17 +35,10 @@ struct EntropyFormat: RowFormat {
 }
 
 extension WireFormat {
-  /// What ``entropy(bits:)`` takes.
+  /// Bits per element that may be asked for.
   package static let entropyRates = 0.1...10.0
 
-  /// Centred rows of one step size, each element coded by its entropy, with the step that makes a frame take at most
-  /// `bits` (0.1 to 10, fractions too) per element.
-  /// - Throws: `invalidArgument` for other bits.
-  package static func entropy(bits: Double) throws(CrosspointError) -> WireFormat {
-    try WireFormat(named: "entropy:\(bits)")
-  }
-
-  /// The same for bits that are known to be among ``entropyRates``.
+  /// Entropy-coded rows of so many bits per element, which must be among ``entropyRates``.
   package init(entropyRate rate: Double) {
     precondition(Self.entropyRates.contains(rate))
     self.init(EntropyFormat(rate: rate))

@@ -155,13 +155,3 @@ struct MixedFormat: GroupFormat {
     }
   }
 }
-
-extension WireFormat {
-  /// Rows as ``rotated(bits:)``: in each group a `fraction` (1/2, 1/4, 1/8 or 1/16) of them, those of most importance, in
-  /// `high` bits per element, the others in `low` (`1 ≤ low < high ≤ 8`). In dispatch importance is the router's weight,
-  /// of a cluster that of all its members; elsewhere, and among equals, the energy of a row without its group's mean.
-  /// - Throws: `invalidArgument` for other bits and fractions.
-  package static func mixed(low: Int, high: Int, fraction: Double = 0.25) throws(CrosspointError) -> WireFormat {
-    try WireFormat(named: "mixed:\(low),\(high),\(fraction)")
-  }
-}

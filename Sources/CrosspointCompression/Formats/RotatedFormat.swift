@@ -170,11 +170,3 @@ enum RotatedMean {
     return UnsafePointer(mean)
   }
 }
-
-extension WireFormat {
-  /// Centred, pseudo-rotated rows in `bits` (1 to 8) bits per element by the Lloyd-Max quantiser of the unit Gaussian.
-  /// - Throws: `invalidArgument` for other bits.
-  package static func rotated(bits: Int) throws(CrosspointError) -> WireFormat {
-    try WireFormat(named: "rotated:\(bits)")
-  }
-}

@@ -89,12 +89,3 @@ struct ZipCacheFormat: GroupFormat {
     return UnsafePointer(scales)
   }
 }
-
-extension WireFormat {
-  /// Channel-separable tokenwise: elements over √(largest magnitude of their channel in the group), then `bits` (8 or 4)
-  /// bits of even steps between a row's smallest and largest. Source: ZipCache (arXiv 2405.14256), section 4.2.
-  /// - Throws: `invalidArgument` for other bits.
-  package static func zipCache(bits: Int) throws(CrosspointError) -> WireFormat {
-    try WireFormat(named: "zipcache:\(bits)")
-  }
-}

@@ -83,7 +83,7 @@ package struct StageOptions: CommandLineOptions {
 
   @Option(
     help: ArgumentHelp(
-      "Tokens per row at which the experts see the text; 1 is no pooling.",
+      "Tokens per row at which the experts see the text; 1, the default, is no pooling.",
       discussion: "A causal model pools with --granularity-shift only.", valueName: "1,2,4"), transform: wholeNumbers)
   package var granularities = [1]
 
