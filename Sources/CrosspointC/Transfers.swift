@@ -10,7 +10,6 @@ import CrosspointTokens
 /// A dispatch as C holds it.
 final class HandleOfC {
   let handle: DispatchHandle
-  /// Tokens of this rank.
   let tokens: Int
   /// What ``ExpertExchange/combineBackward(_:_:meanwhile:)`` gave; without rows before.
   var outputGradients: TokenBatch

@@ -52,7 +52,6 @@ struct Announcement {
     UnsafeMutableRawBufferPointer(
       UnsafeMutableBufferPointer(rebasing: words[(Self.fixedWords + capacity)..<(words.count - noteWords)]))
   }
-  /// Space for the note.
   var note: UnsafeMutableBufferPointer<Float> {
     let start = UnsafeMutableRawPointer(words.baseAddress! + words.count - noteWords)
     return UnsafeMutableBufferPointer(start: start.assumingMemoryBound(to: Float.self), count: noteWords)

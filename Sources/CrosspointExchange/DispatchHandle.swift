@@ -161,10 +161,8 @@ struct ReceivedRows: ~Copyable {
   /// All rows.
   var total: Int { (0..<counts.count).reduce(0) { $0 + counts[$1] } }
 
-  /// Rows of one source for one destination.
   func count(_ source: Int, _ destination: Int) -> Int { counts[source * destinations + destination] }
 
-  /// Rows for one destination.
   func count(of destination: Int) -> Int {
     stride(from: destination, to: counts.count, by: max(1, destinations)).reduce(0) { $0 + counts[$1] }
   }

@@ -107,7 +107,6 @@ final class NodeTables {
 
   func isOffered(by peer: Int) -> Bool { tables[peer]![0] != 0 }
 
-  /// All rows that a rank offers.
   func rowsOffered(by peer: Int, hidden: Int) throws(CrosspointError) -> (base: UnsafePointer<Float>, count: Int) {
     let count = Int(tables[peer]![2])
     guard count > 0 else { return (UnsafePointer(bitPattern: 64)!, 0) }

@@ -40,13 +40,10 @@ struct RowPlan: ~Copyable {
     counts = IndexBuffer(pool: pool)
   }
 
-  /// The members of one expert, as positions in the member arrays.
   func members(of expert: Int) -> Range<Int> { memberStart[expert]..<memberStart[expert + 1] }
 
-  /// How many members the experts of a range have.
   func members(ofExperts range: Range<Int>) -> Int { memberStart[range.upperBound] - memberStart[range.lowerBound] }
 
-  /// The rows of one expert.
   func rows(of expert: Int) -> Range<Int> { rowStart[expert]..<rowStart[expert + 1] }
 
   func rows(of experts: Range<Int>) -> Range<Int> { rowStart[experts.lowerBound]..<rowStart[experts.upperBound] }
@@ -98,7 +95,6 @@ struct RowPlan: ~Copyable {
     try finish()
   }
 
-  /// The tokens of a range of members.
   func tokens(at range: Range<Int>) -> UnsafeBufferPointer<Int32> {
     UnsafeBufferPointer(start: memberTokens.base + range.lowerBound, count: range.count)
   }

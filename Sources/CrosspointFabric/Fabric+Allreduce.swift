@@ -16,11 +16,6 @@ extension Fabric {
     try reduce(UnsafeMutableRawBufferPointer(values), stride: 8, operation: operation, add: addDoubles)
   }
 
-  /// Replaces `values` by its sum over all ranks, as for `Float`; an overflow traps.
-  package func allreduce(_ values: UnsafeMutableBufferPointer<Int64>, operation: StaticString) throws(CrosspointError) {
-    try reduce(UnsafeMutableRawBufferPointer(values), stride: 8, operation: operation, add: addIntegers)
-  }
-
   private typealias Add = (_ total: UnsafeMutableRawBufferPointer, _ addend: UnsafeRawBufferPointer) -> Void
 
   private func reduce(
@@ -77,10 +72,6 @@ private func addFloats(_ total: UnsafeMutableRawBufferPointer, _ addend: UnsafeR
 
 private func addDoubles(_ total: UnsafeMutableRawBufferPointer, _ addend: UnsafeRawBufferPointer) {
   addElements(of: Double.self, total, addend)
-}
-
-private func addIntegers(_ total: UnsafeMutableRawBufferPointer, _ addend: UnsafeRawBufferPointer) {
-  addElements(of: Int64.self, total, addend)
 }
 
 @inline(__always)

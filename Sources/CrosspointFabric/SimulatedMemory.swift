@@ -64,7 +64,6 @@ final class SimulatedMemory: SharedMemory {
     PrivateMemory.shared.deallocate(base, bytes: bytes)
   }
 
-  /// The fabric has failed.
   func fail() { hasFailed.store(true, ordering: .relaxed) }
 
   func reaches(_ rank: Int) -> Bool { rank / ranksPerNode == self.rank / ranksPerNode }

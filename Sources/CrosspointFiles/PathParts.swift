@@ -18,7 +18,6 @@ struct PathParts {
     folder = slash == rest.startIndex ? "/" : String(rest[..<slash])
   }
 
-  /// A name in a folder.
   static func join(_ folder: String, _ name: String) -> String {
     folder.hasSuffix("/") ? folder + name : "\(folder)/\(name)"
   }

@@ -40,7 +40,6 @@ package struct LinkArguments: ParsableArguments {
     }
   }
 
-  /// Such ranks.
   package func cluster(ranks: Int, deadline: Duration) -> SimulatedCluster {
     let link = linkSpeed.map { LinkModel(latency: .microseconds(linkLatency), bytesPerSecond: $0 * 1e6) }
     return SimulatedCluster(ranks: ranks, ranksPerNode: ranksPerNode, deadline: deadline, link: link)

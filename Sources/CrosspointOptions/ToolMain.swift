@@ -125,7 +125,6 @@ private struct Tool {
     leave(code)
   }
 
-  /// An error that names a rank.
   private func named(_ error: any Error, _ fabric: any Fabric) -> any Error {
     guard let error = error as? CrosspointError, error.rank == nil else { return error }
     return error.on(rank: fabric.rank)

@@ -18,7 +18,6 @@ public struct RoutingDecision: Sendable {
   var chosen: [Int32] = []
   /// `[T × K]`: weights of the choice before the scale and before capacity.
   var shares: [Float] = []
-  /// What each expert scored.
   var scores = Scores()
   /// `[E + 2]`: kept pairs per expert and rows, weighted, as the load-balance loss counts them (this rank's or all ranks'),
   /// and failed ranks.
@@ -28,7 +27,6 @@ public struct RoutingDecision: Sendable {
   var pull: [Float] = []
   /// `[T]`: tokens that each row stands for; empty: one each.
   var tokensPerRow: [Int32] = []
-  /// Memory of the choice.
   var scratch = ChoiceScratch()
 
   /// Of no tokens: a place for what a router will decide.

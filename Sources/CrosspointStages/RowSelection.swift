@@ -5,7 +5,6 @@ import CrosspointTokens
 ///
 /// Padding is never kept. Memory is pooled and reused from batch to batch.
 public struct RowSelection {
-  /// Rows chosen from.
   package private(set) var rows = 0
   /// Their numbers, rising.
   package private(set) var kept: [Int32] = []

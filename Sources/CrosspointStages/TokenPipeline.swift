@@ -38,9 +38,6 @@ public final class TokenPipeline {
     between = stages.dropFirst().map { _ in RowsBox() }
   }
 
-  /// Whether every stage is.
-  package var isCausal: Bool { stages.allSatisfy(\.isCausal) }
-
   /// The sum of the stages' own losses.
   public var auxiliaryLoss: Double { stages.reduce(0) { $0 + $1.auxiliaryLoss } }
 

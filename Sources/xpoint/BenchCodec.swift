@@ -68,7 +68,6 @@ struct BenchCodec: ParsableCommand {
     try common.output.write(records)
   }
 
-  /// |y - x| / |x|.
   private func error(of y: borrowing TokenBatch, _ x: borrowing TokenBatch) -> Double {
     var (difference, norm) = (0.0, 0.0)
     for index in x.elements.indices {

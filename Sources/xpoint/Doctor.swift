@@ -24,7 +24,6 @@ struct Doctor: ParsableCommand {
 
     var name: String
     var verdict: Verdict
-    /// What was found.
     var found: String
     /// What to do about it; `nil` if nothing.
     var fix: String?

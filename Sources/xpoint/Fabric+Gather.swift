@@ -14,5 +14,4 @@ extension Fabric {
   }
 }
 
-/// The kernels in use.
 var kernelName: String { String(cString: xp_kernels_best().pointee.name) }

@@ -32,7 +32,6 @@ extension Double {
     return sign + padded.dropLast(digits) + "." + padded.suffix(digits)
   }
 
-  /// Seconds as microseconds.
   var microseconds: String { (self * 1e6).fixed(1) }
   /// Bytes per second as GB/s.
   var gigabytes: String { (self / 1e9).fixed(3) }

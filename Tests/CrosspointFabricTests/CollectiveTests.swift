@@ -30,15 +30,11 @@ struct CollectiveTests {
   }
 
   @Test(arguments: [3, 1000])
-  func allreduceAddsDoublesAndIntegers(count: Int) throws {
+  func allreduceAddsDoubles(count: Int) throws {
     try SimulatedCluster(ranks: 3).run { fabric in
       var doubles = Array(repeating: 0.1 * Double(fabric.rank), count: count)
       try doubles.withUnsafeMutableBufferPointer { try fabric.allreduce($0, operation: "test") }
       #expect(doubles == Array(repeating: 0.0 + 0.1 + 0.2, count: count))
-      var integers = (0..<count).map { Int64($0 - fabric.rank) << 40 }
-      try integers.withUnsafeMutableBufferPointer { try fabric.allreduce($0, operation: "test") }
-      let expected = (0..<count).map { Int64(3 * $0 - 3) << 40 }
-      #expect(integers == expected)
     }
   }
 

@@ -72,7 +72,6 @@ public struct ClusterOptions: Hashable, Sendable {
     }
   }
 
-  /// The most clusters for so many tokens of an expert.
   func mostClusters(of tokens: Int) -> Int {
     rate.map { max(1, Int((Float(tokens) * $0).rounded(.down))) } ?? tokens
   }

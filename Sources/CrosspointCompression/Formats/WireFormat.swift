@@ -100,7 +100,6 @@ extension WireFormat {
   /// Bytes of the key from which the signs of a frame's rows follow.
   static let signKeyBytes = 8
 
-  /// Bytes of `n` codes packed by the bit kernels.
   static func packedBytes(_ n: Int, bits: Int) -> Int { bits * ((n + 7) / 8) }
 
   /// Bytes of a group's mean row.

@@ -75,7 +75,6 @@ extension FrameHeader {
     bodyChecksum = base.get(at: 40)
   }
 
-  /// The row count and the centred bit of a group.
   static func group(_ index: Int, of frame: UnsafeRawPointer) -> (rows: Int, centred: Bool) {
     let word: UInt32 = frame.get(at: fixedBytes + 4 * index)
     return (Int(word & ~centredBit), word & centredBit != 0)

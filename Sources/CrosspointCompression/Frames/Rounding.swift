@@ -37,7 +37,6 @@ package struct RowRounding: Sendable {
   /// From which the keys of rows follow.
   var key: UInt64 { rows.state }
 
-  /// The key of the next row.
   mutating func nextKey() -> UInt64 { rows.next() }
 
   /// The key of the next row; `nil` unless it is rounded at random.

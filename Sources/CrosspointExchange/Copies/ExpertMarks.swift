@@ -43,7 +43,6 @@ struct ExpertMarks: ~Copyable {
     return pair
   }
 
-  /// Calls `body` with each pair of a row and its expert.
   func forEachPair(of row: Int, _ body: (_ pair: Int, _ expert: Int) -> Void) {
     var pair = firstPair[row]
     for word in 0..<words {
@@ -90,7 +89,6 @@ struct ExpertMarks: ~Copyable {
   /// Bytes of the bits of so many rows.
   func bitBytes(rows: Int) -> Int { rows * words * 4 }
 
-  /// Writes the bits of some rows.
   func writeBits(_ rows: Range<Int>, to block: UnsafeMutableRawBufferPointer) {
     let source = UnsafeRawBufferPointer(start: bits.base + rows.lowerBound * words, count: bitBytes(rows: rows.count))
     block.copyMemory(from: source)

@@ -64,7 +64,6 @@ package struct PendingTransfer {
   package let pairs: Int
   /// Bytes of metadata that will travel with the rows if none of them are clustered.
   package let metadataBytes: Int
-  /// How the rows will be rounded.
   package let rounding: RowRounding
   /// Forms clusters, if they are to be decided about.
   package let clusterer: TokenClusterer?

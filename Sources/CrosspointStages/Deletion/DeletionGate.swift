@@ -23,7 +23,6 @@ public final class DeletionGate: TokenStage {
   public private(set) var auxiliaryLoss = 0.0
   /// Whether the last batch was hard.
   package private(set) var isHard = true
-  /// The controller of α, if there is one.
   package internal(set) var controller: RateController?
   /// α where the caller moves it: set it before a batch.
   public var suppliedWeight = 0.0

@@ -3,7 +3,6 @@ struct FeedForward {
   private let up: Parameter
   private let down: Parameter
 
-  /// - Parameter experts: how many experts wide it is.
   static func parameters(_ name: String, _ shape: ModelShape, experts: Int = 1) -> [ParameterSpecification] {
     let hidden = experts * shape.expertWidth
     return [

@@ -36,10 +36,8 @@ final class LayerStages {
   /// The stages' own losses of the last batch, means over this rank's tokens.
   var loss: Double { pipeline.auxiliaryLoss }
 
-  /// The deletion, if there is one.
   var deletion: DeletionGate? { pipeline.stages.lazy.compactMap { $0 as? DeletionGate }.first }
 
-  /// The pooling, if there is one.
   var pooling: WindowPooling? { pipeline.stages.lazy.compactMap { $0 as? WindowPooling }.first }
 
   /// Collective.

@@ -2,7 +2,6 @@ import Crosspoint
 
 /// How alike one layer's router chooses at two granularities: the Jaccard index of the experts of each token.
 package struct Overlap: Codable, Sendable, Equatable {
-  /// The block that the layer is in.
   package var block: Int
   /// The granularity that is held against the first one.
   package var granularity: Int
@@ -25,7 +24,6 @@ package struct Overlap: Codable, Sendable, Equatable {
 
   mutating func reset() { (tokens, sum) = (0, 0) }
 
-  /// Calls `body` with every number.
   mutating func forEachNumber(_ body: (inout Double) -> Void) {
     body(&tokens)
     body(&sum)

@@ -24,7 +24,6 @@ package struct StageCount: Codable, Sendable, Equatable {
     rowsOut = Double(statistics.rowsOut)
   }
 
-  /// Calls `body` with every number.
   mutating func forEachNumber(_ body: (inout Double) -> Void) {
     body(&tokensIn)
     body(&rowsIn)

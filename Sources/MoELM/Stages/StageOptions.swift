@@ -136,7 +136,6 @@ package struct StageOptions: CommandLineOptions {
 
   package init() {}
 
-  /// Whether there is a deletion at all.
   var deletes: Bool { deletionRate > 0 }
 
   /// Whether its gate weighs attention's keys.

@@ -7,9 +7,7 @@ import Foundation
 /// runs that learn equally well differ in what they happen to know of it.
 package struct Corpus: Sendable {
   let bytes: [UInt8]
-  /// How many parts there are.
   let parts: Int
-  /// Bytes of a part.
   let partLength: Int
   /// Bytes of a part that are held out, at its end.
   let heldOut: Int

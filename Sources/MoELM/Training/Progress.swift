@@ -39,7 +39,6 @@ package struct Traffic: Codable, Sendable, Equatable {
   /// Share of the tokens' energy that stayed home.
   package var residualEnergy: Double { tokenSquared == 0 ? 0 : residualSquared / tokenSquared }
 
-  /// Calls `body` with every number.
   mutating func forEachNumber(_ body: (inout Double) -> Void) {
     body(&wireBytes)
     body(&routedBytes)
@@ -117,7 +116,6 @@ package struct Movement: Codable, Sendable, Equatable {
 
 /// How far a run has come; part of a checkpoint.
 package struct Progress: Codable, Sendable, Equatable {
-  /// Steps done.
   package var step = 0
   /// Since the first step.
   package var moved = Movement()

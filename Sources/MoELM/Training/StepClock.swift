@@ -118,7 +118,6 @@ extension StepClock.Phase {
   var isTransfer: Bool { rawValue < TransferKind.allCases.count }
 }
 
-/// Seconds of a step.
 struct PhaseSeconds {
   /// By phase; those of a block begin with its name, and those of a transfer end with the part of it.
   var seconds: [String: Double] = [:]
