@@ -1,7 +1,11 @@
 // Communicators. Those made here return errors instead of ending the program.
 
 static inline cmpi_comm cmpi_comm_world(void) { return (cmpi_comm){MPI_COMM_WORLD}; }
-static inline cmpi_comm cmpi_comm_from_fortran(int handle) { return (cmpi_comm){MPI_Comm_f2c((MPI_Fint)handle)}; }
+/// MPI_COMM_NULL where the library knows no such handle, for which Open MPI gives a null pointer.
+static inline cmpi_comm cmpi_comm_from_fortran(int handle) {
+  MPI_Comm comm = MPI_Comm_f2c((MPI_Fint)handle);
+  return (cmpi_comm){comm == (MPI_Comm)0 ? MPI_COMM_NULL : comm};
+}
 static inline int cmpi_comm_is_null(cmpi_comm comm) { return comm.raw == MPI_COMM_NULL; }
 static inline int cmpi_comm_rank(cmpi_comm comm, int *rank) { return MPI_Comm_rank(comm.raw, rank); }
 static inline int cmpi_comm_size(cmpi_comm comm, int *size) { return MPI_Comm_size(comm.raw, size); }

@@ -8,7 +8,7 @@ import numpy as np
 from conftest import Problem, step
 
 import crosspoint
-from crosspoint import Code, CrosspointError, Exchange, Fabric
+from crosspoint import CrosspointError, Exchange, Fabric
 
 
 def say(text):
@@ -101,11 +101,17 @@ def torch_layer():
 
 
 def other_things():
-    for thing in ("world", 3.5):
+    try:
+        Fabric.of(0)
+    except CrosspointError as error:
+        say(f"{error.code.name} {error.message}")
+    from mpi4py import MPI  # noqa: F401
+
+    for thing in ("world", 3.5, 1 << 20, 1 << 40):
         try:
             Fabric.of(thing)
         except CrosspointError as error:
-            say(f"{error.code == Code.INVALID_ARGUMENT} {error.argument} {error.message}")
+            say(f"{error.code.name} {error.argument} {error.message}")
 
 
 if __name__ == "__main__":
