@@ -16,7 +16,7 @@ final class FloatBuffer {
   var base: UnsafeMutablePointer<Float> { storage.baseAddress! }
 
   /// The first `rows · columns` floats as a matrix; contents survive until a larger one is asked for. Memory that has to
-  /// grow gets an eighth to spare, so that sizes which change from step to step soon need no more.
+  /// grow gets half as much to spare, so that sizes which change from step to step soon need no more.
   /// - Throws: `outOfMemory`; then the old contents are still there.
   func matrix(_ rows: Int, _ columns: Int) throws(CrosspointError) -> Matrix {
     let (count, overflow) = rows.multipliedReportingOverflow(by: columns)
@@ -32,7 +32,7 @@ final class FloatBuffer {
     _ rows: Int, _ columns: Int, hasSpare: Bool = false
   ) throws(CrosspointError) -> UnsafeMutableBufferPointer<Float> {
     let (needed, overflow) = rows.multipliedReportingOverflow(by: columns)
-    let count = needed < 1 << 59 && hasSpare ? needed + needed / 8 : needed
+    let count = needed < 1 << 59 && hasSpare ? needed + needed / 2 : needed
     var memory: UnsafeMutableRawPointer?
     guard !overflow, count < 1 << 60, posix_memalign(&memory, 64, max(64, 4 * count)) == 0, let memory else {
       throw CrosspointError(
