@@ -6,7 +6,7 @@ import CrosspointCore
 /// positions of ``Rotation``. A bias per key may be added to the scores of every head and query, and the softmax may
 /// leave a part of its mass on nothing (``ModelShape/softmax1``).
 final class Attention {
-  private let shape: ModelShape
+  private let shape: Sizes
   private let project: Parameter
   private let output: Parameter
   private let rotation: Rotation
@@ -28,7 +28,7 @@ final class Attention {
   }
 
   init(_ name: String, _ shape: ModelShape, in set: ParameterSet) {
-    self.shape = shape
+    self.shape = Sizes(shape)
     project = set[name + ".project"]
     output = set[name + ".output"]
     rotation = Rotation(positions: shape.context, width: shape.headWidth)
@@ -46,7 +46,7 @@ final class Attention {
       multiply(head.query(projected), head.key(projected).transposed, into: weights, scale: scale)
       let bias = keyBias.map { $0 + head.rows.lowerBound }
       for row in 0..<weights.rows {
-        let seen = shape.objective == .causal ? row + 1 : weights.columns
+        let seen = shape.isCausal ? row + 1 : weights.columns
         if let bias { map(weights.row(row), bias, into: weights.row(row), count: seen) { $0 + $1 } }
         softmax(weights.row(row), count: seen, withNothing: shape.softmax1)
         (weights.row(row) + seen).update(repeating: 0, count: weights.columns - seen)
@@ -108,9 +108,20 @@ final class Attention {
   }
 }
 
+/// What heads ask for in their loops: numbers alone, since an option is a property wrapper, which takes longer to read.
+private struct Sizes {
+  let (context, width, heads, headWidth): (Int, Int, Int, Int)
+  let (isCausal, softmax1): (Bool, Bool)
+
+  init(_ shape: ModelShape) {
+    (context, width, heads, headWidth) = (shape.context, shape.width, shape.heads, shape.headWidth)
+    (isCausal, softmax1) = (shape.objective == .causal, shape.softmax1)
+  }
+}
+
 /// One head of one sequence: which rectangle of each matrix is its own.
 private struct Head {
-  let shape: ModelShape
+  let shape: Sizes
   let sequence: Int
   let head: Int
 
