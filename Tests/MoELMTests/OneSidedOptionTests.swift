@@ -41,7 +41,7 @@ import Testing
     for (odd, ranks) in [(1, 2), (2, 4)] {
       for differing in Self.cases {
         let results = SimulatedCluster(ranks: ranks).results { fabric in
-          var (options, run) = (tinyOptions(), RunOptions())
+          var (options, run) = (tinyOptions(), RunOptions.standard)
           if fabric.rank == odd { differing.change(&options, &run) }
           _ = try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: run, quiet: true)
         }
