@@ -4,6 +4,11 @@ import PackageDescription
 // Lowest first. Imports point down only; docs/architecture.md says what each target may know.
 // No unsafeFlags anywhere: other packages can depend on this one.
 
+// The MPI to build against, by pkg-config's name: Open MPI, or with CROSSPOINT_MPI=mpich MPICH. Each needs a build folder of its
+// own (--scratch-path).
+let mpi = Context.environment["CROSSPOINT_MPI"] ?? "ompi-c"
+let mpiPackages = mpi == "mpich" ? ["libmpich-dev", "mpich"] : ["libopenmpi-dev", "openmpi-bin"]
+
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 
 let package = Package(
@@ -26,7 +31,7 @@ let package = Package(
   ],
   targets: [
     // System libraries: module maps and static-inline shims, nothing else.
-    .systemLibrary(name: "CMPI", pkgConfig: "ompi-c", providers: [.apt(["libopenmpi-dev", "openmpi-bin"])]),
+    .systemLibrary(name: "CMPI", pkgConfig: mpi, providers: [.apt(mpiPackages)]),
     .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"])]),
     .systemLibrary(name: "CSharedMemory"),
 

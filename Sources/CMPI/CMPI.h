@@ -7,6 +7,7 @@
 #define CMPI_H
 
 #include <mpi.h>
+#include <stddef.h>
 
 typedef struct { MPI_Comm raw; } cmpi_comm;
 typedef struct { MPI_Datatype raw; } cmpi_datatype;

@@ -1,7 +1,11 @@
 // Init, finalise, errors, names and the clock.
 
 static inline int cmpi_init_thread(int required, int *provided) {
-  return MPI_Init_thread(NULL, NULL, required, provided);
+  int code = MPI_Init_thread(NULL, NULL, required, provided);
+  if (code != MPI_SUCCESS) return code;
+  // MPICH reports errors of requests to these two, whatever communicator the request is of.
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  return MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN);
 }
 
 static inline int cmpi_initialized(void) {
