@@ -4,8 +4,8 @@ import CrosspointCore
 ///
 /// Two implementations exist: `MPIFabric` (module CrosspointMPI) under mpirun, and ``SimulatedCluster``, whose ranks are
 /// threads of one process. Everything else (`allreduce`, ``barrier(operation:)``, …) is built on
-/// ``exchange(send:receive:operation:arrived:meanwhile:)`` in one place, so both give the same bits and every wait has the
-/// same deadline.
+/// ``exchange(send:receive:slack:operation:arrived:meanwhile:)`` in one place, so both give the same bits and every wait has
+/// the same deadline.
 ///
 /// A fabric belongs to one thread. All methods are collective: every rank must call them in the same order.
 public protocol Fabric: AnyObject {
@@ -29,6 +29,8 @@ public protocol Fabric: AnyObject {
   ///   - send: B blocks per rank, mostly one; those for this rank itself are copied locally.
   ///   - receive: as many; `receive[p].count` must equal the bytes that p sends here. A rank that sends more
   ///     or fewer bytes is caught: ``CrosspointError/Code/truncatedFrame`` naming the sender.
+  ///   - slack: bytes that a block may have fewer than the memory for it, the same on every rank; then one block per rank.
+  ///     What comes says itself how long it is.
   ///   - operation: the public call on whose behalf this runs, for error messages.
   ///   - arrived: called once per rank as soon as all it sends is complete (empty blocks included), in the order of
   ///     arrival, while other ranks' blocks are still under way.
@@ -39,7 +41,7 @@ public protocol Fabric: AnyObject {
   ///     received. Its time is not counted as another rank's silence, but other ranks' deadlines go on: keep slices short.
   /// - Throws: `truncatedFrame`, `deadlineExceeded`, `rankLost`, `transport`. After an error the fabric is unusable.
   func exchange(
-    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
+    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], slack: Int, operation: StaticString,
     arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
   ) throws(CrosspointError)
 }
@@ -47,7 +49,15 @@ public protocol Fabric: AnyObject {
 extension Fabric {
   public var sharedMemory: (any SharedMemory)? { nil }
 
-  /// ``exchange(send:receive:operation:arrived:meanwhile:)`` without work to do meanwhile.
+  /// ``exchange(send:receive:slack:operation:arrived:meanwhile:)`` of blocks as long as is expected.
+  public func exchange(
+    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
+    arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
+  ) throws(CrosspointError) {
+    try exchange(send: send, receive: receive, slack: 0, operation: operation, arrived: arrived, meanwhile: meanwhile)
+  }
+
+  /// The same without work to do meanwhile.
   public func exchange(
     send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
     arrived: (_ source: Int) -> Void
@@ -55,7 +65,7 @@ extension Fabric {
     try exchange(send: send, receive: receive, operation: operation, arrived: arrived, meanwhile: { false })
   }
 
-  /// ``exchange(send:receive:operation:arrived:meanwhile:)`` that hears of nothing and has nothing to do meanwhile.
+  /// The same, which hears of nothing and has nothing to do meanwhile.
   public func exchange(
     send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString
   ) throws(CrosspointError) {

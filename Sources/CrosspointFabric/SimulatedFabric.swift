@@ -26,16 +26,17 @@ final class SimulatedFabric: Fabric {
   }
 
   func exchange(
-    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
+    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], slack: Int, operation: StaticString,
     arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
   ) throws(CrosspointError) {
     precondition(send.count.isMultiple(of: rankCount) && send.count == receive.count, "as many blocks for each rank")
+    precondition(slack == 0 || send.count == rankCount, "one block for each rank, where lengths may differ")
     let exchange = begun
     begun += 1
     do throws(CrosspointError) {
       try suffer(exchange, operation)
       let transfer = Switchboard.Transfer(
-        rank: rank, send: send, receive: receive, operation: operation, deadline: deadline)
+        rank: rank, send: send, receive: receive, slack: slack, operation: operation, deadline: deadline)
       try switchboard.exchange(
         transfer,
         arrived: { source in

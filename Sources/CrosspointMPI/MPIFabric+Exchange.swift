@@ -26,13 +26,15 @@ private let tagCount = noticeTag
 // a block whose sender is late is never written after the deadline.
 extension MPIFabric {
   public func exchange(
-    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
+    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], slack: Int, operation: StaticString,
     arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
   ) throws(CrosspointError) {
     precondition(
       send.count.isMultiple(of: rankCount) && send.count == receive.count,
       "\(send.count) blocks to send to and \(receive.count) to receive from \(rankCount) ranks")
+    precondition(slack == 0 || send.count == rankCount, "one block for each rank, where lengths may differ")
     if let failure { throw failure }
+    self.slack = slack
     do {
       let expiry = ContinuousClock.now + deadline
       sequence += 1
@@ -64,15 +66,20 @@ extension MPIFabric {
     return peer * share..<(peer + 1) * share
   }
 
-  /// Messages that all blocks from a rank take.
+  /// Messages that all blocks from a rank take at least.
   func messages(from source: Int, into receive: [UnsafeMutableRawBufferPointer]) -> Int {
-    messages(source, receive.count, node.nodePeers[source]?.received(sequence)) { receive[$0].count }
+    messages(source, receive.count, node.nodePeers[source]?.received(sequence)) { receive[$0].count - slack }
+  }
+
+  /// Whether a block of so many bytes may come where another is expected.
+  func fits(_ bytes: Int, _ expected: UnsafeMutableRawBufferPointer) -> Bool {
+    (expected.count - slack...expected.count).contains(bytes)
   }
 
   private func copyOwnBlock(
     from source: UnsafeRawBufferPointer, to target: UnsafeMutableRawBufferPointer, _ operation: StaticString
   ) throws(CrosspointError) {
-    guard source.count == target.count else {
+    guard fits(source.count, target) else {
       throw truncated(rank, "\(source.count) bytes where it expects \(target.count)", operation)
     }
     target.copyMemory(from: source)
@@ -127,9 +134,9 @@ extension MPIFabric {
       do {
         while awaited > 0, let arrival = try group.arrival(tag: tag) {
           if !sources[arrival.source].isKnown { read(arrival.source) }
-          let started = sources[arrival.source].started
+          awaited -= sources[arrival.source].left
           let error = try accept(arrival, into: receive, operation)
-          awaited -= sources[arrival.source].started - started
+          awaited += sources[arrival.source].left
           fault = fault ?? error
           active += 1
           idle = 0
@@ -185,6 +192,17 @@ extension MPIFabric {
         left = count - chunk
       }
       chunk -= count
+    }
+    if slack > 0 {
+      // A message of full length is followed by another; the first that is shorter ends the block.
+      left = source.left
+      if arrival.byteCount == limit {
+        if left == 1 { sources[peer].chunks += 1 }
+      } else if fits(before + arrival.byteCount, receive[peer]) {
+        place = place.map { UnsafeMutableRawBufferPointer(rebasing: $0.prefix(arrival.byteCount)) }
+      } else {
+        place = nil
+      }
     }
     if !source.discardsBlock, let place, place.count == arrival.byteCount {
       sources[peer].started += 1

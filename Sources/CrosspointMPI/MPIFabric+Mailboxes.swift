@@ -46,7 +46,7 @@ extension MPIFabric {
           fault = fault ?? error
         }
       }
-      if let bytes, length == receive[place].count {
+      if let bytes, fits(length, receive[place]) {
         receive[place].copyMemory(from: bytes)
       } else {
         fault =

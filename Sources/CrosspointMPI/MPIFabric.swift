@@ -49,6 +49,8 @@ public final class MPIFabric: Fabric {
   var sendsUnderWay = 0
   /// Exchanges so far.
   var sequence = 0
+  /// Bytes that blocks of this one may have fewer than is expected.
+  var slack = 0
   /// What made this fabric unusable.
   var failure: CrosspointError?
   private let endsMPI: Bool

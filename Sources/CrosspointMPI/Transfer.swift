@@ -37,6 +37,8 @@ struct Source {
   var isPassedOver = false
 
   var isComplete: Bool { isKnown && done == chunks }
+  /// Messages that have yet to come, as far as is known.
+  var left: Int { chunks - started }
 }
 
 /// How a block is cut into messages of at most `limit` bytes.

@@ -25,7 +25,7 @@ final class WatchedFabric: Fabric {
   }
 
   func exchange(
-    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
+    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], slack: Int, operation: StaticString,
     arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
   ) throws(CrosspointError) {
     let number = begun
@@ -33,7 +33,7 @@ final class WatchedFabric: Fabric {
     before(number)
     events.append("\(number) begins")
     try base.exchange(
-      send: send, receive: receive, operation: operation,
+      send: send, receive: receive, slack: slack, operation: operation,
       arrived: { source in
         if source != rank { events.append("\(number) arrives") }
         arrived(source)

@@ -65,6 +65,33 @@ struct ExchangeTests {
     }
   }
 
+  /// Of 8 bytes up to 5 may be missing.
+  @Test(arguments: [2, 3, 7, 8, 9])
+  func aBlockMayBeShorterByTheSlackAndNoMore(count: Int) {
+    let results = SimulatedCluster(ranks: 2, deadline: .seconds(5)).results { fabric in
+      let send = [UInt8](repeating: 7, count: 16)
+      var received = [UInt8](repeating: 0, count: 16)
+      try send.withUnsafeBytes { send in
+        try received.withUnsafeMutableBytes { received in
+          try fabric.exchange(
+            send: [5, 5].enumerated().map { peer, bytes in
+              UnsafeRawBufferPointer(rebasing: send[..<(peer == 0 && fabric.rank == 1 ? count : bytes)])
+            },
+            receive: [0, 8].map { UnsafeMutableRawBufferPointer(rebasing: received[$0..<$0 + 8]) }, slack: 5,
+            operation: "test", arrived: { _ in }, meanwhile: { false })
+        }
+      }
+      return fabric.rank == 0 ? received[8..<16].count { $0 == 7 } : count
+    }
+    let thrown = errors(results)
+    if (3...8).contains(count) {
+      #expect(thrown == [nil, nil])
+      #expect((try? results[0].get()) == count)
+    } else {
+      #expect(thrown[0]?.code == .truncatedFrame && thrown[0]?.rank == 1)
+    }
+  }
+
   @Test func manyExchangesKeepTheirOrder() throws {
     let sums = try SimulatedCluster(ranks: 4).run { fabric in
       var seen: [Float] = []

@@ -11,6 +11,7 @@ public final class CountedFabric: Fabric {
 
   public var rank: Int { base.rank }
   public var rankCount: Int { base.rankCount }
+  public var sharedMemory: (any SharedMemory)? { base.sharedMemory }
   public var collectiveMemory: CollectiveMemory { base.collectiveMemory }
   public var deadline: Duration {
     get { base.deadline }
@@ -18,11 +19,12 @@ public final class CountedFabric: Fabric {
   }
 
   public func exchange(
-    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], operation: StaticString,
+    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], slack: Int, operation: StaticString,
     arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
   ) throws(CrosspointError) {
     let share = send.count / rankCount
     sizes.append((0..<rankCount).map { send[$0 * share..<($0 + 1) * share].reduce(0) { $0 + $1.count } })
-    try base.exchange(send: send, receive: receive, operation: operation, arrived: arrived, meanwhile: meanwhile)
+    try base.exchange(
+      send: send, receive: receive, slack: slack, operation: operation, arrived: arrived, meanwhile: meanwhile)
   }
 }

@@ -83,3 +83,60 @@ private func exchange(_ ranks: Ranks, _ blocks: RaggedBlocks, on fabric: any Fab
   try ranks.expect(flaw == nil, flaw ?? "")
   try ranks.expect(reported.sorted(), is: Array(0..<ranks.count), "blocks reported")
 }
+
+/// Blocks that may be shorter than the memory for them arrive whole, cut into messages or not; one that is too long or too
+/// short is caught.
+func fabricSlack(_ ranks: Ranks) throws {
+  for limit in [7, 64, 1 << 30] {
+    let fabric = try ranks.fabric(chunkLimit: limit)
+    let step = min(limit, 9973)
+    let most = limit > step ? 100_000 : 5 * limit
+    for round in 0..<40 {
+      let sizes = (0..<ranks.count).map { source in
+        (0..<ranks.count).map { ($0 * 3 + source * 5 + round) * most / 40 % (most + 1) / step * step + round % 3 - 1 }
+      }.map { $0.map { min(most, max(0, $0)) } }
+      try exchangeWithSlack(ranks, on: fabric, sizes, most: most, slack: most, round: round)
+    }
+  }
+  for (sent, slack) in [(64, 10), (65, 10), (53, 10), (100, 200), (0, 10), (10_000, 10)] {
+    let most = 64
+    guard !(most - slack...most).contains(sent), slack <= most else { continue }
+    let fabric = try ranks.fabric(chunkLimit: 16)
+    var sizes = Array(repeating: Array(repeating: most - slack / 2, count: ranks.count), count: ranks.count)
+    sizes[ranks.last][0] = sent
+    func exchange() throws {
+      try exchangeWithSlack(ranks, on: fabric, sizes, most: most, slack: slack, round: sent)
+    }
+    if ranks.rank == 0 {
+      let error = try ranks.expectError(CrosspointError.self, "\(sent) bytes", exchange)
+      try ranks.expect(error.code, is: .truncatedFrame, "code for \(sent) bytes (\(error))")
+      try ranks.expect(error.rank, is: ranks.last, "rank named for \(sent) bytes")
+    } else {
+      try exchange()
+    }
+    try ranks.world.barrier()
+  }
+}
+
+private func exchangeWithSlack(
+  _ ranks: Ranks, on fabric: any Fabric, _ sizes: [[Int]], most: Int, slack: Int, round: Int
+) throws {
+  let blocks = RaggedBlocks(rank: ranks.rank, sizes: sizes, round: round, memory: fabric.sharedMemory)
+  let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: most * ranks.count, alignment: 64)
+  defer {
+    blocks.deallocate()
+    memory.deallocate()
+  }
+  let receive = (0..<ranks.count).map {
+    UnsafeMutableRawBufferPointer(rebasing: memory[$0 * most..<($0 + 1) * most])
+  }
+  var flaw: String?
+  try fabric.exchange(
+    send: blocks.send, receive: receive, slack: slack, operation: "exchange",
+    arrived: { source in
+      let incoming = blocks.incoming[source]
+      incoming.copyMemory(from: UnsafeRawBufferPointer(rebasing: receive[source][..<incoming.count]))
+      flaw = flaw ?? blocks.flaw(from: source)
+    }, meanwhile: { false })
+  try ranks.expect(flaw == nil, flaw ?? "")
+}

@@ -11,6 +11,7 @@ private let namedScenarios: [Scenario] = [
   Scenario("fabric-exchange", ranks: "1,2,3,4", onEveryPath(fabricExchange)),
   Scenario("fabric-pieces", ranks: "1,2,3,4", onEveryPath(fabricPieces)),
   Scenario("fabric-split", ranks: "1,2,3,4", onEveryPath(fabricSplit)),
+  Scenario("fabric-slack", ranks: "1,2,3,4", onEveryPath(fabricSlack)),
   Scenario("fabric-world", ranks: "1,3", fabricWorld),
   Scenario("fabric-allreduce", ranks: "1,2,3,4", onEveryPath(fabricAllreduce)),
   Scenario("fabric-arrival", ranks: "2,3,4", onEveryPath(fabricArrival)),

@@ -9,11 +9,11 @@ final class LoneFabric: Fabric {
   let collectiveMemory = CollectiveMemory()
 
   func exchange(
-    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer],
+    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], slack: Int,
     operation: StaticString, arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
   ) throws(CrosspointError) {
     for (source, target) in zip(send, receive) {
-      guard source.count == target.count else {
+      guard (target.count - slack...target.count).contains(source.count) else {
         throw CrosspointError(
           .truncatedFrame, operation: operation.description, rank: rank, argument: "receive",
           "\(source.count) bytes for a block of \(target.count)")
@@ -43,7 +43,7 @@ final class CountingFabric: Fabric {
   }
 
   func exchange(
-    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer],
+    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], slack: Int,
     operation: StaticString, arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
   ) throws(CrosspointError) {
     let blocksPerRank = send.count / rankCount
@@ -51,7 +51,8 @@ final class CountingFabric: Fabric {
       sentBytes += block.count
     }
     try inner.exchange(
-      send: send, receive: receive, operation: operation, arrived: arrived, meanwhile: meanwhile)
+      send: send, receive: receive, slack: slack, operation: operation, arrived: arrived,
+      meanwhile: meanwhile)
   }
 }
 // end
