@@ -1,15 +1,31 @@
 import CrosspointCompression
 import CrosspointCore
+import CrosspointFabric
 
-/// What a rank tells another before it sends a frame: step, size, rows per expert, the frame's header, a policy's note.
+/// What a rank tells another at the start of a transfer: step, verdict, what follows, rows per group, the frame's header, a
+/// policy's note.
 ///
-/// A fixed-size record, little-endian words: magic · operation · sequence (two words) · body bytes (two words) · groups ·
-/// checksum · bytes of metadata (two words) and their hash · rows of each group · header of the frame, zeros where none
-/// is sent · floats of a note, if a policy decides.
+/// A record of fixed size that travels sealed (``SealedRecord``), little-endian words: magic · operation, verdict and flags, a
+/// byte each · sequence (two words) · number of the dispatch (two words) · groups · hash of the metadata · body bytes (two
+/// words) · bytes of metadata (two words) · rows of each group · header of the frame, zeros where none is sent · floats of a
+/// note, if a policy decides. A small body lies behind the record, and behind it the metadata.
 /// Everything a receiver allocates follows from it, so it is checked before use.
 struct Announcement {
-  static let magic: UInt32 = 0x5850_4132  // "XPA2"
-  static let fixedWords = 11
+  static let magic: UInt32 = 0x5850_4133  // "XPA3"
+  static let fixedWords = 12
+
+  /// How rows of the sender travel. The first is said to each rank of what it gets, the others to all of the whole transfer.
+  struct Flags: OptionSet {
+    let rawValue: UInt32
+    /// Body and metadata lie behind the record.
+    static let carriesBody = Flags(rawValue: 1)
+    /// A body, or metadata, comes in a message of its own.
+    static let movesBodies = Flags(rawValue: 2)
+    /// Rows are to be written into the memory of a rank of the same node.
+    static let writesRows = Flags(rawValue: 4)
+    /// Whoever writes rows here knows where.
+    static let hasPlaces = Flags(rawValue: 8)
+  }
 
   /// Words of a record for at most `groups` groups and a frame header of at most `headerBytes`.
   static func words(groups: Int, headerBytes: Int) -> Int { fixedWords + groups + (headerBytes + 3) / 4 }
@@ -22,29 +38,31 @@ struct Announcement {
 
   /// Fills the record; the frame's header is there already.
   func write(
-    kind: TransferKind, sequence: UInt64, bodyBytes: Int, metadata: UnsafeRawBufferPointer, groups: [RowSource]
+    kind: TransferKind, verdict: Verdict, flags: Flags, sequence: UInt64, dispatch: UInt64, bodyBytes: Int,
+    metadata: UnsafeRawBufferPointer, groups: [RowSource]
   ) {
     words[0] = Self.magic
-    words[1] = UInt32(kind.rawValue)
-    words[2] = UInt32(truncatingIfNeeded: sequence)
-    words[3] = UInt32(truncatingIfNeeded: sequence >> 32)
-    words[4] = UInt32(truncatingIfNeeded: bodyBytes)
-    words[5] = UInt32(truncatingIfNeeded: bodyBytes >> 32)
+    words[1] = UInt32(kind.rawValue) | UInt32(verdict.rawValue) << 8 | flags.rawValue << 16
+    self[2] = sequence
+    self[4] = dispatch
     words[6] = UInt32(groups.count)
-    words[8] = UInt32(truncatingIfNeeded: metadata.count)
-    words[9] = UInt32(truncatingIfNeeded: metadata.count >> 32)
-    words[10] = Self.hash(metadata)
+    words[7] = Self.hash(metadata)
+    self[8] = UInt64(bodyBytes)
+    self[10] = UInt64(metadata.count)
     for group in 0..<capacity { words[Self.fixedWords + group] = group < groups.count ? UInt32(groups[group].rows) : 0 }
-    words[7] = checksum
   }
 
-  var kindCode: Int { Int(words[1]) }
-  var sequence: UInt64 { UInt64(words[2]) | UInt64(words[3]) << 32 }
-  var bodyBytes: Int { Int(words[4]) | Int(words[5]) << 32 }
+  var kindCode: Int { Int(words[1] & 0xFF) }
+  var verdict: Verdict { Verdict(rawValue: UInt64(words[1] >> 8 & 0xFF)) ?? .failed }
+  var flags: Flags { Flags(rawValue: words[1] >> 16) }
+  var sequence: UInt64 { self[2] }
+  /// The sequence number of the dispatch that the rows belong to.
+  var dispatch: UInt64 { self[4] }
   var groups: Int { Int(words[6]) }
+  var bodyBytes: Int { Int(truncatingIfNeeded: self[8]) }
   /// Bytes of metadata, and what their ``hash(_:)`` must be.
-  var metadataBytes: Int { Int(words[8]) | Int(words[9]) << 32 }
-  var metadataHash: UInt32 { words[10] }
+  var metadataBytes: Int { Int(truncatingIfNeeded: self[10]) }
+  var metadataHash: UInt32 { words[7] }
   func rows(_ group: Int) -> Int { Int(words[Self.fixedWords + group]) }
   var rows: Int { (0..<groups).reduce(0) { $0 + rows($1) } }
   /// Space for the frame's header.
@@ -57,28 +75,28 @@ struct Announcement {
     return UnsafeMutableBufferPointer(start: start.assumingMemoryBound(to: Float.self), count: noteWords)
   }
 
-  /// Whether the record is one of ours and arrived as it was written.
-  var isIntact: Bool { words[0] == Self.magic && words[7] == checksum && groups <= capacity }
+  /// Whether the record is one of this version's.
+  var isReadable: Bool { words[0] == Self.magic && groups <= capacity }
 
-  /// FNV-1a over all words but the checksum's own.
-  private var checksum: UInt32 {
-    var hash = Self.start
-    for (index, word) in words.enumerated() where index != 7 { Self.mix(word, into: &hash) }
-    return hash
+  /// A number of two words, the low one first.
+  private subscript(word: Int) -> UInt64 {
+    get { UInt64(words[word]) | UInt64(words[word + 1]) << 32 }
+    nonmutating set {
+      words[word] = UInt32(truncatingIfNeeded: newValue)
+      words[word + 1] = UInt32(truncatingIfNeeded: newValue >> 32)
+    }
   }
 
   /// FNV-1a over the words of some bytes, the last filled up with zeros, and their number.
   static func hash(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
-    var hash = start
+    var hash: UInt32 = 0x811C_9DC5
+    func mix(_ word: UInt32) { hash = (hash ^ word) &* 0x0100_0193 }
     let whole = bytes.count & ~3
     for offset in stride(from: 0, to: whole, by: 4) {
-      mix(bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self), into: &hash)
+      mix(bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
     }
-    if whole < bytes.count { mix(bytes[whole...].reversed().reduce(0) { $0 << 8 | UInt32($1) }, into: &hash) }
-    mix(UInt32(truncatingIfNeeded: bytes.count), into: &hash)
+    if whole < bytes.count { mix(bytes[whole...].reversed().reduce(0) { $0 << 8 | UInt32($1) }) }
+    mix(UInt32(truncatingIfNeeded: bytes.count))
     return hash
   }
-
-  private static let start: UInt32 = 0x811C_9DC5
-  private static func mix(_ word: UInt32, into hash: inout UInt32) { hash = (hash ^ word) &* 0x0100_0193 }
 }

@@ -59,6 +59,8 @@ public final class DispatchHandle {
   /// The exchange that made it.
   let owner: ObjectIdentifier
   var stage = Stage.finished
+  /// The sequence number of its dispatch.
+  var number: UInt64 = 0
   /// What ``ExpertExchange/gradientSteps`` was at its dispatch and, from then on, at its combineBackward.
   var roundingStep: UInt64 = 0
   /// The routing that was carried out.

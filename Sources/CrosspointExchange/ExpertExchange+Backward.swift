@@ -25,7 +25,7 @@ extension ExpertExchange {
     _ outputGradient: borrowing TokenBatch, _ handle: DispatchHandle,
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {
-    transfer.begin(.combineBackward)
+    transfer.begin(.combineBackward, of: handle.number)
     defer { transfer.end() }
     transfer.format = options.wire.combineBackward
     // Sums over clusters are needed once more, and a policy samples them before they are sent.
@@ -43,7 +43,7 @@ extension ExpertExchange {
     }
     var watch = Stopwatch()
     let dy = UnsafePointer(outputGradient.base)
-    var received = attempt { () throws(CrosspointError) in
+    attempt { () throws(CrosspointError) in
       handle.source.rowGradients = try leaseRows(keepsSums ? handle.source.plan.rows : 0)
       let sums = handle.source.rowGradients.base
       if keepsSums {
@@ -52,19 +52,21 @@ extension ExpertExchange {
         }
       }
       if compensates(handle) { handle.source.outputGradients = try copy(outputGradient) }
-      let received = try leaseRows(handle.received.total)
       sendFromHome(handle, sums)
-      receiveAtExperts(handle, received.base)
       handle.roundingStep = gradientSteps
-      return received
     }
+    var received = attempt { () throws(CrosspointError) in try leaseRows(handle.received.total) }
     var copies: TokenBatch?
     if sharesCopies { copies = attempt { () throws(CrosspointError) in try roomForOutputGradients(handle) } }
     gradientSteps += 1
     statistics.seconds.cluster += watch.lap()
 
     if let policy { try prepare(policy, handle, nil, &attempt) }
-    try send(handle, &attempt)
+    encode(handle, &attempt)
+    let base = received?.base
+    try announce(&attempt) { () throws(CrosspointError) in
+      if let base { receiveAtExperts(handle, base) }
+    }
     // Outputs that lie with their experts can be read until the vote.
     func differentiate() throws(CrosspointError) {
       if writesSums { find(&places, handle, handle.source.rowGradients.base, inNode: true) }
@@ -130,7 +132,7 @@ extension ExpertExchange {
     _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle, _ work: LocalWork,
     room: () throws(CrosspointError) -> TokenBatch
   ) throws(CrosspointError) -> TokenBatch {
-    transfer.begin(.dispatchBackward)
+    transfer.begin(.dispatchBackward, of: handle.number)
     defer { transfer.end() }
     transfer.checked = checked("rowGradient", rowGradient)
     var attempt = Attempt(
@@ -151,25 +153,24 @@ extension ExpertExchange {
     statistics.seconds.cluster += watch.lap()
 
     if let policy { try prepare(policy, handle, nil, &attempt) }
-    try send(handle, &attempt)
-    var returned = attempt { () throws(CrosspointError) in
-      let rows = try leaseRows(transfer.readsInPlace && transfer.isAllDirect ? 0 : handle.source.plan.rows)
-      receiveAtHome(handle, rows.base)
-      return rows
-    }
+    encode(handle, &attempt)
     var tokenGradient = attempt { () throws(CrosspointError) in try room() }
+    var returned = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
+    try announce(&attempt) { () throws(CrosspointError) in
+      returned = try leaseRows(readsAll ? 0 : handle.source.plan.rows)
+      receiveAtHome(handle, returned.base)
+    }
     try move(meanwhile: work, &attempt)
     if sharesCopies { attempt { () throws(CrosspointError) in try takeShareGradients(handle) } }
     // As in combine: rows are read before the vote, or are there after it.
     let isEarly = transfer.readsInPlace
-    if isEarly, let rows = returned?.base, let gradients = tokenGradient?.base {
-      attempt { () throws(CrosspointError) in try gatherGradients(handle, rows, into: gradients) }
+    if isEarly, let gradients = tokenGradient?.base {
+      attempt { () throws(CrosspointError) in try gatherGradients(handle, returned.base, into: gradients) }
     }
     try settle(handle, attempt)
     handle.stage = .finished
-    let rows = returned.take()!
     let result = tokenGradient.take()!
-    if !isEarly { try gatherGradients(handle, rows.base, into: result.base) }
+    if !isEarly { try gatherGradients(handle, returned.base, into: result.base) }
     return result
   }
 

@@ -41,7 +41,7 @@ extension ExpertExchange {
     _ output: borrowing TokenBatch, _ handle: DispatchHandle, _ work: LocalWork,
     room: () throws(CrosspointError) -> TokenBatch
   ) throws(CrosspointError) -> TokenBatch {
-    transfer.begin(.combine)
+    transfer.begin(.combine, of: handle.number)
     defer { transfer.end() }
     transfer.checked = checked("output", output)
     var attempt = Attempt(
@@ -56,12 +56,11 @@ extension ExpertExchange {
     statistics.seconds.cluster += watch.lap()
 
     if let policy { try prepare(policy, handle, nil, &attempt) }
-    try send(handle, &attempt)
-    var y = attempt { () throws(CrosspointError) in
-      let isRead = transfer.readsInPlace && transfer.isAllDirect
-      handle.source.outputs = try leaseRows(isRead ? 0 : handle.source.plan.rows)
+    encode(handle, &attempt)
+    var y = attempt { () throws(CrosspointError) in try room() }
+    try announce(&attempt) { () throws(CrosspointError) in
+      handle.source.outputs = try leaseRows(readsAll ? 0 : handle.source.plan.rows)
       receiveAtHome(handle, handle.source.outputs.base)
-      return try room()
     }
     try move(meanwhile: work, &attempt)
     // What others still write here is there after the vote; what is read in their memory must be read before it.

@@ -22,6 +22,7 @@ extension ExpertExchange {
     let handle = vacantHandle()
     handle.roundingStep = gradientSteps
     transfer.begin(.dispatch)
+    handle.number = transfer.sequence
     defer { transfer.end() }
     if clusterer == nil { transfer.checked = checked("tokens", tokens) }
     var attempt = Attempt(problem(tokens: tokens, routing: routing))
@@ -45,7 +46,8 @@ extension ExpertExchange {
     if options.wire.dispatch.weighsRows { attempt { () throws(CrosspointError) in try weighRows(handle) } }
     if !attempt.hasFailed { sendRows(handle, base) }
 
-    try send(handle, tokens: base, &attempt)
+    encode(handle, tokens: base, &attempt)
+    try transfer.announce(attempt)
     attempt { () throws(CrosspointError) in try makeRoom(handle) }
     try move(
       writing: { () throws(CrosspointError) in try writeTokens(base, handle) }, meanwhile: work, &attempt)
@@ -151,12 +153,13 @@ extension ExpertExchange {
     handle.source.importances = sums
   }
 
-  /// Takes note of the announced row counts and allocates the rows.
+  /// Takes note of the announced row counts and allocates the rows and what else arrives.
   private func makeRoom(_ handle: DispatchHandle) throws(CrosspointError) {
     try handle.received.note(ranks: fabric.rankCount, destinations: localDestinations.count) { source, destination in
       transfer.rowsAnnounced(by: source, group: destination)
     }
     handle.rows = try leaseRows(handle.received.total)
     receiveAtExperts(handle, handle.rows.base)
+    try transfer.place()
   }
 }

@@ -5,12 +5,10 @@ import CrosspointTokens
 
 /// The phases that the four transfers have in common; the transfer's table says what each does.
 extension ExpertExchange {
-  /// Encodes what lies in the transfer's sources and announces it. Collective.
+  /// Encodes what lies in the transfer's sources.
   ///
   /// - Parameter tokens: what the rows of a dispatch stand for.
-  func send(
-    _ handle: DispatchHandle, tokens: UnsafePointer<Float>? = nil, _ attempt: inout Attempt
-  ) throws(CrosspointError) {
+  func encode(_ handle: DispatchHandle, tokens: UnsafePointer<Float>? = nil, _ attempt: inout Attempt) {
     let kind = transfer.kind
     if let plan {
       transfer.note = plan.note
@@ -21,7 +19,21 @@ extension ExpertExchange {
     if let plan, plan.measuresFidelity {
       attempt { () throws(CrosspointError) in try measureFidelity(handle, tokens: tokens) }
     }
-    try transfer.announce(&attempt)
+  }
+
+  /// Announces rows whose number their receivers know, who make room first. Collective.
+  ///
+  /// - Parameter room: leases memory for the rows that will arrive and fills the transfer's targets. Done once more if others
+  ///   have no rows to be read where they lie: then there must be memory for all.
+  func announce(_ attempt: inout Attempt, room: () throws(CrosspointError) -> Void) throws(CrosspointError) {
+    func place() throws(CrosspointError) {
+      transfer.clearTargets()
+      try room()
+      try transfer.place()
+    }
+    attempt { () throws(CrosspointError) in try place() }
+    try transfer.announce(attempt)
+    if !transfer.readsInPlace, !transfer.hasPlaces { attempt { () throws(CrosspointError) in try place() } }
   }
 
   /// Moves what was announced to the transfer's targets, and does the caller's work. Collective.
@@ -29,8 +41,7 @@ extension ExpertExchange {
     writing: () throws(CrosspointError) -> Bool = { () throws(CrosspointError) in false }, meanwhile work: LocalWork,
     _ attempt: inout Attempt
   ) throws(CrosspointError) {
-    attempt { () throws(CrosspointError) in try transfer.place() }
-    try transfer.settle(attempt)
+    if transfer.settlesPlaces { try transfer.settle(attempt) }
     try transfer.move(writing: writing, meanwhile: work, &attempt)
   }
 
@@ -53,6 +64,9 @@ extension ExpertExchange {
       .keyed(by: UInt64(layer)).keyed(by: handle.roundingStep).keyed(by: UInt64(kind.rawValue))
       .keyed(by: UInt64(fabric.rank))
   }
+
+  /// Whether rows that come home are read where they lie, all of them: then they need no memory there.
+  var readsAll: Bool { transfer.readsInPlace && transfer.isAllDirect }
 
   // MARK: - Where rows lie: at home ordered by destination, at the experts by local destination and then by source
 

@@ -50,8 +50,16 @@ public final class ExpertExchange {
   /// Collective: checks that every rank passes the same layout and options.
   /// - Throws: `invalidArgument` for options that do not fit the layout, `ranksDisagree` naming the first rank and option
   ///   that differ from rank 0, and the fabric's errors.
-  public init(
+  public convenience init(
     fabric: any Fabric, layout: ExpertLayout, options: ExchangeOptions = .init(), layer: Int = 0
+  ) throws(CrosspointError) {
+    try self.init(fabric: fabric, layout: layout, options: options, layer: layer, smallBytes: nil)
+  }
+
+  /// - Parameter smallBytes: of bodies that travel with their announcements, fewer than ``Transfer/blockBytes``; the same on
+  ///   every rank; `nil`: ``Transfer/smallBytes(ranks:)``.
+  package init(
+    fabric: any Fabric, layout: ExpertLayout, options: ExchangeOptions = .init(), layer: Int = 0, smallBytes: Int?
   ) throws(CrosspointError) {
     self.fabric = fabric
     self.layout = layout
@@ -71,7 +79,8 @@ public final class ExpertExchange {
     var attempt = Attempt()
     let parts = attempt { [destinations, pool] () throws(CrosspointError) in
       try Self.parts(
-        fabric: fabric, layout: layout, destinations: destinations, options: options, agreement: agreement, pool: pool)
+        fabric: fabric, layout: layout, destinations: destinations, options: options, smallBytes: smallBytes,
+        agreement: agreement, pool: pool)
     }
     try NodeTables.connect(parts?.transfer.tables, fabric, &attempt)
     try agreement.settle(attempt.failure, operation: "ExpertExchange.init")
@@ -114,7 +123,7 @@ public final class ExpertExchange {
   /// What takes memory or can refuse the options.
   private static func parts(
     fabric: any Fabric, layout: ExpertLayout, destinations: ExpertLayout, options: ExchangeOptions,
-    agreement: Agreement, pool: BufferPool
+    smallBytes: Int?, agreement: Agreement, pool: BufferPool
   ) throws(CrosspointError) -> Parts {
     try options.validate()
     let codec = try RowCodec(hidden: layout.hidden, seed: options.seed, pool: pool)
@@ -123,7 +132,7 @@ public final class ExpertExchange {
       metadataBytesPerRow: options.copies == .perRank
         ? ExpertMarks.bytesPerRow(experts: layout.mostExperts(rankCount: fabric.rankCount)) : 0,
       codec: codec, isPlainWithinNode: options.withinNode == .plain,
-      noteCapacity: options.policy.settings?.noteCapacity ?? 0, agreement: agreement,
+      noteCapacity: options.policy.settings?.noteCapacity ?? 0, smallBytes: smallBytes, agreement: agreement,
       pool: pool)
     let policy = try options.policy.makePolicy(transfer)
     let compensator = try Compensator(

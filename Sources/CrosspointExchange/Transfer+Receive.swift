@@ -4,67 +4,102 @@ import CrosspointTokens
 
 /// The receiver's half: bodies become rows; rows of the same node are written or read where they lie.
 extension Transfer {
-  /// Decides where what comes from other nodes arrives, and finds or tells where rows lie within this one.
+  /// Leases memory for what comes from other nodes, and tells the ranks of this one where rows belong.
+  ///
+  /// Before the announcements as much as may come.
   func place() throws(CrosspointError) {
     var watch = Stopwatch()
     defer { measure.decode += watch.lap() }
-    try placeMessages()
-    for rank in tables.ranks { try placeInNode(rank) }
+    var bytes = 0
+    for rank in 0..<fabric.rankCount where route(rank) == .message { bytes += stagedBytes(from: rank) }
+    pool.release(staging)
+    staging = .empty
+    staging = try pool.lease(bytes: bytes)
+    guard !readsInPlace else { return }
+    for rank in tables.ranks where route(rank) == .direct { tables.setGroups(for: rank, targets[rank]) }
+    hasPlaces = true
   }
 
-  /// Where its rows belong, if a body travels as it is, or in one buffer for all others and the metadata.
-  private func placeMessages() throws(CrosspointError) {
-    for block in incoming.indices { incoming[block] = UnsafeMutableRawBufferPointer(start: nil, count: 0) }
-    var staged = 0
-    for rank in 0..<fabric.rankCount where route(rank) == .message {
-      arrivesInPlace[rank] = placeBody(from: rank)
-      staged += announcement(of: rank).metadataBytes + (arrivesInPlace[rank] ? 0 : announcement(of: rank).bodyBytes)
+  /// Bytes from a rank of another node that do not arrive where they belong: in one buffer for all.
+  private func stagedBytes(from rank: Int) -> Int {
+    let rows = targets[rank].rowCount
+    var body = codec.maximumBodyBytes(format, rows: rows, groups: targets[rank].count)
+    var metadata = kind == .dispatchBackward ? rows * metadataBytesPerRow : 0
+    if isAnnounced {
+      let record = announcement(of: rank)
+      if record.flags.contains(.carriesBody) { return 0 }
+      (body, metadata) = (record.bodyBytes, record.metadataBytes)
+    } else if body + metadata <= smallBytes {
+      return 0
     }
-    staging = try pool.lease(bytes: staged)
+    return metadata + (placesBody(from: rank, body) == nil ? body : 0)
+  }
+
+  /// How a body of so many bytes can arrive where its rows belong.
+  private func placesBody(from rank: Int, _ bytes: Int) -> BodyPlaces? {
+    let targets = targets[rank]
+    guard bytes > 0 else { return nil }
+    if travelsByGroup(rows: targets.rowCount, groups: targets.count, bodyBytes: bytes) { return .groups }
+    guard format == .fp32, let run = targets.run(hidden: codec.hidden), run.count == bytes else { return nil }
+    return .run(run)
+  }
+
+  private enum BodyPlaces {
+    case groups
+    case run(UnsafeMutableRawBufferPointer)
+  }
+
+  /// Finds where what the ranks have announced lies, or decides where it arrives.
+  private func locate() throws(CrosspointError) {
+    let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
+    for block in incoming.indices { incoming[block] = UnsafeMutableRawBufferPointer(start: nil, count: 0) }
+    ready.removeAll(keepingCapacity: true)
+    ready.append(contentsOf: tables.ranks)
     var next = staging.base
     func stage(_ block: Int, _ bytes: Int) -> UnsafeRawBufferPointer {
-      guard bytes > 0 else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+      guard bytes > 0 else { return nothing }
       incoming[block] = UnsafeMutableRawBufferPointer(start: next, count: bytes)
       next += bytes
       return UnsafeRawBufferPointer(incoming[block])
     }
-    for rank in 0..<fabric.rankCount where route(rank) == .message {
+    for rank in 0..<fabric.rankCount {
       let record = announcement(of: rank)
-      if !arrivesInPlace[rank] { bodies[rank] = stage(blocks(of: rank), record.bodyBytes) }
-      metadataIn[rank] = stage(blocks(of: rank) + groupCapacity, record.metadataBytes)
-    }
-  }
-
-  /// Whether a rank's body can arrive where its rows belong; then it does.
-  private func placeBody(from rank: Int) -> Bool {
-    let (targets, blocks) = (targets[rank], blocks(of: rank))
-    let size = announcement(of: rank).bodyBytes
-    if size > 0, travelsByGroup(rows: targets.rowCount, groups: targets.count, bodyBytes: size) {
-      for (group, target) in targets.enumerated() {
-        incoming[blocks + group] = UnsafeMutableRawBufferPointer(start: target.base, count: target.rows * rowBytes)
+      arrivesInPlace[rank] = false
+      if record.flags.contains(.carriesBody) {
+        (bodies[rank], metadataIn[rank]) = carried(by: rank)
+        ready.append(rank)
+      } else if route(rank) == .message {
+        if !movesBodies { ready.append(rank) }
+        bodies[rank] = nothing
+        switch placesBody(from: rank, record.bodyBytes) {
+        case .groups:
+          for (group, target) in targets[rank].enumerated() {
+            incoming[blocks(of: rank) + group] = UnsafeMutableRawBufferPointer(
+              start: target.base, count: target.rows * rowBytes)
+          }
+          arrivesInPlace[rank] = true
+        case .run(let run):
+          incoming[blocks(of: rank)] = run
+          arrivesInPlace[rank] = true
+        case nil: bodies[rank] = stage(blocks(of: rank), record.bodyBytes)
+        }
+        if metadataBytesPerRow > 0 {
+          metadataIn[rank] = stage(blocks(of: rank) + groupCapacity, record.metadataBytes)
+        }
       }
-      return true
     }
-    guard size > 0, format == .fp32, let run = targets.run(hidden: codec.hidden), run.count == size else {
-      return false
-    }
-    incoming[blocks] = run
-    return true
+    for rank in tables.ranks { try locateInNode(rank) }
   }
 
-  /// Finds what a rank of this node has laid out, or tells it where rows belong.
-  private func placeInNode(_ rank: Int) throws(CrosspointError) {
+  /// Finds what a rank of this node has laid out.
+  private func locateInNode(_ rank: Int) throws(CrosspointError) {
     let record = announcement(of: rank)
     metadataIn[rank] = try tables.find(.metadata, of: rank, bytes: record.metadataBytes)
-    guard route(rank) == .direct else {
-      bodies[rank] = try tables.find(.frame, of: rank, bytes: record.bodyBytes)
-      return
-    }
     let targets = targets[rank]
-    if readsInPlace {
+    if route(rank) == .frame {
+      bodies[rank] = try tables.find(.frame, of: rank, bytes: record.bodyBytes)
+    } else if readsInPlace {
       try tables.findGroups(of: rank, targets.count, hidden: codec.hidden, into: &nodeRows[rank]) { targets[$0].rows }
-    } else {
-      tables.setGroups(for: rank, targets)
     }
   }
 
@@ -77,13 +112,14 @@ extension Transfer {
     writing: () throws(CrosspointError) -> Bool, meanwhile work: LocalWork, _ attempt: inout Attempt
   ) throws(CrosspointError) {
     var watch = Stopwatch()
+    attempt { () throws(CrosspointError) in try locate() }
     let before = measure.encode + measure.decode + measure.meanwhile
     var progress = Progress(failure: attempt.failure)
-    if tables.ranks.count < fabric.rankCount {
+    if movesBodies {
       try fabric.exchange(
         send: outgoing, receive: incoming, operation: kind.operation,
         arrived: { rank in
-          if route(rank) == .message { progress.failure = progress.failure ?? receive(from: rank) }
+          if !ready.contains(rank) { progress.failure = progress.failure ?? receive(from: rank) }
         },
         meanwhile: {
           doSlice(&progress, writing, work)
@@ -98,19 +134,19 @@ extension Transfer {
   /// How far this rank is while bodies are under way. One value, since a closure that does not escape keeps it in place.
   private struct Progress {
     var failure: CrosspointError?
-    /// The next step within the node.
+    /// The next step of what need not be waited for.
     var step = 0
     var isWritten = false
     var hasWork = true
   }
 
-  /// Within the node first, since others wait for it; then a slice of the caller's work, unless something has gone wrong,
-  /// which ends it.
+  /// What is there first, since others of the node wait for it; then a slice of the caller's work, unless something has gone
+  /// wrong, which ends it.
   private func doSlice(
     _ progress: inout Progress, _ writing: () throws(CrosspointError) -> Bool, _ work: LocalWork
   ) {
-    if progress.step <= tables.ranks.count {
-      progress.failure = progress.failure ?? doNodeStep(progress.step, writing, &progress.isWritten)
+    if progress.step <= ready.count {
+      progress.failure = progress.failure ?? doStep(progress.step, writing, &progress.isWritten)
       progress.step += 1
       return
     }
@@ -121,12 +157,11 @@ extension Transfer {
     measure.meanwhile += watch.lap()
   }
 
-  /// One of the steps within the node: finds where rows are to be written, or gives and takes what is another's; returns what
-  /// went wrong.
-  private func doNodeStep(
+  /// One of the steps: finds where rows are to be written, or gives and takes what is another's; returns what went wrong.
+  private func doStep(
     _ step: Int, _ writing: () throws(CrosspointError) -> Bool, _ isWritten: inout Bool
   ) -> CrosspointError? {
-    if step > 0, let failure = receive(from: tables.ranks[step - 1]) { return failure }
+    if step > 0, let failure = receive(from: ready[step - 1]) { return failure }
     guard !readsInPlace else { return nil }
     var watch = Stopwatch()
     defer { measure.encode += watch.lap() }
@@ -135,7 +170,7 @@ extension Transfer {
         try findRowsToWrite()
         isWritten = try writing()
       } else if !isWritten {
-        try writeRows(to: tables.ranks[step - 1])
+        try writeRows(to: ready[step - 1])
       }
       return nil
     } catch {

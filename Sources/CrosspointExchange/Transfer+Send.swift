@@ -20,7 +20,7 @@ extension Transfer {
     self.format = format
     var capacity = 0
     for rank in 0..<fabric.rankCount where route(rank) != .direct && !canSendInPlace(to: rank) {
-      capacity += codec.maximumBodyBytes(format, rows: sources[rank].rowCount, groups: sources[rank].count)
+      if !fitsBehindRecord(to: rank) { capacity += mostBytes(to: rank) }
     }
     frames = try pool.lease(bytes: capacity)
     var offset = 0
@@ -28,6 +28,8 @@ extension Transfer {
       do throws(CrosspointError) {
         if canSendInPlace(to: rank) {
           try seal(to: rank)
+        } else if fitsBehindRecord(to: rank) {
+          _ = try encode(to: rank, into: spaceBehindRecord(to: rank), rounding.keyed(by: UInt64(rank)))
         } else {
           let room = UnsafeMutableRawBufferPointer(start: frames.base + offset, count: capacity - offset)
           offset += try encode(to: rank, into: room, rounding.keyed(by: UInt64(rank)))
@@ -36,24 +38,28 @@ extension Transfer {
         throw named(error)
       }
     }
-    let offers = tables.offer(offered)
+    readsInPlace = tables.offer(offered)
     for rank in tables.ranks where route(rank) == .direct {
-      if offers { tables.setGroups(for: rank, sources[rank]) }
+      if readsInPlace { tables.setGroups(for: rank, sources[rank]) }
       let bytes = sources[rank].rowCount * rowBytes
       if rank == fabric.rank { measure.localBytes = bytes } else { bodyBytes[rank] = bytes }
     }
-    measure.wireBytes += bodyBytes.reduce(0, +) + (fabric.rankCount - 1) * announcementWords * 4
-    for rank in tables.ranks { measure.nodeBytes += bodyBytes[rank] }
+  }
+
+  /// The most bytes of the body of a frame to a rank.
+  private func mostBytes(to rank: Int) -> Int {
+    codec.maximumBodyBytes(format, rows: sources[rank].rowCount, groups: sources[rank].count)
+  }
+
+  /// Whether the body of a frame to a rank travels with its announcement, however well it codes.
+  private func fitsBehindRecord(to rank: Int) -> Bool {
+    route(rank) == .message && mostBytes(to: rank) + metadataOut[rank].count <= smallBytes
   }
 
   /// Rows that are sent from where they lie, a block per group.
   private func seal(to rank: Int) throws(CrosspointError) {
     bodyBytes[rank] = try codec.seal(
       sources[rank], admitting: admitted, header: announcement(to: rank).header)
-    let blocks = blocks(of: rank)
-    for (group, source) in sources[rank].enumerated() {
-      outgoing[blocks + group] = UnsafeRawBufferPointer(start: source.base, count: source.rows * rowBytes)
-    }
   }
 
   /// Rows that are coded or gathered; returns the size of the body.
@@ -66,19 +72,27 @@ extension Transfer {
       header: announcement(to: rank).header, body: room)
     bodyBytes[rank] = size
     encoded[rank] = UnsafeRawBufferPointer(start: room.baseAddress, count: size)
-    let blocks = blocks(of: rank)
-    if route(rank) == .frame {
-      tables.set(.frame, for: rank, encoded[rank])
-    } else if travelsByGroup(rows: sources.rowCount, groups: sources.count, bodyBytes: size) {
+    return size
+  }
+
+  /// A body that travels in messages of its own: one, or one for each group of rows.
+  func layOutBody(for rank: Int) {
+    guard bodyBytes[rank] > 0 else { return }
+    let (sources, blocks) = (sources[rank], blocks(of: rank))
+    if canSendInPlace(to: rank) {
+      for (group, source) in sources.enumerated() {
+        outgoing[blocks + group] = UnsafeRawBufferPointer(start: source.base, count: source.rows * rowBytes)
+      }
+    } else if travelsByGroup(rows: sources.rowCount, groups: sources.count, bodyBytes: bodyBytes[rank]) {
       var start = 0
       for (group, source) in sources.enumerated() {
-        outgoing[blocks + group] = UnsafeRawBufferPointer(rebasing: room[start..<start + source.rows * rowBytes])
-        start += source.rows * rowBytes
+        let end = start + source.rows * rowBytes
+        outgoing[blocks + group] = UnsafeRawBufferPointer(rebasing: encoded[rank][start..<end])
+        start = end
       }
     } else {
       outgoing[blocks] = encoded[rank]
     }
-    return size
   }
 
   /// Finds where ranks with a direct route want their rows.
@@ -106,21 +120,6 @@ extension Transfer {
     let rows = sources[rank].rowCount
     return route(rank) == .message && sources[rank].allSatisfy { $0.indices == nil }
       && travelsByGroup(rows: rows, groups: sources[rank].count, bodyBytes: rows * rowBytes)
-  }
-
-  /// Adds the metadata to what is sent.
-  func addMetadata() {
-    guard metadataBytesPerRow > 0 else { return }
-    for rank in 0..<fabric.rankCount {
-      let metadata = UnsafeRawBufferPointer(metadataOut[rank])
-      if rank != fabric.rank { measure.wireBytes += metadata.count }
-      if tables.reaches(rank) {
-        tables.set(.metadata, for: rank, metadata)
-        if rank != fabric.rank { measure.nodeBytes += metadata.count }
-      } else {
-        outgoing[blocks(of: rank) + groupCapacity] = metadata
-      }
-    }
   }
 
   /// Nothing to send to anybody.

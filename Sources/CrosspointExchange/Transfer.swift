@@ -9,12 +9,15 @@ import CrosspointTokens
 /// |---|---|---|
 /// | ``begin(_:)`` | | the caller then fills ``sources`` |
 /// | ``encode(as:rounding:)`` | | a frame for every rank that gets one |
-/// | ``announce(_:)`` | yes | step, sizes, row counts and the frame's header, to every rank; all are checked |
 /// | ``place()`` | | the caller has filled ``targets``: memory for what will arrive; ranks of the node are told where |
-/// | ``settle(_:)`` | yes | every rank can go on, or all throw |
-/// | ``move(writing:meanwhile:_:)`` | yes | rows are written or decoded, bodies travel, the caller's work is done |
+/// | ``announce(_:)`` | yes | verdict, step, sizes, row counts and small bodies, to every rank; all go on, or all throw |
+/// | ``settle(_:)`` | if ``settlesPlaces`` | every rank has its places, or all throw |
+/// | ``move(writing:meanwhile:_:)`` | if ``movesBodies`` | rows are written or decoded, other bodies travel, the caller's work is done |
 /// | ``settle(_:)`` | yes | every row is there, or all throw |
 /// | ``end()`` | | memory goes back |
+///
+/// A dispatch learns from the announcements how many rows come: it places behind them, and only there a rank may find that
+/// it has no memory when others count on it.
 ///
 /// How rows reach a rank is its ``Route``.
 ///
@@ -55,6 +58,10 @@ final class Transfer {
   /// Bytes of a group, on average, from which rows travel as a block per group.
   static let blockBytes = 1 << 16
 
+  /// Bodies for other nodes up to so many bytes, with their metadata, travel with their announcement: fewer than a block,
+  /// and for all ranks together at most a mebibyte.
+  static func smallBytes(ranks: Int) -> Int { ranks == 1 ? 0 : min(blockBytes - 64, (1 << 20) / ranks & ~63) }
+
   let fabric: any Fabric
   let codec: RowCodec
   let pool: BufferPool
@@ -71,7 +78,9 @@ final class Transfer {
 
   // The transfer under way.
   private(set) var kind = TransferKind.dispatch
-  private var sequence: UInt64 = 0
+  private(set) var sequence: UInt64 = 0
+  /// The sequence number of the dispatch that the rows belong to.
+  var dispatch: UInt64 = 0
   var format = WireFormat.fp32
   /// The batch that the rows come from, if they must be finite; each row is looked at just before it is read. Without, NaN and
   /// infinity travel; what is beyond the format's bound never does.
@@ -87,8 +96,16 @@ final class Transfer {
   /// Rows that all groups to ranks of this node are part of, if they stay unchanged until the last vote: then those ranks may
   /// read them where they lie. Set before ``encode(as:rounding:)``.
   var offered: (base: UnsafePointer<Float>, count: Int)?
-  /// Whether rows from ranks with a direct route are read where they lie; the same on all of them. Known when announced.
-  private(set) var readsInPlace = false
+  /// Whether rows from ranks with a direct route are read where they lie; the same on all of them when announced, and before
+  /// whether this one's can be.
+  var readsInPlace = false
+  /// Whether there is memory for what will arrive, and ranks of the node know where.
+  var hasPlaces = false
+  /// Whether all ranks have been heard, and what they say of the whole transfer: a vote must tell that all have places; bodies
+  /// travel that did not come with their announcements.
+  var isAnnounced = false
+  var settlesPlaces = false
+  var movesBodies = false
   /// For ranks with a direct route, where their groups of rows lie that are read, or where those belong that are written.
   var nodeRows: [[RowTarget]]
   /// What a policy tells every other rank with its announcements, as many floats on every rank, behind what the transfer
@@ -98,19 +115,27 @@ final class Transfer {
   // Its memory.
   var frames = BufferPool.Buffer.empty
   var staging = BufferPool.Buffer.empty
-  private let announced: BufferPool.Buffer
-  private let received: BufferPool.Buffer
-  /// Words of an announcement without a note, and with the largest.
+  let announced: BufferPool.Buffer
+  let received: BufferPool.Buffer
+  /// Bodies for other nodes up to so many bytes, with their metadata, travel with their announcement.
+  let smallBytes: Int
+  /// Words of an announcement without a note, and bytes from one to the next.
   let announcementBaseWords: Int
-  private let announcementStride: Int
-  private var announcements: [UnsafeRawBufferPointer]
-  private var announcementsReceived: [UnsafeMutableRawBufferPointer]
+  let announcementStride: Int
+  var announcements: [UnsafeRawBufferPointer]
+  var announcementsReceived: [UnsafeMutableRawBufferPointer]
+  /// The records that have come.
+  var records: [UnsafeRawBufferPointer]
   var outgoing: [UnsafeRawBufferPointer]
   var incoming: [UnsafeMutableRawBufferPointer]
   var bodyBytes: [Int]
   /// The bodies of frames that were encoded for other ranks, and of those from others that do not arrive in place.
   var encoded: [UnsafeRawBufferPointer]
   var bodies: [UnsafeRawBufferPointer]
+  /// Whether a rank's body travels with its announcement.
+  var carriesBody: [Bool]
+  /// Ranks whose rows need not be waited for, those of this node first.
+  var ready: [Int] = []
   /// Whether a rank's body arrives where its rows belong.
   var arrivesInPlace: [Bool]
   /// Where a frame of this rank's own is decoded.
@@ -118,7 +143,7 @@ final class Transfer {
 
   init(
     fabric: any Fabric, layout: ExpertLayout, metadataBytesPerRow: Int, codec: RowCodec,
-    isPlainWithinNode: Bool, noteCapacity: Int, agreement: Agreement, pool: BufferPool
+    isPlainWithinNode: Bool, noteCapacity: Int, smallBytes: Int?, agreement: Agreement, pool: BufferPool
   ) throws(CrosspointError) {
     self.fabric = fabric
     self.codec = codec
@@ -136,17 +161,19 @@ final class Transfer {
     tables = try NodeTables(fabric: fabric, groups: groupCapacity, pool: pool)
     announcementBaseWords = Announcement.words(
       groups: groupCapacity, headerBytes: RowCodec.headerBytes(groups: groupCapacity))
-    announcementStride = announcementBaseWords + NoteWord.allCases.count + noteCapacity
-    let announced = try pool.lease(bytes: ranks * announcementStride * 4)
-    let received = try pool.lease(bytes: ranks * announcementStride * 4)
-    self.announced = announced
-    self.received = received
+    self.smallBytes = smallBytes ?? Self.smallBytes(ranks: ranks)
+    let words = announcementBaseWords + NoteWord.allCases.count + noteCapacity
+    announcementStride = (SealedRecord.size(of: 4 * words) + self.smallBytes + 63) & ~63
+    announced = try pool.lease(bytes: ranks * announcementStride)
+    received = try pool.lease(bytes: ranks * announcementStride)
     announcements = Array(repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: ranks)
+    records = announcements
     announcementsReceived = Array(repeating: UnsafeMutableRawBufferPointer(start: nil, count: 0), count: ranks)
     let blocks = ranks * (groupCapacity + (metadataBytesPerRow > 0 ? 1 : 0))
     outgoing = Array(repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: blocks)
     incoming = Array(repeating: UnsafeMutableRawBufferPointer(start: nil, count: 0), count: blocks)
     bodyBytes = Array(repeating: 0, count: ranks)
+    carriesBody = Array(repeating: false, count: ranks)
     arrivesInPlace = Array(repeating: false, count: ranks)
     sources = Array(repeating: [], count: ranks)
     targets = Array(repeating: [], count: ranks)
@@ -159,19 +186,26 @@ final class Transfer {
   }
 
   /// Begins the next transfer, with nothing to send.
-  func begin(_ kind: TransferKind) {
+  /// - Parameter dispatch: the sequence number of the dispatch that its rows belong to; `nil`: it is one.
+  func begin(_ kind: TransferKind, of dispatch: UInt64? = nil) {
     self.kind = kind
     format = .fp32
     sequence += 1
+    self.dispatch = dispatch ?? sequence
     measure = Measure()
     note = UnsafeMutableBufferPointer(start: nil, count: 0)
     offered = nil
-    readsInPlace = false
+    (readsInPlace, hasPlaces, isAnnounced, settlesPlaces, movesBodies) = (false, false, false, false, false)
     tables.offer(nil)
     metadataOut.clear()
     clearSources()
-    for rank in targets.indices { targets[rank].removeAll(keepingCapacity: true) }
+    clearTargets()
     clearOutgoing()
+  }
+
+  /// Forgets where rows go.
+  func clearTargets() {
+    for rank in targets.indices { targets[rank].removeAll(keepingCapacity: true) }
   }
 
   /// Forgets the groups to send.
@@ -187,70 +221,12 @@ final class Transfer {
     checked = nil
   }
 
-  /// Every rank tells every other what it sends, and looks at what it is told. Collective.
-  ///
-  /// A rank whose attempt has failed announces nothing.
-  func announce(_ attempt: inout Attempt) throws(CrosspointError) {
-    var watch = Stopwatch()
-    if attempt.hasFailed {
-      clearSources()
-      clearOutgoing()
-      metadataOut.clear()
-    }
-    addMetadata()
-    for rank in 0..<fabric.rankCount {
-      let record = announcement(to: rank)
-      write(to: record.note)
-      announcements[rank] = UnsafeRawBufferPointer(record.words)
-      announcementsReceived[rank] = UnsafeMutableRawBufferPointer(announcement(of: rank).words)
-      record.write(
-        kind: kind, sequence: sequence, bodyBytes: bodyBytes[rank],
-        metadata: UnsafeRawBufferPointer(metadataOut[rank]), groups: sources[rank])
-    }
-    try fabric.exchange(send: announcements, receive: announcementsReceived, operation: kind.operation)
-    attempt { () throws(CrosspointError) in
-      try checkAnnouncements()
-      readsInPlace = tables.ranks.allSatisfy { route($0) != .direct || tables.isOffered(by: $0) }
-    }
-    measure.skew = watch.lap()
-  }
-
   /// Throws on every rank if any rank's attempt has failed. Collective.
   func settle(_ attempt: borrowing Attempt) throws(CrosspointError) {
     var watch = Stopwatch()
     try agreement.settle(attempt.failure, waitSeconds: measure.skew, operation: kind.operation)
     measure.wait += watch.lap()
     measure.slowestRank = agreement.slowestRank
-  }
-
-  /// Refuses what cannot be: another step, a torn record, a frame larger than its rows could need.
-  private func checkAnnouncements() throws(CrosspointError) {
-    for rank in 0..<fabric.rankCount {
-      let record = announcement(of: rank)
-      func refuse(_ code: CrosspointError.Code, _ message: String) -> CrosspointError {
-        CrosspointError(code, operation: "\(kind.operation)", rank: rank, argument: "announcement", message)
-      }
-      guard record.isIntact else { throw refuse(.corruptFrame, "the record from rank \(rank) is damaged") }
-      guard record.kindCode == kind.rawValue, record.sequence == sequence else {
-        let theirs = TransferKind(rawValue: record.kindCode).map { "\($0.operation)" } ?? "?"
-        throw refuse(
-          .ranksDisagree,
-          "rank \(rank) is at \(theirs) (transfer \(record.sequence)), rank \(fabric.rank) at \(kind.operation) "
-            + "(transfer \(sequence)): every rank must make the same calls in the same order")
-      }
-      let rows = record.rows
-      let most =
-        route(rank) == .direct ? rows * rowBytes : codec.maximumBodyBytes(format, rows: rows, groups: record.groups)
-      guard (0...most).contains(record.bodyBytes) else {
-        throw refuse(.corruptFrame, "\(record.bodyBytes) bytes announced for \(rows) rows, at most \(most) possible")
-      }
-      let mostMetadata = rows * metadataBytesPerRow
-      guard (0...mostMetadata).contains(record.metadataBytes) else {
-        throw refuse(
-          .corruptFrame,
-          "\(record.metadataBytes) bytes of metadata announced for \(rows) rows, at most \(mostMetadata) possible")
-      }
-    }
   }
 
   /// Whether all rows of this rank come and go without a frame.
@@ -261,25 +237,8 @@ final class Transfer {
     return !tables.reaches(rank) ? .message : format == .fp32 || isPlainWithinNode ? .direct : .frame
   }
 
-  /// Rows of each group that a rank has announced.
-  func rowsAnnounced(by rank: Int, group: Int) -> Int { announcement(of: rank).rows(group) }
-
   /// Where a rank's blocks begin in an exchange of bodies.
   func blocks(of rank: Int) -> Int { rank * (outgoing.count / fabric.rankCount) }
-
-  /// Words of an announcement of this transfer.
-  var announcementWords: Int { announcementBaseWords + noteWords }
-
-  private var noteWords: Int { note.isEmpty ? 0 : NoteWord.allCases.count + note.count }
-
-  func announcement(to rank: Int) -> Announcement { announcement(announced, rank) }
-  func announcement(of rank: Int) -> Announcement { announcement(received, rank) }
-
-  private func announcement(_ buffer: BufferPool.Buffer, _ rank: Int) -> Announcement {
-    let base = buffer.base.assumingMemoryBound(to: UInt32.self)
-    let words = UnsafeMutableBufferPointer(start: base + rank * announcementStride, count: announcementWords)
-    return Announcement(words: words, capacity: groupCapacity, noteWords: noteWords)
-  }
 
   /// Whether the rows of a body travel as one block per group: plain rows, enough of them to be worth several messages.
   /// Both ends decide it from what is announced.

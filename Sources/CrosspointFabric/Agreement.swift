@@ -19,22 +19,38 @@ package final class Agreement {
   ) throws(CrosspointError) {
     slowestRank = try fabric.settle(failure, waitSeconds: waitSeconds, operation: operation)
   }
+
+  /// A vote whose verdicts every rank has told every other in records of its own; sends nothing where all fare well. Collective.
+  ///
+  /// - Parameters:
+  ///   - failure: what this rank's verdict stands for.
+  ///   - verdict: what a rank has told.
+  /// - Throws: as ``settle(_:waitSeconds:operation:)``.
+  package func settle(
+    _ failure: CrosspointError?, operation: StaticString, verdict: (_ rank: Int) -> Verdict
+  ) throws(CrosspointError) {
+    var (worst, worstRank) = (Verdict.well, 0)
+    for rank in 0..<fabric.rankCount where verdict(rank).rawValue > worst.rawValue {
+      (worst, worstRank) = (verdict(rank), rank)
+    }
+    if worst != .well { throw try fabric.collect(failure, from: worstRank, operation: operation) }
+  }
+}
+
+/// How a rank fared, the worst last: where several failed, the lowest rank of the worst is named.
+package enum Verdict: UInt64 {
+  case well
+  /// It only heard that another rank failed.
+  case heard
+  case failed
+
+  package init(_ failure: CrosspointError?) {
+    self = failure.map { $0.code == .refusedElsewhere ? .heard : .failed } ?? .well
+  }
 }
 
 /// What every rank says in a vote.
 private struct Ballot {
-  /// How a rank fared, the worst last: where several failed, the lowest rank of the worst is named.
-  enum Verdict: UInt64 {
-    case well
-    /// It only heard that another rank failed.
-    case heard
-    case failed
-
-    init(_ failure: CrosspointError?) {
-      self = failure.map { $0.code == .refusedElsewhere ? .heard : .failed } ?? .well
-    }
-  }
-
   var verdict = Verdict.well.rawValue
   var waitSeconds: Double = 0
 }
@@ -46,8 +62,8 @@ extension Fabric {
   func settle(
     _ failure: CrosspointError?, waitSeconds: Double = 0, operation: StaticString
   ) throws(CrosspointError) -> Int {
-    let mine = Ballot(verdict: Ballot.Verdict(failure).rawValue, waitSeconds: waitSeconds)
-    var (worst, worstRank) = (Ballot.Verdict.well.rawValue, 0)
+    let mine = Ballot(verdict: Verdict(failure).rawValue, waitSeconds: waitSeconds)
+    var (worst, worstRank) = (Verdict.well.rawValue, 0)
     var (leastWait, slowest) = (Double.infinity, 0)
     try withUnsafeBytes(of: mine) { bytes throws(CrosspointError) in
       try gather(bytes, operation: operation) { rank, block in
@@ -56,12 +72,12 @@ extension Fabric {
         if ballot.waitSeconds < leastWait { (leastWait, slowest) = (ballot.waitSeconds, rank) }
       }
     }
-    if worst != Ballot.Verdict.well.rawValue { throw try collect(failure, from: worstRank, operation: operation) }
+    if worst != Verdict.well.rawValue { throw try collect(failure, from: worstRank, operation: operation) }
     return slowest
   }
 
   /// Fetches the failing rank's error.
-  private func collect(
+  fileprivate func collect(
     _ failure: CrosspointError?, from source: Int, operation: StaticString
   ) throws(CrosspointError) -> CrosspointError {
     let record = UnsafeMutableRawBufferPointer.allocate(byteCount: CrosspointError.encodedSize, alignment: 8)

@@ -36,8 +36,8 @@ final class BudgetPolicy: TransferPolicy {
   let pool: BufferPool
   private let hidden: Int
   private let transfers: Set<TransferKind>
-  /// Words of an announcement, without what a sample adds.
-  private let announcementWords: Int
+  /// Bytes of an announcement, without what a sample adds.
+  private let announcementBytes: Int
   let sampler: PolicySampler
   /// What this rank tells, and after it what every rank tells in an exchange of its own.
   private let note: UnsafeMutableBufferPointer<Float>
@@ -56,7 +56,7 @@ final class BudgetPolicy: TransferPolicy {
     pool = context.pool
     hidden = context.codec.hidden
     transfers = context.transfers
-    announcementWords = context.announcementWords + 1
+    announcementBytes = context.announcementBytes + 2 * 4
     sampler = PolicySampler(codec: context.codec, pool: context.pool)
     note = .allocate(capacity: (1 + context.fabric.rankCount) * Self.noteWords)
     note.initialize(repeating: 0)
@@ -167,9 +167,10 @@ final class BudgetPolicy: TransferPolicy {
   /// - Parameter samples: those whose bytes the transfers until the next sample have to bear.
   private func decide(_ kind: Kind, samples: Int) {
     let links = fabric.rankCount * (fabric.rankCount - 1)
-    let words = Double(announcementWords) + Double(samples * recordWords(kind)) / Double(Self.sampleInterval)
+    // Announcements travel in two copies.
+    let bytes = Double(announcementBytes) + Double(2 * 4 * samples * recordWords(kind)) / Double(Self.sampleInterval)
     let judge = PolicyJudge(
-      goal: budget.goal, hidden: hidden, announcementBytes: 4 * words * Double(links), speed: state.speed)
+      goal: budget.goal, hidden: hidden, announcementBytes: bytes * Double(links), speed: state.speed)
     let rate = state[kind].choice?.clusterRate
     isUnmeasured[kind.rawValue] = sum.rows > 0 && !sum.isUsable
     state[kind].update(sum, judge)

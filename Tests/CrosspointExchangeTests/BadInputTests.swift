@@ -182,7 +182,23 @@ func errors(
       if fabric.rank == 1 { _ = try exchange.dispatch(tokens, routing) }
       _ = try exchange.combine(handle.rows, handle)
     }) {
-      #expect(error.code == .ranksDisagree)
+      #expect(error.code == .ranksDisagree && error.isAgreed)
+      #expect(error.rank == 1 && error.message.contains("rank 1 is at dispatch (transfer 2)"), "\(error)")
+    }
+  }
+
+  /// Two dispatches of as many rows: their handles look alike.
+  @Test func handlesOfDifferentDispatchesAreCaught() {
+    for error in errors({ fabric in
+      let exchange = try ExpertExchange(fabric: fabric, layout: Self.layout)
+      let tokens = try randomBatch(rows: 6, hidden: 8, seed: 1)
+      let routing = try randomRouting(tokens: 6, topK: 1, experts: 4, seed: 1)
+      let handles = [try exchange.dispatch(tokens, routing), try exchange.dispatch(tokens, routing)]
+      let handle = handles[fabric.rank == 2 ? 1 : 0]
+      _ = try exchange.combine(handle.rows, handle)
+    }) {
+      #expect(error.code == .ranksDisagree && error.isAgreed && error.rank == 2 && error.operation == "combine")
+      #expect(error.message.contains("the handle of dispatch 2, rank 0 that of dispatch 1"), "\(error)")
     }
   }
 
@@ -201,7 +217,8 @@ func errors(
   @Test func aCapThatIsTooSmallIsAnErrorOnEveryRankBeforeAnythingIsLost() {
     for error in errors({ fabric in
       let exchange = try ExpertExchange(
-        fabric: fabric, layout: Self.layout, options: .init(capacityBytes: fabric.rank == 0 ? 6_000 : .max))
+        fabric: fabric, layout: Self.layout, options: .init(capacityBytes: fabric.rank == 0 ? 6_000 : .max),
+        smallBytes: 64)
       try Self.step(exchange, tokens: randomBatch(rows: 200, hidden: 8, seed: 1))
     }) {
       #expect(error.code == .outOfMemory)
@@ -211,14 +228,17 @@ func errors(
 }
 
 @Suite struct FaultTests {
-  static func step(_ fabric: any Fabric, options: ExchangeOptions = .init()) throws {
-    let exchange = try ExpertExchange(fabric: fabric, layout: BadInputTests.layout, options: options)
+  static func step(_ fabric: any Fabric, options: ExchangeOptions = .init(), smallBytes: Int? = nil) throws {
+    let exchange = try ExpertExchange(
+      fabric: fabric, layout: BadInputTests.layout, options: options, smallBytes: smallBytes)
     try BadInputTests.step(exchange, tokens: randomBatch(rows: 12, hidden: 8, seed: UInt64(fabric.rank)))
   }
 
   @Test(arguments: StepPhase.making + StepPhase.transfers)
   func aDeadRankIsNamedInEveryPhase(phase: StepPhase) {
-    let thrown = errors(faults: [.dead(1, atExchange: phase.exchange)]) { try Self.step($0) }
+    let thrown = errors(faults: [.dead(1, atExchange: phase.exchange)]) {
+      try Self.step($0, smallBytes: phase.smallBytes)
+    }
     #expect(thrown.count == 3)
     for error in thrown {
       #expect(error.code == .rankLost)
@@ -228,10 +248,11 @@ func errors(
 
   @Test(
     arguments: StepPhase.making + StepPhase.Part.allCases.map { .phase($0, of: .dispatch) }
-      + [.phase(.move, of: .combine), .phase(.move, of: .combineBackward), .phase(.settleAgain, of: .dispatchBackward)])
+      + [.phase(.move, of: .combine), .phase(.move, of: .combineBackward), .phase(.settle, of: .dispatchBackward)]
+      + [.phase(.announce, of: .combine, moves: false), .phase(.settle, of: .combineBackward, moves: false)])
   func aSilentRankIsNamedWithinTheDeadline(phase: StepPhase) {
     let thrown = errors(deadline: .milliseconds(150), faults: [.silent(2, fromExchange: phase.exchange)]) {
-      try Self.step($0)
+      try Self.step($0, smallBytes: phase.smallBytes)
     }
     #expect(thrown.count == 3)
     for error in thrown {
@@ -242,8 +263,17 @@ func errors(
 
   @Test(arguments: StepPhase.each(.move), [0, 9, 33, 63, 64, 100])
   func aFlippedByteInAFrameIsTheSameErrorOnEveryRank(phase: StepPhase, offset: Int) {
-    let fault = Fault.flippedByte(from: 0, to: 1, exchange: phase.exchange, offset: offset)
-    let thrown = errors(faults: [fault]) { try Self.step($0) }
+    Self.expectCorrupt(.flippedByte(from: 0, to: 1, exchange: phase.exchange, offset: offset), phase)
+  }
+
+  @Test(arguments: StepPhase.each(.announce, moves: false), [0, 9, 33, 63, 64, 100])
+  func aFlippedByteBehindAnAnnouncementIsTheSameErrorOnEveryRank(phase: StepPhase, offset: Int) {
+    Self.expectCorrupt(
+      .flippedByte(from: 0, to: 1, exchange: phase.exchange, offset: Self.recordBytes + offset), phase)
+  }
+
+  private static func expectCorrupt(_ fault: Fault, _ phase: StepPhase) {
+    let thrown = errors(faults: [fault]) { try Self.step($0, smallBytes: phase.smallBytes) }
     #expect(thrown.count == 3)
     for error in thrown {
       #expect(error.code == .corruptFrame || error.code == .truncatedFrame)
@@ -252,14 +282,28 @@ func errors(
     }
   }
 
-  /// Fixed words, row counts, and the frame's header behind them.
-  @Test(arguments: 0..<116)
-  func aFlippedByteInAnAnnouncementIsCaught(offset: Int) {
-    let announce = StepPhase.phase(.announce, of: .dispatch).exchange
-    let thrown = errors(faults: [.flippedByte(from: 2, to: 0, exchange: announce, offset: offset)]) {
-      try Self.step($0)
-    }
-    for error in thrown { #expect(error == thrown[0]) }
-    #expect(thrown.first?.code == .corruptFrame)
+  /// Of a sealed announcement: fixed words, two row counts, the frame's header; twice, with a checksum each.
+  static let recordBytes = 2 * (4 * (12 + 2) + 64 + 8)
+
+  @Test(arguments: 0..<recordBytes)
+  func aFlippedByteInAnAnnouncementChangesNothing(offset: Int) throws {
+    let announce = StepPhase.phase(.announce, of: .dispatch, moves: false).exchange
+    try SimulatedCluster(
+      ranks: 3, faults: [.flippedByte(from: 2, to: 0, exchange: announce, offset: offset)]
+    ).run { try Self.step($0) }
+  }
+
+  /// Both copies: the receiver cannot know what its sender wants, and the job ends.
+  @Test(arguments: [0, 4, 30, 100])
+  func anAnnouncementDamagedBeyondRepairEndsTheJob(offset: Int) {
+    let announce = StepPhase.phase(.announce, of: .dispatch, moves: false).exchange
+    let thrown = errors(
+      faults: [0, Self.recordBytes / 2].map {
+        .flippedByte(from: 2, to: 0, exchange: announce, offset: offset + $0)
+      }
+    ) { try Self.step($0) }
+    #expect(thrown.count == 3)
+    #expect(thrown.count { $0.code == .corruptFrame && $0.rank == 2 && !$0.isAgreed } == 1)
+    #expect(thrown.count { $0.code == .rankLost && $0.rank == 0 } == 2)
   }
 }

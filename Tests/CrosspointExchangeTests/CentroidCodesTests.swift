@@ -140,7 +140,7 @@ import Testing
           var options = options(ClusterOptions(functions: 3, width: 16), try .rotated(bits: 4), .perExpert)
           options.capacityBytes = fabric.rank == 0 ? 300_000 : .max
           return options
-        }())
+        }(), smallBytes: 0)
       let routing = try randomRouting(tokens: 800, topK: 1, experts: 2, notSent: 0, seed: 1)
       let alike = try clusteredBatch(rows: 800, hidden: Self.hidden, kinds: 9, noise: 0, seed: 2)
       _ = try exchange.dispatch(alike, routing)

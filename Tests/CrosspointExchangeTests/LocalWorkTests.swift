@@ -16,10 +16,10 @@ import Testing
 
   /// A step with so many slices in each transfer; the last of several ranks has no tokens.
   static func step(
-    _ fabric: any Fabric, _ options: ExchangeOptions = .init(), slices: (Kind) -> Int
+    _ fabric: any Fabric, _ options: ExchangeOptions = .init(), smallBytes: Int? = nil, slices: (Kind) -> Int
   ) throws -> (result: StepResult, work: [CountedWork]) {
     let exchange = try ExpertExchange(
-      fabric: fabric, layout: ExpertLayout(experts: 5, hidden: 24), options: options)
+      fabric: fabric, layout: ExpertLayout(experts: 5, hidden: 24), options: options, smallBytes: smallBytes)
     let rank = UInt64(fabric.rank)
     let count = fabric.rank == fabric.rankCount - 1 && fabric.rankCount > 1 ? 0 : 40 + 3 * fabric.rank
     var work = Kind.allCases.map { CountedWork(slices: slices($0)) }
@@ -36,9 +36,11 @@ import Testing
     var cluster = SimulatedCluster(ranks: ranks, link: link)
     if ranks > 1 { cluster.faults = [.slow(1, .milliseconds(2))] }
     try cluster.run { fabric in
-      for most in [0, 1, 3, 20_000] {
+      for (most, smallBytes) in [(0, nil), (1, 0), (3, nil), (20_000, 0), (20_000, nil)] {
         // Some ranks have more to do than others, and some nothing.
-        let (_, work) = try Self.step(fabric) { kind in most * ((fabric.rank + kind.rawValue) % 3) }
+        let (_, work) = try Self.step(fabric, smallBytes: smallBytes) { kind in
+          most * ((fabric.rank + kind.rawValue) % 3)
+        }
         for work in work { #expect(work.isComplete && work.done == Array(0..<work.slices)) }
       }
     }
@@ -56,14 +58,14 @@ import Testing
 
   /// Rank 1 begins each exchange of bodies only after rank 0's first slice in it.
   @Test func aRankWorksAfterItHasSentAndBeforeAnythingArrives() throws {
-    let bodies: [Kind: Int] = [.dispatch: 5, .combine: 9, .combineBackward: 13, .dispatchBackward: 17]
+    let bodies = Dictionary(uniqueKeysWithValues: zip(Kind.allCases, StepPhase.each(.move).map(\.exchange)))
     let begun = Kind.allCases.map { _ in Signal() }
     let events = try SimulatedCluster(ranks: 2).run { base -> [String] in
       let fabric = WatchedFabric(base) { number in
         guard base.rank == 1, let kind = bodies.first(where: { $0.value == number })?.key else { return }
         #expect(begun[kind.rawValue].wait(), "rank 0 does nothing during \(kind)")
       }
-      let exchange = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 2, hidden: 8))
+      let exchange = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 2, hidden: 8), smallBytes: 0)
       var slices = 0
       _ = try trainingStep(
         exchange, tokens: randomBatch(rows: 6, hidden: 8, seed: 1),
@@ -146,7 +148,7 @@ import Testing
     let fault = isSilent ? Fault.silent(2, fromExchange: phase.exchange) : .dead(2, atExchange: phase.exchange)
     // A dead rank is noticed at once; only a silent one takes the deadline, which the others must not miss on a busy machine.
     let thrown = errors(deadline: isSilent ? .milliseconds(500) : .seconds(30), faults: [fault]) { fabric in
-      _ = try Self.step(fabric) { _ in 100 }
+      _ = try Self.step(fabric, smallBytes: phase.smallBytes) { _ in 100 }
     }
     #expect(thrown.count == 3)
     for error in thrown {

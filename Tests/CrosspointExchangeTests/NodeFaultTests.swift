@@ -10,8 +10,11 @@ import Testing
 
 /// With shared memory, too, what goes wrong on one rank is the same error on all, and nobody hangs.
 @Suite struct NodeFaultTests {
-  static func step(_ fabric: any Fabric, _ options: ExchangeOptions = .init(), bad: TransferKind? = nil) throws {
-    let exchange = try ExpertExchange(fabric: fabric, layout: BadInputTests.layout, options: options)
+  static func step(
+    _ fabric: any Fabric, _ options: ExchangeOptions = .init(), smallBytes: Int? = nil, bad: TransferKind? = nil
+  ) throws {
+    let exchange = try ExpertExchange(
+      fabric: fabric, layout: BadInputTests.layout, options: options, smallBytes: smallBytes)
     try step(exchange, fabric, bad: fabric.rank == 1 ? bad : nil)
   }
 
@@ -35,21 +38,39 @@ import Testing
     _ = try exchange.dispatchBackward(handle)
   }
 
-  /// Every exchange of init and a step. Where all ranks are one node, no transfer has one for bodies.
-  static let phases = (0..<3 + 4 * 4).map { ($0, 2) } + (0..<3 + 4 * 3).map { ($0, 3) }
+  struct Phase: Sendable {
+    let exchange: Int
+    let ranksPerNode: Int
+    let smallBytes: Int?
+  }
+
+  /// Every exchange of init and a step. Where all ranks are one node, or bodies are small, no transfer has one for bodies.
+  static let phases: [Phase] = {
+    let steps: [(ranksPerNode: Int, smallBytes: Int?, exchanges: Int)] = [
+      (2, nil, 9), (3, nil, 9), (2, 0, 13), (3, 0, 9),
+    ]
+    return steps.flatMap { step in
+      (0..<3 + step.exchanges).map {
+        Phase(exchange: $0, ranksPerNode: step.ranksPerNode, smallBytes: step.smallBytes)
+      }
+    }
+  }()
 
   @Test(arguments: phases)
-  func aDeadRankIsNamedInEveryPhase(phase: Int, ranksPerNode: Int) {
-    let thrown = errors(ranksPerNode: ranksPerNode, faults: [.dead(1, atExchange: phase)]) { try Self.step($0) }
+  func aDeadRankIsNamedInEveryPhase(phase: Phase) {
+    let thrown = errors(ranksPerNode: phase.ranksPerNode, faults: [.dead(1, atExchange: phase.exchange)]) {
+      try Self.step($0, smallBytes: phase.smallBytes)
+    }
     #expect(thrown.count == 3)
     for error in thrown { #expect(error.code == .rankLost && error.rank == 1) }
   }
 
   @Test(arguments: phases)
-  func aSilentRankIsNamedWithinTheDeadline(phase: Int, ranksPerNode: Int) {
+  func aSilentRankIsNamedWithinTheDeadline(phase: Phase) {
     let thrown = errors(
-      ranksPerNode: ranksPerNode, deadline: .milliseconds(150), faults: [.silent(2, fromExchange: phase)]
-    ) { try Self.step($0) }
+      ranksPerNode: phase.ranksPerNode, deadline: .milliseconds(150),
+      faults: [.silent(2, fromExchange: phase.exchange)]
+    ) { try Self.step($0, smallBytes: phase.smallBytes) }
     #expect(thrown.count == 3)
     for error in thrown {
       #expect(error.code == .deadlineExceeded || error.code == .rankLost)
@@ -57,12 +78,14 @@ import Testing
     }
   }
 
-  @Test(arguments: TransferKind.allCases, [2, 3])
-  func valuesThatAreNotFiniteAreNamedAndTheExchangeGoesOn(kind: TransferKind, ranksPerNode: Int) throws {
+  @Test(arguments: TransferKind.allCases, [(2, nil), (2, 0), (3, nil), (3, 0)])
+  func valuesThatAreNotFiniteAreNamedAndTheExchangeGoesOn(
+    kind: TransferKind, _ path: (ranksPerNode: Int, smallBytes: Int?)
+  ) throws {
     for copies in ExchangeOptions.Copies.allCases {
-      let thrown = errors(ranksPerNode: ranksPerNode) { fabric in
+      let thrown = errors(ranksPerNode: path.ranksPerNode) { fabric in
         let exchange = try ExpertExchange(
-          fabric: fabric, layout: BadInputTests.layout, options: .init(copies: copies))
+          fabric: fabric, layout: BadInputTests.layout, options: .init(copies: copies), smallBytes: path.smallBytes)
         do { try Self.step(exchange, fabric, bad: fabric.rank == 1 ? kind : nil) } catch {
           try Self.step(exchange, fabric, bad: nil)
           throw error
@@ -77,14 +100,13 @@ import Testing
     }
   }
 
-  /// Rank 0 changes a byte of its frames after it has announced them.
+  /// Rank 0 changes a byte of its frames after it has encoded them.
   @Test(arguments: [0, 9, 33])
   func aByteThatChangesInASharedFrameIsTheSameErrorOnEveryRank(offset: Int) {
     let thrown = errors(ranksPerNode: 3) { base in
       var exchange: ExpertExchange?
-      // Of a dispatch: announcement, vote.
       let fabric = WatchedFabric(base) { number in
-        guard number == 4, base.rank == 0, let frames = exchange?.transfer.frames else { return }
+        guard number == 3, base.rank == 0, let frames = exchange?.transfer.frames else { return }
         let byte = frames.base.assumingMemoryBound(to: UInt8.self) + offset
         byte.pointee = ~byte.pointee
       }
@@ -121,7 +143,8 @@ import Testing
   func memoryThatEndsIsTheSameErrorOnEveryRank(capacity: Int) {
     let results = SimulatedCluster(ranks: 3, ranksPerNode: 3, deadline: .seconds(5)).results { fabric in
       let exchange = try ExpertExchange(
-        fabric: fabric, layout: BadInputTests.layout, options: .init(capacityBytes: fabric.rank == 1 ? capacity : .max))
+        fabric: fabric, layout: BadInputTests.layout, options: .init(capacityBytes: fabric.rank == 1 ? capacity : .max),
+        smallBytes: 64)
       let tokens = try randomBatch(rows: 60, hidden: 8, seed: UInt64(fabric.rank))
       let routing = try randomRouting(tokens: 60, topK: 2, experts: 4, notSent: 0, seed: 1)
       _ = try trainingStep(exchange, tokens: tokens, routing: routing, dy: tokens)

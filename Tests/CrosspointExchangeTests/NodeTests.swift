@@ -20,11 +20,12 @@ import Testing
 
   /// Three steps with changing counts; the last of several ranks has tokens only in the second.
   static func steps(
-    _ fabric: any Fabric, experts: Int, _ options: ExchangeOptions, tokens: Int, inPlace: InPlace = .none
+    _ fabric: any Fabric, experts: Int, _ options: ExchangeOptions, tokens: Int, inPlace: InPlace = .none,
+    smallBytes: Int? = nil
   ) throws -> (results: [StepResult], statistics: LayerStatistics) {
     let (hidden, topK) = (40, min(3, experts))
     let exchange = try ExpertExchange(
-      fabric: fabric, layout: ExpertLayout(experts: experts, hidden: hidden), options: options)
+      fabric: fabric, layout: ExpertLayout(experts: experts, hidden: hidden), options: options, smallBytes: smallBytes)
     let results = try (0..<3).map { step in
       let seed = UInt64(100 * step + fabric.rank)
       let isEmpty = fabric.rankCount > 1 && fabric.rank == fabric.rankCount - 1 && step != 1
@@ -37,21 +38,24 @@ import Testing
     return (results, exchange.statistics)
   }
 
-  /// Every combination of ranks and nodes gives what messages alone give, and counts the same bytes.
+  /// Every combination of ranks and nodes gives what messages alone give, and counts the same bytes; whichever bodies travel
+  /// with their announcements.
   static func expectNoBitChanges(
-    ranks: Int, experts: Int, _ options: ExchangeOptions, tokens: Int = 17, inPlace ways: [InPlace] = InPlace.allCases
+    ranks: Int, experts: Int, _ options: ExchangeOptions, tokens: Int = 17, inPlace ways: [InPlace] = InPlace.allCases,
+    smallBytes: [Int?] = [nil]
   ) throws {
     let messages = try SimulatedCluster(ranks: ranks).run { try steps($0, experts: experts, options, tokens: tokens) }
     for ranksPerNode in Set([1, 2, 3, ranks]) where ranksPerNode <= max(2, ranks) {
-      for inPlace in ways where ranksPerNode > 1 || inPlace != .none {
+      for (inPlace, smallBytes) in ways.flatMap({ way in smallBytes.map { (way, $0) } }) {
         let shared = try SimulatedCluster(ranks: ranks, ranksPerNode: ranksPerNode).run {
-          try steps($0, experts: experts, options, tokens: tokens, inPlace: inPlace)
+          try steps($0, experts: experts, options, tokens: tokens, inPlace: inPlace, smallBytes: smallBytes)
         }
         for (one, other) in zip(messages, shared) {
           for (a, b) in zip(one.results, other.results) {
             #expect(
               a.isBitwiseEqual(to: b),
-              "\(ranks) ranks, \(ranksPerNode) a node, \(experts) experts, \(inPlace), \(options)")
+              "\(ranks) ranks, \(ranksPerNode) a node, \(experts) experts, \(inPlace), small \(smallBytes as Any), \(options)"
+            )
           }
           #expect(one.statistics.wireBytes == other.statistics.wireBytes)
           #expect(one.statistics.choices == other.statistics.choices)
@@ -65,7 +69,8 @@ import Testing
 
   @Test(arguments: [1, 2, 3, 4, 5, 7], [1, 5, 16])
   func plainRowsOfANodeKeepEveryBit(ranks: Int, experts: Int) throws {
-    try Self.expectNoBitChanges(ranks: ranks, experts: experts, .init())
+    // Of rows of 160 bytes none, four, or all.
+    try Self.expectNoBitChanges(ranks: ranks, experts: experts, .init(), smallBytes: [0, 700, nil])
   }
 
   @Test(arguments: 1...5, ExchangeOptions.Copies.allCases)
@@ -73,9 +78,9 @@ import Testing
     for compensation in [ResidualCompensation.none, .identity] {
       try Self.expectNoBitChanges(
         ranks: ranks, experts: 7,
-        .init(compression: .crossPolytope(), copies: copies, compensation: compensation))
+        .init(compression: .crossPolytope(), copies: copies, compensation: compensation), smallBytes: [0, 700])
     }
-    try Self.expectNoBitChanges(ranks: ranks, experts: 7, .init(copies: copies))
+    try Self.expectNoBitChanges(ranks: ranks, experts: 7, .init(copies: copies), smallBytes: [0, 700, nil])
   }
 
   /// It sees the same rows and counts the same bytes: it chooses the same.
@@ -95,7 +100,8 @@ import Testing
   func codedRowsOfANodeKeepEveryBit(wire: WireFormat, copies: ExchangeOptions.Copies) throws {
     for ranks in [2, 5] {
       try Self.expectNoBitChanges(
-        ranks: ranks, experts: 6, .init(copies: copies, wire: .init(wire), gradientRounding: .stochastic))
+        ranks: ranks, experts: 6, .init(copies: copies, wire: .init(wire), gradientRounding: .stochastic),
+        inPlace: [.none, .some], smallBytes: [0, 400, nil])
     }
   }
 }

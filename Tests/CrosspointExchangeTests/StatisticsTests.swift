@@ -71,7 +71,7 @@ import Testing
 
   @Test func aDispatchTakesAtMostThreeTimesItsPayload() throws {
     try SimulatedCluster(ranks: 4).run { fabric in
-      let (rows, hidden) = (512, 128)
+      let (rows, hidden) = (2048, 128)
       let exchange = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 4, hidden: hidden))
       let indices = (0..<(rows * 2)).map { Int32(($0 + $0 / 8) % 4) }
       let routing = try Routing(

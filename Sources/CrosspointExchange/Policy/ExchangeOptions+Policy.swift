@@ -30,7 +30,7 @@ extension ExchangeOptions {
       return try settings?.makePolicy(
         PolicyContext(
           fabric: transfer.fabric, codec: transfer.codec, pool: transfer.pool, transfers: transfers,
-          announcementWords: transfer.announcementBaseWords + Transfer.NoteWord.allCases.count))
+          announcementBytes: transfer.leastRecordBytes))
     }
 
     /// - Throws: `invalidArgument` for a budget outside its range.

@@ -19,8 +19,8 @@ package struct PolicyContext {
   package let pool: BufferPool
   /// The transfers that it decides about.
   package let transfers: Set<TransferKind>
-  /// Words of an announcement, without what the policy tells.
-  package let announcementWords: Int
+  /// Bytes of an announcement, without what the policy tells.
+  package let announcementBytes: Int
 }
 
 /// Chooses how the transfers of an exchange travel: asked before each, told after it what happened.
