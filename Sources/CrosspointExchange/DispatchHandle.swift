@@ -15,12 +15,12 @@ public final class DispatchHandle {
     case finished
   }
 
-  /// `[rows × hidden]`: rows for this rank's experts, grouped by local expert, within an expert by source rank. With one copy
-  /// per rank, a row that serves several of them stands here once for each.
+  /// `[rows × hidden]`: rows for this rank's experts, grouped by local expert, within an expert by source rank. With
+  /// shared copies, a row that serves several of them stands here once for each.
   public internal(set) var rows: TokenBatch
   /// `[local experts]`: rows of each of this rank's experts, in the order of ``rows``.
   public internal(set) var rowsPerExpert: [Int] = []
-  /// `[T × K]`: ∂L/∂topkWeights, filled by `combineBackward`, or by `dispatchBackward` with one copy per rank; 0 where a
+  /// `[T × K]`: ∂L/∂topkWeights, filled by `combineBackward`, or by `dispatchBackward` with shared copies; 0 where a
   /// choice was not sent.
   public internal(set) var topkWeightGradients: [Float] = []
 
@@ -31,6 +31,7 @@ public final class DispatchHandle {
   /// it unchanged until the latter has returned, which ends it.
   /// - Throws: `outOfMemory`, on this rank alone.
   public func outputs() throws(CrosspointError) -> TokenBatch {
+    if let within { return try within.outputs() }
     try Self.fill(&outputRows, like: rows, pool)
     return TokenBatch(viewing: outputRows)
   }
@@ -39,6 +40,7 @@ public final class DispatchHandle {
   /// ``ExpertExchange/dispatchBackward(_:meanwhile:)``. Uninitialised at first; a view of the handle's memory.
   /// - Throws: `outOfMemory`, on this rank alone.
   public func rowGradients() throws(CrosspointError) -> TokenBatch {
+    if let within { return try within.rowGradients() }
     try Self.fill(&gradientRows, like: rows, pool)
     return TokenBatch(viewing: gradientRows)
   }
@@ -69,8 +71,10 @@ public final class DispatchHandle {
   var source: SentTokens
   /// What it knows of the rows that it received.
   var received: ReceivedRows
-  /// Which experts the rows of either side serve, with one copy per rank; `nil` with one per expert.
+  /// Which experts the rows of either side serve, with shared copies; `nil` with one per expert.
   var copies: RankCopies?
+  /// With one copy per node, the dispatch that took the rows on to their experts: it holds ``rows``, outputs and gradients.
+  var within: DispatchHandle?
 
   private let pool: BufferPool
   private let hidden: Int
@@ -89,11 +93,12 @@ public final class DispatchHandle {
   /// Whether outputs lie in memory that stays as it is until `combineBackward`.
   func holds(_ output: borrowing TokenBatch) -> Bool { output.base == outputRows.base || output.base == rows.base }
 
-  /// What its rows are addressed to: the routing's experts, or with one copy per rank ranks.
+  /// What its rows are addressed to: the routing's experts, or with shared copies ranks or nodes.
   var destinations: Routing { copies == nil ? routing : copies!.routing }
 
   /// Gives every buffer back, so that the handle can serve another dispatch.
   func recycle() {
+    within = nil
     rows = TokenBatch(emptyOfHidden: hidden, pool: pool)
     outputRows = TokenBatch(emptyOfHidden: hidden, pool: pool)
     gradientRows = TokenBatch(emptyOfHidden: hidden, pool: pool)

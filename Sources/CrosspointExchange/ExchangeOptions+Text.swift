@@ -16,3 +16,32 @@ extension ExchangeOptions.Compression: CustomStringConvertible {
     }
   }
 }
+
+/// The textual form of copies.
+extension ExchangeOptions.Copies: CustomStringConvertible {
+  /// `expert`, `rank`, `node`, or `node:RANKS`.
+  /// - Throws: `invalidArgument` for a text that names none.
+  package init(named text: String) throws(CrosspointError) {
+    switch text {
+    case "expert": self = .perExpert
+    case "rank": self = .perRank
+    case "node": self = .perNode()
+    default:
+      guard text.hasPrefix("node:"), let ranks = Int(text.dropFirst(5)), ranks > 0 else {
+        throw CrosspointError(
+          .invalidArgument, operation: "ExchangeOptions", argument: "copies",
+          "\(text.debugDescription) is none of expert, rank, node, node:RANKS")
+      }
+      self = .perNode(ranks: ranks)
+    }
+  }
+
+  public var description: String {
+    switch self {
+    case .perExpert: "expert"
+    case .perRank: "rank"
+    case .perNode(nil): "node"
+    case .perNode(let ranks?): "node:\(ranks)"
+    }
+  }
+}

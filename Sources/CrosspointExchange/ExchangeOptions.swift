@@ -19,12 +19,17 @@ public struct ExchangeOptions: Hashable, Sendable {
     public static let lshMoE = Compression.crossPolytope(.lshMoE)
   }
 
-  /// How often a token with several experts on one rank travels there.
-  public enum Copies: String, Hashable, Sendable, CaseIterable {
+  /// How often a token with several experts in one place travels there.
+  public enum Copies: Hashable, Sendable {
     /// Once for each of them: a row per routed (token, expert) pair.
-    case perExpert = "expert"
-    /// Once: the rank hands the row to its experts, and sums what they make of it before it sends that home.
-    case perRank = "rank"
+    case perExpert
+    /// Once to a rank: it hands the row to its experts, and sums what they make of it before it sends that home.
+    case perRank
+    /// Once to a node: the rank there with the sender's place in its node takes the row on to the node's experts, uncoded, and
+    /// sums what they make of it. Bits depend on how many ranks a node has, not on the machine.
+    ///
+    /// - Parameter ranks: consecutive ranks that form a node; `nil`: those that share memory, as many everywhere.
+    case perNode(ranks: Int? = nil)
   }
 
   /// How rows become bytes, for each of the four transfers of a training step.
@@ -111,13 +116,13 @@ public struct ExchangeOptions: Hashable, Sendable {
         .invalidArgument, operation: "ExchangeOptions", argument: "withinNode",
         "plain rows keep no policy's budget: use coded with policy \(policy)")
     }
-    guard copies == .perRank else { return }
+    guard copies != .perExpert else { return }
     switch activeCompensation {
     case .none, .identity: return
     case .lowRank:
       throw CrosspointError(
         .invalidArgument, operation: "ExchangeOptions", argument: "compensation",
-        "\(compensation) learns for each expert, but with one copy per rank a row serves several: use identity or none")
+        "\(compensation) learns for each expert, but with shared copies a row serves several: use identity or none")
     }
   }
 
@@ -141,7 +146,7 @@ public struct ExchangeOptions: Hashable, Sendable {
   /// `key=value` pairs in a fixed order: what the ranks compare, and what summaries print.
   package var pairs: [(key: String, value: String)] {
     return [
-      ("compression", "\(compression)"), ("copies", copies.rawValue), ("compensation", "\(compensation)"),
+      ("compression", "\(compression)"), ("copies", "\(copies)"), ("compensation", "\(compensation)"),
       ("wire-dispatch", "\(wire.dispatch)"), ("wire-combine", "\(wire.combine)"),
       ("wire-combine-backward", "\(wire.combineBackward)"), ("wire-dispatch-backward", "\(wire.dispatchBackward)"),
       ("within-node", withinNode.rawValue), ("rounding-gradient", gradientRounding.rawValue),

@@ -14,7 +14,7 @@ import CrosspointTokens
 extension ExpertExchange {
   /// Sends `∂L/∂o` to the experts. Collective.
   ///
-  /// Fills `handle.topkWeightGradients`, which with one copy per rank are complete only after
+  /// Fills `handle.topkWeightGradients`, which with shared copies are complete only after
   /// ``dispatchBackward(_:_:meanwhile:)``, and adds to the gradients of ``compensator``.
   /// - Parameters:
   ///   - outputGradient: ∂L/∂y, `[T × hidden]`. Rows of tokens that were sent nowhere need not be finite.
@@ -57,7 +57,9 @@ extension ExpertExchange {
     }
     var received = attempt { () throws(CrosspointError) in try leaseRows(handle.received.total) }
     var copies: TokenBatch?
-    if sharesCopies { copies = attempt { () throws(CrosspointError) in try roomForOutputGradients(handle) } }
+    if sharesCopies, nodeExchange == nil {
+      copies = attempt { () throws(CrosspointError) in try roomForOutputGradients(handle) }
+    }
     gradientSteps += 1
     statistics.seconds.cluster += watch.lap()
 
@@ -93,6 +95,7 @@ extension ExpertExchange {
       handle.outputRows = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
     }
     let rows = received.take()!
+    if let nodeExchange { return try differentiateOutputsWithinNode(nodeExchange, rows, handle) }
     guard let gradients = copies.take() else { return rows }
     watch = Stopwatch()
     differentiateOutputs(rows.base, handle, into: gradients.base)
@@ -127,21 +130,27 @@ extension ExpertExchange {
     }
   }
 
-  /// - Parameter room: gives the rows for the sums.
-  private func dispatchBackward(
+  /// - Parameters:
+  ///   - failure: what is wrong on this rank already.
+  ///   - room: gives the rows for the sums.
+  func dispatchBackward(
     _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle, _ work: LocalWork,
+    after failure: CrosspointError? = nil,
     room: () throws(CrosspointError) -> TokenBatch
   ) throws(CrosspointError) -> TokenBatch {
     transfer.begin(.dispatchBackward, of: handle.number)
     defer { transfer.end() }
     transfer.checked = checked("rowGradient", rowGradient)
     var attempt = Attempt(
-      problem(handle, expects: .combineBackwarded) ?? problem("rowGradient", rowGradient, rows: handle.rows.rows))
+      failure ?? problem(handle, expects: .combineBackwarded)
+        ?? problem("rowGradient", rowGradient, rows: handle.rows.rows))
+    if let nodeExchange { try sumGradientsWithinNode(nodeExchange, rowGradient, handle, after: attempt.failure) }
     var watch = Stopwatch()
     if sharesCopies {
       attempt { () throws(CrosspointError) in
+        if nodeExchange != nil { try takeShareGradientsWithinNode(handle) }
         try writeShareGradients(handle)
-        try sumGradients(rowGradient.base, handle)
+        if nodeExchange == nil { try sumGradients(rowGradient.base, handle) }
       }
     }
     if !attempt.hasFailed {
@@ -178,11 +187,11 @@ extension ExpertExchange {
   public func dispatchBackward(
     _ handle: DispatchHandle, meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {
-    try dispatchBackward(TokenBatch(viewing: handle.gradientRows), handle, meanwhile: work)
+    try dispatchBackward(TokenBatch(viewing: (handle.within ?? handle).gradientRows), handle, meanwhile: work)
   }
 
   private func isDirect(_ destination: Int) -> Bool {
-    transfer.route(destinations.rank(of: destination, rankCount: fabric.rankCount)) == .direct
+    transfer.route(destinations.rank(of: destination)) == .direct
   }
 
   /// From ∂L/∂y the sums S_j of the rows for which there is a place, and, if they are asked for, ∂L/∂w and ∂L/∂A.
@@ -230,7 +239,7 @@ extension ExpertExchange {
     guard compensates(handle) else { return }
     let hidden = layout.hidden
     let sums = handle.source.rowGradients.base
-    for expert in 0..<destinations.experts {
+    for expert in 0..<destinations.count {
       for row in handle.source.plan.rows(of: expert) where handle.source.plan.counts[row] > 1 {
         compensator.addAdjoint(expert: expert, weight: -1, of: sums + row * hidden, to: rows + row * hidden)
       }

@@ -36,18 +36,21 @@ extension ExpertExchange {
     }
   }
 
-  /// - Parameter room: gives the rows for the sums.
-  private func combine(
-    _ output: borrowing TokenBatch, _ handle: DispatchHandle, _ work: LocalWork,
+  /// - Parameters:
+  ///   - failure: what is wrong on this rank already.
+  ///   - room: gives the rows for the sums.
+  func combine(
+    _ output: borrowing TokenBatch, _ handle: DispatchHandle, _ work: LocalWork, after failure: CrosspointError? = nil,
     room: () throws(CrosspointError) -> TokenBatch
   ) throws(CrosspointError) -> TokenBatch {
     transfer.begin(.combine, of: handle.number)
     defer { transfer.end() }
     transfer.checked = checked("output", output)
     var attempt = Attempt(
-      problem(handle, expects: .dispatched) ?? problem("output", output, rows: handle.rows.rows))
+      failure ?? problem(handle, expects: .dispatched) ?? problem("output", output, rows: handle.rows.rows))
+    if let nodeExchange { try sumOutputsWithinNode(nodeExchange, output, handle, after: attempt.failure) }
     var watch = Stopwatch()
-    if sharesCopies { attempt { () throws(CrosspointError) in try sumOutputs(output, handle) } }
+    if sharesCopies, nodeExchange == nil { attempt { () throws(CrosspointError) in try sumOutputs(output, handle) } }
     if !attempt.hasFailed {
       let rows = sharesCopies ? handle.copies!.sums.base : output.base
       sendFromExperts(handle, rows)
@@ -77,7 +80,7 @@ extension ExpertExchange {
   public func combine(
     _ handle: DispatchHandle, meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {
-    try combine(TokenBatch(viewing: handle.outputRows), handle, meanwhile: work)
+    try combine(TokenBatch(viewing: (handle.within ?? handle).outputRows), handle, meanwhile: work)
   }
 
   /// Sums each token's choices into its row of `y`.

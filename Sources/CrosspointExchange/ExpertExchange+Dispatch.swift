@@ -52,10 +52,15 @@ extension ExpertExchange {
     try move(
       writing: { () throws(CrosspointError) in try writeTokens(base, handle) }, meanwhile: work, &attempt)
     handle.rowsPerExpert.resize(localExperts.count)
+    if sharesCopies { attempt { () throws(CrosspointError) in try readMarks(handle) } }
     var copied: TokenBatch?
-    if sharesCopies { copied = attempt { () throws(CrosspointError) in try placeCopies(handle) } }
+    if sharesCopies, nodeExchange == nil {
+      copied = attempt { () throws(CrosspointError) in try placeCopies(handle) }
+    }
     try settle(handle, attempt)
-    if let copies = copied.take() {
+    if let nodeExchange {
+      try dispatchWithinNode(nodeExchange, handle)
+    } else if let copies = copied.take() {
       fanOut(handle, into: copies)
     } else {
       for local in 0..<localExperts.count { handle.rowsPerExpert[local] = handle.received.count(of: local) }
@@ -68,7 +73,7 @@ extension ExpertExchange {
   /// A row for every member.
   private func sendMembers(_ handle: DispatchHandle, _ tokens: UnsafePointer<Float>) {
     for rank in 0..<fabric.rankCount {
-      for destination in destinations(of: rank) {
+      for destination in destinations.served(by: rank) {
         let members = handle.source.plan.tokens(at: handle.source.plan.members(of: destination))
         transfer.sources[rank].append(RowSource(base: tokens, indices: members.baseAddress, rows: members.count))
       }
@@ -79,7 +84,7 @@ extension ExpertExchange {
   private func sendRows(_ handle: DispatchHandle, _ tokens: UnsafePointer<Float>) {
     let importances = handle.source.importances.rows == 0 ? nil : UnsafePointer(handle.source.importances.base)
     for rank in 0..<fabric.rankCount {
-      for destination in destinations(of: rank) {
+      for destination in destinations.served(by: rank) {
         let rows = handle.source.plan.rows(of: destination)
         let weights = importances.map { $0 + rows.lowerBound }
         transfer.sources[rank].append(
@@ -135,7 +140,7 @@ extension ExpertExchange {
     statistics.residualSquared += residual
     statistics.tokenSquared += energy
     policy?.note(
-      clusters: handle.source.plan.rows - handle.source.plan.rows(of: localDestinations).count,
+      clusters: handle.source.plan.rows - handle.source.plan.rows(of: destinations.local).count,
       residualEnergy: residual == 0 ? 0 : residual / energy)
     if compensates(handle) { handle.source.tokens = try copy(tokens) }
     statistics.seconds.cluster += watch.lap()
@@ -155,7 +160,7 @@ extension ExpertExchange {
 
   /// Takes note of the announced row counts and allocates the rows and what else arrives.
   private func makeRoom(_ handle: DispatchHandle) throws(CrosspointError) {
-    try handle.received.note(ranks: fabric.rankCount, destinations: localDestinations.count) { source, destination in
+    try handle.received.note(ranks: fabric.rankCount, destinations: destinations.local.count) { source, destination in
       transfer.rowsAnnounced(by: source, group: destination)
     }
     handle.rows = try leaseRows(handle.received.total)

@@ -51,7 +51,8 @@ extension ExpertExchange {
     try transfer.settle(attempt)
     if let policy, plan != nil { conclude(policy) }
     // Counted at the source in both directions: summed over ranks, what fp32 rows would have taken.
-    statistics.record(transfer.measure, kind, uncompressedBytes: routedAway(handle) * transfer.rowBytes)
+    statistics.record(
+      transfer.measure, kind, uncompressedBytes: routedAway(handle, from: localExperts) * transfer.rowBytes)
   }
 
   /// The format of the transfer under way: the policy's, or the caller's.
@@ -70,12 +71,10 @@ extension ExpertExchange {
 
   // MARK: - Where rows lie: at home ordered by destination, at the experts by local destination and then by source
 
-  func destinations(of rank: Int) -> Range<Int> { destinations.experts(of: rank, rankCount: fabric.rankCount) }
-
   /// The rows from `base` on go to the destinations that this rank's tokens chose.
   func sendFromHome(_ handle: DispatchHandle, _ base: UnsafePointer<Float>) {
     for rank in 0..<fabric.rankCount {
-      for destination in destinations(of: rank) {
+      for destination in destinations.served(by: rank) {
         let rows = handle.source.plan.rows(of: destination)
         transfer.sources[rank].append(RowSource(base: base + rows.lowerBound * layout.hidden, rows: rows.count))
       }
@@ -85,7 +84,7 @@ extension ExpertExchange {
   /// Rows come back from those destinations.
   func receiveAtHome(_ handle: DispatchHandle, _ base: UnsafeMutablePointer<Float>) {
     for rank in 0..<fabric.rankCount {
-      for destination in destinations(of: rank) {
+      for destination in destinations.served(by: rank) {
         let rows = handle.source.plan.rows(of: destination)
         transfer.targets[rank].append(RowTarget(base: base + rows.lowerBound * layout.hidden, rows: rows.count))
       }
@@ -104,7 +103,7 @@ extension ExpertExchange {
   /// Finds the rows of this rank's tokens once they can be read, or written: see ``HomeRows``.
   func find(_ rows: inout HomeRows, _ handle: DispatchHandle, _ base: UnsafeMutablePointer<Float>, inNode: Bool) {
     rows.find(
-      transfer, handle.source.plan, base, inNode: inNode, hidden: layout.hidden, destinations: destinations(of:))
+      transfer, handle.source.plan, base, inNode: inNode, hidden: layout.hidden, destinations: destinations)
   }
 
   /// Looks at a row of another rank's batch that is read where it lies; the error names its first such value.
@@ -133,15 +132,15 @@ extension ExpertExchange {
     }
   }
 
-  /// Routed pairs of a dispatch whose expert is on another rank.
-  func routedAway(_ handle: DispatchHandle) -> Int {
+  /// Routed pairs of a dispatch whose expert is none of `experts`.
+  func routedAway(_ handle: DispatchHandle, from experts: Range<Int>) -> Int {
     let tokensPerExpert = handle.routing.tokensPerExpert
-    return tokensPerExpert.indices.reduce(0) { $0 + (localExperts.contains($1) ? 0 : tokensPerExpert[$1]) }
+    return tokensPerExpert.indices.reduce(0) { $0 + (experts.contains($1) ? 0 : tokensPerExpert[$1]) }
   }
 
-  /// Members of rows of a dispatch that go to other ranks: routed pairs or, with one copy per rank, pairs of token and rank.
+  /// Members of rows of a dispatch that go to other ranks: routed pairs or, with shared copies, pairs of token and rank or node.
   func pairsAway(_ handle: DispatchHandle) -> Int {
-    handle.source.plan.members - handle.source.plan.members(ofExperts: localDestinations)
+    handle.source.plan.members - handle.source.plan.members(ofExperts: destinations.local)
   }
 
   // MARK: - Rows

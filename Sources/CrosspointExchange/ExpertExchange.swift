@@ -30,10 +30,12 @@ public final class ExpertExchange {
   /// Calls of ``combineBackward(_:_:meanwhile:)`` so far; with seed and layer, what stochastic rounding draws its numbers from.
   var gradientSteps: UInt64 = 0
 
-  /// What rows are addressed to: experts, or with one copy per rank ranks.
-  let destinations: ExpertLayout
-  /// This rank's destinations.
-  let localDestinations: Range<Int>
+  /// What rows are addressed to: experts, or with shared copies ranks or nodes.
+  let destinations: Destinations
+  /// With one copy per node, what takes rows on to their experts within each node, and back.
+  let nodeExchange: ExpertExchange?
+  /// What that exchange is asked to do, in the memory of the last time.
+  var nodeRouting = Routing.none
   let fabric: any Fabric
   let pool: BufferPool
   let transfer: Transfer
@@ -56,26 +58,41 @@ public final class ExpertExchange {
     try self.init(fabric: fabric, layout: layout, options: options, layer: layer, smallBytes: nil)
   }
 
-  /// - Parameter smallBytes: of bodies that travel with their announcements, fewer than ``Transfer/blockBytes``; the same on
-  ///   every rank; `nil`: ``Transfer/smallBytes(ranks:)``.
+  /// - Parameters:
+  ///   - smallBytes: of bodies that travel with their announcements, fewer than ``Transfer/blockBytes``; the same on every
+  ///     rank; `nil`: ``Transfer/smallBytes(ranks:)``.
+  ///   - pool: that of the exchange whose part it is; `nil`: one of its own.
   package init(
-    fabric: any Fabric, layout: ExpertLayout, options: ExchangeOptions = .init(), layer: Int = 0, smallBytes: Int?
+    fabric: any Fabric, layout: ExpertLayout, options: ExchangeOptions = .init(), layer: Int = 0, smallBytes: Int?,
+    pool: BufferPool? = nil
   ) throws(CrosspointError) {
     self.fabric = fabric
     self.layout = layout
     self.options = options
     self.layer = layer
     localExperts = layout.experts(of: fabric.rank, rankCount: fabric.rankCount)
-    destinations =
-      options.copies == .perRank ? try ExpertLayout(experts: fabric.rankCount, hidden: layout.hidden) : layout
-    localDestinations = destinations.experts(of: fabric.rank, rankCount: fabric.rankCount)
+    let pool = pool ?? BufferPool(capacity: options.capacityBytes, memory: fabric.sharedMemory)
+    self.pool = pool
     statistics = LayerStatistics(experts: layout.experts, ranks: fabric.rankCount)
     try fabric.requireEqual(
       [("experts", "\(layout.experts)"), ("hidden", "\(layout.hidden)")] + options.pairs,
       operation: "ExpertExchange.init")
-    pool = BufferPool(capacity: options.capacityBytes, memory: fabric.sharedMemory)
-    // Options are the same everywhere, caps need not be: what fails here may fail on one rank alone.
     let agreement = Agreement(fabric: fabric)
+    if case .perNode(let ranks) = options.copies {
+      // What lies within a node moves in memory, so it is not coded: bits depend on the nodes' size alone.
+      let exchange = try ExpertExchange(
+        fabric: fabric, layout: layout, options: ExchangeOptions(nonFinite: options.nonFinite), layer: layer,
+        smallBytes: smallBytes, pool: pool
+      )
+      let nodeSize = try Self.nodeSize(wanted: ranks, exchange, agreement)
+      nodeExchange = nodeSize > 1 ? exchange : nil
+      destinations = Destinations(layout, rank: fabric.rank, rankCount: fabric.rankCount, nodeSize: nodeSize)
+    } else {
+      nodeExchange = nil
+      destinations = Destinations(
+        layout, rank: fabric.rank, rankCount: fabric.rankCount, nodeSize: options.copies == .perRank ? 1 : nil)
+    }
+    // Options are the same everywhere, caps need not be: what fails here may fail on one rank alone.
     var attempt = Attempt()
     let parts = attempt { [destinations, pool] () throws(CrosspointError) in
       try Self.parts(
@@ -122,15 +139,15 @@ public final class ExpertExchange {
 
   /// What takes memory or can refuse the options.
   private static func parts(
-    fabric: any Fabric, layout: ExpertLayout, destinations: ExpertLayout, options: ExchangeOptions,
+    fabric: any Fabric, layout: ExpertLayout, destinations: Destinations, options: ExchangeOptions,
     smallBytes: Int?, agreement: Agreement, pool: BufferPool
   ) throws(CrosspointError) -> Parts {
     try options.validate()
     let codec = try RowCodec(hidden: layout.hidden, seed: options.seed, pool: pool)
     let transfer = try Transfer(
-      fabric: fabric, layout: destinations,
-      metadataBytesPerRow: options.copies == .perRank
-        ? ExpertMarks.bytesPerRow(experts: layout.mostExperts(rankCount: fabric.rankCount)) : 0,
+      fabric: fabric, groups: destinations.mostPerRank,
+      metadataBytesPerRow: options.copies == .perExpert
+        ? 0 : ExpertMarks.bytesPerRow(experts: destinations.mostExperts),
       codec: codec, isPlainWithinNode: options.withinNode == .plain,
       noteCapacity: options.policy.settings?.noteCapacity ?? 0, smallBytes: smallBytes, agreement: agreement,
       pool: pool)

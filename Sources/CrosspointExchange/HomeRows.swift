@@ -14,13 +14,13 @@ struct HomeRows {
   ///   - inNode: whether those of ranks with a direct route lie in the transfer's ``Transfer/nodeRows``.
   mutating func find(
     _ transfer: Transfer, _ plan: borrowing RowPlan, _ base: UnsafeMutablePointer<Float>, inNode: Bool,
-    hidden: Int, destinations: (_ rank: Int) -> Range<Int>
+    hidden: Int, destinations: Destinations
   ) {
     bases.removeAll(keepingCapacity: true)
     isElsewhere.removeAll(keepingCapacity: true)
     for rank in 0..<transfer.fabric.rankCount {
       let isDirect = inNode && transfer.route(rank) == .direct
-      for (group, destination) in destinations(rank).enumerated() {
+      for (group, destination) in destinations.served(by: rank).enumerated() {
         let first = plan.rows(of: destination).lowerBound * hidden
         bases.append(isDirect ? transfer.nodeRows[rank][group].base - first : base)
         isElsewhere.append(isDirect)

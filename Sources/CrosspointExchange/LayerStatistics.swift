@@ -36,6 +36,17 @@ public struct LayerStatistics: Sendable, Equatable {
     public var policy = 0.0
 
     package init() {}
+
+    mutating func add(_ other: Seconds) {
+      hash += other.hash
+      cluster += other.cluster
+      encode += other.encode
+      skew += other.skew
+      wait += other.wait
+      decode += other.decode
+      meanwhile += other.meanwhile
+      policy += other.policy
+    }
   }
 
   /// Transfers of the kind dispatch.
@@ -94,6 +105,18 @@ public struct LayerStatistics: Sendable, Equatable {
     seconds.decode += measure.decode
     seconds.meanwhile += measure.meanwhile
     timesSlowest[measure.slowestRank] += 1
+  }
+
+  /// Adds the bytes and seconds of an exchange that is part of this one, which forgets them.
+  mutating func take(_ part: inout LayerStatistics) {
+    for kind in traffic.indices {
+      traffic[kind].wireBytes += part.traffic[kind].wireBytes
+      traffic[kind].nodeBytes += part.traffic[kind].nodeBytes
+      traffic[kind].localBytes += part.traffic[kind].localBytes
+    }
+    seconds.add(part.seconds)
+    for rank in timesSlowest.indices { timesSlowest[rank] += part.timesSlowest[rank] }
+    part.reset()
   }
 
   /// Forgets everything so far.

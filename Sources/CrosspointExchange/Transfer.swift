@@ -142,7 +142,7 @@ final class Transfer {
   var ownTargets: [RowTarget] = []
 
   init(
-    fabric: any Fabric, layout: ExpertLayout, metadataBytesPerRow: Int, codec: RowCodec,
+    fabric: any Fabric, groups: Int, metadataBytesPerRow: Int, codec: RowCodec,
     isPlainWithinNode: Bool, noteCapacity: Int, smallBytes: Int?, agreement: Agreement, pool: BufferPool
   ) throws(CrosspointError) {
     self.fabric = fabric
@@ -152,8 +152,8 @@ final class Transfer {
     self.isPlainWithinNode = isPlainWithinNode
     self.metadataBytesPerRow = metadataBytesPerRow
     let ranks = fabric.rankCount
-    rowBytes = layout.hidden * MemoryLayout<Float>.stride
-    groupCapacity = max(1, layout.mostExperts(rankCount: ranks))
+    rowBytes = codec.hidden * MemoryLayout<Float>.stride
+    groupCapacity = groups
     metadataOut = RankBlocks(ranks: ranks, pool: pool)
     metadataIn = Array(repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: ranks)
     (encoded, bodies) = (metadataIn, metadataIn)

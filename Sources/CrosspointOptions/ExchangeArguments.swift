@@ -24,8 +24,9 @@ package struct ExchangeArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "How often a token with several experts on one rank travels there: once for each of them, or once.",
-      valueName: "expert|rank"))
+      "How often a token with several experts in one place travels there: once for each, to a rank, or to a node.",
+      discussion: "A node is the ranks that share memory; node:R: R consecutive ranks.",
+      valueName: "expert|rank|node[:R]"), transform: reading(ExchangeOptions.Copies.init(named:)))
   package var copies = ExchangeOptions.Copies.perExpert
 
   @Option(help: ArgumentHelp("What is added back of the residual.", valueName: "none|identity|lowrank:R"))

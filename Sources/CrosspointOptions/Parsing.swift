@@ -5,7 +5,6 @@ import CrosspointExchange
 
 // The textual forms are the library's own (description and init?(_:)); here they only learn to be arguments.
 extension Rounding: ExpressibleByArgument {}
-extension ExchangeOptions.Copies: ExpressibleByArgument {}
 extension ExchangeOptions.WithinNode: ExpressibleByArgument {}
 extension ResidualCompensation: ExpressibleByArgument {}
 

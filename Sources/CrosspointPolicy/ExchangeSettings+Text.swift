@@ -51,7 +51,7 @@ extension ExchangeSettings {
     let text = value
     switch name {
     case "compression": compression = try .init(named: value)
-    case "copies": copies = try read(.init(rawValue: value), "expert or rank")
+    case "copies": copies = try .init(named: value)
     case "compensation": compensation = try read(.init(value), "none, identity or lowrank:R")
     case "wire": wire = try WireFormat(named: value)
     case "wire-dispatch": wireDispatch = try WireFormat(named: value)

@@ -68,6 +68,21 @@ public struct Routing: Sendable, Equatable {
     tokensPerExpert.refill(with: other.tokensPerExpert)
   }
 
+  /// Becomes a routing of tokens that are not sent, in the memory that it has.
+  package mutating func begin(tokens: Int, topK: Int, experts: Int) {
+    (self.tokens, self.topK, self.experts) = (tokens, topK, experts)
+    topkIndices.refill(with: -1, count: tokens * topK)
+    topkWeights.refill(with: 0, count: tokens * topK)
+    tokensPerExpert.refill(with: 0, count: experts)
+  }
+
+  /// Sends a slot that is not sent yet.
+  package mutating func choose(_ slot: Int, expert: Int, weight: Float) {
+    topkIndices[slot] = Int32(expert)
+    topkWeights[slot] = weight
+    tokensPerExpert[expert] += 1
+  }
+
   /// Becomes a choice without weights and counts, in the memory that it has: these are the caller's to fill in.
   mutating func begin(_ chosen: [Int32], topK: Int, experts: Int) {
     (tokens, self.topK, self.experts) = (chosen.count / topK, topK, experts)

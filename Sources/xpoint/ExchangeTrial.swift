@@ -139,7 +139,7 @@ struct ExchangeTrial {
     let handle = try crosspoint.dispatch(tokens.batch, routing)
     let plainRows = try plain.dispatch(tokens.batch, routing)
     var wrong = differences(handle.rows, plainRows, rounding: 0)
-    let rounding: Float = settings.options.copies == .perRank ? 1e-5 : 0
+    let rounding: Float = settings.options.copies == .perExpert ? 0 : 1e-5
     let home = try crosspoint.combine(handle.rows, handle)
     let plainHome = try plain.combine(plainRows)
     wrong += differences(home, plainHome, rounding: rounding)

@@ -94,15 +94,18 @@ import Testing
   }
 
   /// Clusters of rows that serve several experts, against central differences in double precision.
-  @Test(arguments: [1, 2, 4], [ResidualCompensation.none, .identity])
-  func backwardIsTheGradientOfTheForwardThatRan(ranks: Int, compensation: ResidualCompensation) throws {
+  @Test(arguments: [(1, 1), (2, 1), (4, 1), (2, 2), (4, 2)], [ResidualCompensation.none, .identity])
+  func backwardIsTheGradientOfTheForwardThatRan(
+    nodes: (ranks: Int, size: Int), compensation: ResidualCompensation
+  ) throws {
+    let ranks = nodes.ranks
     let (hidden, experts, topK) = (6, 5, 3)
     let worst = try SimulatedCluster(ranks: ranks).run { fabric in
       let count = 14 + 3 * fabric.rank
       let exchange = try ExpertExchange(
         fabric: fabric, layout: ExpertLayout(experts: experts, hidden: hidden),
         options: .init(
-          compression: .crossPolytope(.init(functions: 1, width: 4, rate: 0.5)), copies: .perRank,
+          compression: .crossPolytope(.init(functions: 1, width: 4, rate: 0.5)), copies: .perNode(ranks: nodes.size),
           compensation: compensation))
       let tokens = try clusteredBatch(rows: count, hidden: hidden, noise: 0.3, seed: UInt64(fabric.rank + 7))
       let routing = try randomRouting(tokens: count, topK: topK, experts: experts, seed: UInt64(fabric.rank + 20))
@@ -123,7 +126,8 @@ import Testing
         func slots(_ leader: Int) -> [Int] {
           (leader / topK * topK..<(leader / topK + 1) * topK).filter {
             routing.topkIndices[$0] >= 0
-              && layout.rank(of: Int(routing.topkIndices[$0]), rankCount: ranks) == Int(lanes.topkIndices[leader])
+              && layout.rank(of: Int(routing.topkIndices[$0]), rankCount: ranks) / nodes.size
+                == Int(lanes.topkIndices[leader])
           }
         }
         func total(_ leader: Int) -> Double { slots(leader).reduce(0) { $0 + w[$1] } }

@@ -66,7 +66,7 @@ import Testing
     }
   }
 
-  @Test(arguments: ExchangeOptions.Copies.allCases)
+  @Test(arguments: ExchangeOptions.Copies.all(ranks: 3))
   func clustersAndCopiesDoNotMind(copies: ExchangeOptions.Copies) throws {
     for compression in [ExchangeOptions.Compression.off, .crossPolytope()] {
       let plain = try ExchangeOptions(

@@ -41,7 +41,8 @@ import Testing
 
   @Test(arguments: [
     ("wires=bf16", "options", "wires=bf16"), ("bf16", "options", "bf16"), ("wire=bf16,,", "options", "''"),
-    ("wire=bf17", "format", "bf17"), ("copies=token", "copies", "expert or rank"), ("seed=-1", "seed", "-1"),
+    ("wire=bf17", "format", "bf17"), ("copies=token", "copies", "expert, rank, node"),
+    ("copies=node:0", "copies", "node:RANKS"), ("seed=-1", "seed", "-1"),
     ("wire=fp32,wire=bf16", "wire", "twice"), ("copies=rank,width=4", "options", "width=4"),
     ("budget-bytes=0.1,budget-error=0.1", "budget-bytes", "exclude"), ("budget-speed=true", "budget-speed", "needs"),
     ("budget-bytes=3", "budget-bytes", "3.0"), ("compression=lsh:functions=x", "compression", "functions"),

@@ -25,7 +25,7 @@ func exchangeEqualsSimulated(_ ranks: Ranks) throws {
 /// The same where groups are large enough to travel as blocks of their own.
 func exchangeInPlace(_ ranks: Ranks) throws {
   let fabric = try ranks.fabric()
-  for copies in ExchangeOptions.Copies.allCases {
+  for copies in ExchangeOptions.Copies.all(ranks: ranks.count) {
     let options = ExchangeOptions(copies: copies)
     let real = try equalityStep(fabric, hidden: 512, tokens: 500, options: options, seed: 7)
     let simulated = try SimulatedCluster(ranks: ranks.count).run { fabric in
@@ -76,6 +76,7 @@ private let equalityOptions: [ExchangeOptions] = [
     compression: .crossPolytope(), wire: .init(try! .mixed(low: 2, high: 4)), gradientRounding: .eden),
   ExchangeOptions(wire: .init(try! .mixed(low: 3, high: 8, fraction: 0.125))),
   ExchangeOptions(copies: .perRank),
+  ExchangeOptions(copies: .perNode(ranks: 1)),
   ExchangeOptions(compression: .crossPolytope(), copies: .perRank, wire: .init(.bf16)),
   ExchangeOptions(copies: .perRank, wire: .init(try! .rotated(bits: 2)), gradientRounding: .stochastic),
 ]

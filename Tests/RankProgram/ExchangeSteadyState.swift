@@ -17,6 +17,7 @@ func exchangeSteadyState(_ ranks: Ranks) throws {
     ("rotated", ExchangeOptions(wire: .init(try .rotated(bits: 4)))),
     ("entropy", ExchangeOptions(wire: .init(try .entropy(bits: 2)))),
     ("one copy per rank", ExchangeOptions(copies: .perRank, wire: .init(.bf16))),
+    ("one copy per node", ExchangeOptions(copies: .perNode(ranks: ranks.count == 1 ? 3 : 2), wire: .init(.bf16))),
     ("clusters", ExchangeOptions(compression: clusters, wire: .init(.bf16))),
     ("clusters per rank", ExchangeOptions(compression: clusters, copies: .perRank, wire: .init(try .rotated(bits: 4)))),
   ]

@@ -6,7 +6,6 @@ import CrosspointTokens
 extension ExpertExchange {
   /// Decides where the copies of each row that arrives go, by the marks that came with it; returns memory for them.
   func placeCopies(_ handle: DispatchHandle) throws(CrosspointError) -> TokenBatch {
-    try readMarks(handle)
     let rows = handle.rows.rows
     try handle.copies!.places.resize(handle.copies!.marks.pairs)
     try handle.copies!.expertStart.resize(localExperts.count)
@@ -42,14 +41,14 @@ extension ExpertExchange {
   }
 
   /// The marks of every row that arrived, with their weights.
-  private func readMarks(_ handle: DispatchHandle) throws(CrosspointError) {
+  func readMarks(_ handle: DispatchHandle) throws(CrosspointError) {
     let isRounded = handle.copies!.roundsShares
     try handle.copies!.marks.start(rows: handle.rows.rows)
     for peer in 0..<fabric.rankCount {
       guard
         handle.copies!.marks.readBits(
           handle.received.rows(from: peer), from: transfer.metadataIn[peer],
-          experts: localExperts.count)
+          experts: destinations.localExperts.count)
       else { throw corruptMarks(.dispatch, peer, "rows are marked for experts that are not there") }
     }
     try handle.copies!.marks.number()

@@ -2,9 +2,9 @@ import CrosspointCore
 import CrosspointRouting
 import CrosspointTokens
 
-/// One copy per rank, where tokens come from: marks go out with the rows, gradients of weights come back with theirs.
+/// Shared copies, where tokens come from: marks go out with the rows, gradients of weights come back with theirs.
 ///
-/// A token i with experts e on rank r travels there as one row, with the shares v_ie of its weight W_ir on that rank:
+/// A token i with experts e on rank r (or node r) travels there as one row, with the shares v_ie of its weight W_ir there:
 ///
 ///     W_ir = Σ |w_ie|        v_ie = w_ie / W_ir        y_i = Σ_r W_ir Σ_e v_ie E_e(x_i)
 ///
@@ -15,15 +15,14 @@ import CrosspointTokens
 ///
 /// A token whose weights on a rank are all zero has W_ir = 1, a constant.
 extension ExpertExchange {
-  /// Whether one row serves all of a rank's experts.
-  var sharesCopies: Bool { options.copies == .perRank }
+  /// Whether one row serves all of a rank's or node's experts.
+  var sharesCopies: Bool { options.copies != .perExpert }
 
-  /// What a dispatch's rows are addressed to as ranks, in the memory of an earlier dispatch.
+  /// What a dispatch's rows are addressed to as ranks or nodes, in the memory of an earlier dispatch.
   func copies(of routing: Routing, _ earlier: consuming RankCopies?) -> RankCopies {
     var copies = RankCopies(
-      experts: layout.mostExperts(rankCount: fabric.rankCount), hidden: layout.hidden,
-      routing: earlier?.takeRouting() ?? .none, pool: pool)
-    copies.routing.regroup(routing, groups: destinations.experts) { layout.rank(of: $0, rankCount: fabric.rankCount) }
+      experts: destinations.mostExperts, hidden: layout.hidden, routing: earlier?.takeRouting() ?? .none, pool: pool)
+    copies.routing.regroup(routing, groups: destinations.count, groupOf: destinations.destination(of:))
     return copies
   }
 
@@ -44,12 +43,12 @@ extension ExpertExchange {
     handle.copies!.roundsShares = !transferFormat(.dispatch).isLossless
     let isRounded = handle.copies!.roundsShares
     try transfer.metadataOut.layOut { peer in
-      let rows = handle.source.plan.rows(of: destinations(of: peer))
+      let rows = handle.source.plan.rows(of: destinations.served(by: peer))
       return handle.copies!.sent.bitBytes(rows: rows.count)
         + PairNumbers.bytes(handle.copies!.sent.pairs(of: rows).count, isRounded: isRounded)
     }
     for peer in 0..<fabric.rankCount {
-      let rows = handle.source.plan.rows(of: destinations(of: peer))
+      let rows = handle.source.plan.rows(of: destinations.served(by: peer))
       let (block, bits) = (transfer.metadataOut[peer], handle.copies!.sent.bitBytes(rows: rows.count))
       guard block.count > 0 else { continue }
       handle.copies!.sent.writeBits(rows, to: block)
@@ -66,7 +65,7 @@ extension ExpertExchange {
     switch kind {
     case .dispatch:
       return handle.copies!.sent.bitBytes(rows: pairsAway(handle))
-        + PairNumbers.bytes(routedAway(handle), isRounded: true)
+        + PairNumbers.bytes(routedAway(handle, from: destinations.localExperts), isRounded: true)
     case .dispatchBackward:
       return (0..<fabric.rankCount).reduce(0) { $0 + ($1 == fabric.rank ? 0 : transfer.metadataOut[$1].count) }
     case .combine, .combineBackward: return 0
@@ -78,7 +77,7 @@ extension ExpertExchange {
     let gradients = try TokenBatch(uninitializedRows: handle.copies!.sent.pairs, hidden: 1, pool: pool)
     let isRounded = handle.copies!.roundsShares
     for peer in 0..<fabric.rankCount {
-      let pairs = handle.copies!.sent.pairs(of: handle.source.plan.rows(of: destinations(of: peer)))
+      let pairs = handle.copies!.sent.pairs(of: handle.source.plan.rows(of: destinations.served(by: peer)))
       let block = transfer.metadataIn[peer]
       guard block.count == PairNumbers.bytes(pairs.count, isRounded: isRounded) else {
         throw corruptMarks(.dispatchBackward, peer, "\(block.count) bytes for \(pairs.count) gradients")
@@ -117,10 +116,9 @@ extension ExpertExchange {
   ) {
     let ranks = handle.destinations
     for (slot, expert) in routing.topkIndices.enumerated() where expert >= 0 {
-      let rank = layout.rank(of: Int(expert), rankCount: fabric.rankCount)
-      let first = layout.experts(of: rank, rankCount: fabric.rankCount).lowerBound
-      let leader = (slot - slot % routing.topK...slot).first { Int(ranks.topkIndices[$0]) == rank }!
-      body(slot, leader, Int(expert) - first)
+      let destination = destinations.destination(of: Int(expert))
+      let leader = (slot - slot % routing.topK...slot).first { Int(ranks.topkIndices[$0]) == destination }!
+      body(slot, leader, Int(expert) - destinations.experts(of: destination).lowerBound)
     }
   }
 

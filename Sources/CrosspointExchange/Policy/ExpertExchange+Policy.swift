@@ -59,7 +59,7 @@ extension ExpertExchange {
     _ tokens: UnsafePointer<Float>, with arrived: [RowTarget], to rank: Int, _ handle: DispatchHandle
   ) -> Fidelity {
     var sum = Fidelity()
-    for (destination, rows) in zip(destinations(of: rank), arrived) {
+    for (destination, rows) in zip(destinations.served(by: rank), arrived) {
       for member in handle.source.plan.members(of: destination) {
         let token = tokens + handle.source.plan.memberTokens[member] * layout.hidden
         let row = rows.base + handle.source.plan.memberRows[member] * layout.hidden
