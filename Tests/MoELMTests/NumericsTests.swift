@@ -44,6 +44,20 @@ import Testing
     #expect(error?.code == .outOfMemory)
   }
 
+  @Test func rowsThatVaryWithinTheirBoundTakeMemoryOnce() throws {
+    let buffer = FloatBuffer()
+    let first = try buffer.matrix(100, 8, mostRows: 800)
+    first.base[7] = 3
+    for rows in [101, 160, 5, 800] {
+      let matrix = try buffer.matrix(rows, 8, mostRows: 800)
+      #expect(matrix.base == first.base && matrix.base[7] == 3, "\(rows) rows")
+      matrix.row(rows - 1)[7] = 3
+    }
+    // Of a bound that is far away, eight times as much as is needed.
+    _ = try buffer.matrix(1000, 8, mostRows: 1 << 50)
+    #expect(buffer.storage.count == 64_000)
+  }
+
   @Test func productsAgreeWithTripleLoops() throws {
     let (m, n, k) = (5, 3, 7)
     let (a, b, c) = try (FloatBuffer(m * k), FloatBuffer(k * n), FloatBuffer(m * n))

@@ -95,7 +95,9 @@ final class MoELayer {
       try transport.dispatch(x, decision.routing, meanwhile: work)
     }
     let rows = transport.rows.rows
-    let (hidden, active) = try (hidden.matrix(rows, experts.hidden), active.matrix(rows, experts.hidden))
+    let mostRows = Int(tokensOfAll) * min(router.topK, experts.count)
+    let hidden = try hidden.matrix(rows, experts.hidden, mostRows: mostRows)
+    let active = try active.matrix(rows, experts.hidden, mostRows: mostRows)
     try pass.clock.measure(.experts, block: block) { () throws(CrosspointError) in
       let output = try transport.outputs()
       forEachExpert { expert, range in

@@ -8,6 +8,7 @@ final class FloatBuffer {
   /// Without floats yet.
   init() { storage = UnsafeMutableBufferPointer(start: .allocate(capacity: 1), count: 0) }
 
+  /// Zeros.
   /// - Throws: `outOfMemory`.
   init(_ count: Int) throws(CrosspointError) { storage = try Self.zeros(count, 1) }
 
@@ -15,33 +16,45 @@ final class FloatBuffer {
 
   var base: UnsafeMutablePointer<Float> { storage.baseAddress! }
 
-  /// The first `rows · columns` floats as a matrix; contents survive until a larger one is asked for. Memory that has to
-  /// grow gets half as much to spare, so that sizes which change from step to step soon need no more.
+  /// The first `rows · columns` floats as a matrix; contents survive until a larger one is asked for.
+  ///
+  /// A number of rows that varies gets half as much to spare.
+  /// - Parameter mostRows: what bounds it, where that is known. Then there are addresses for so many, or for eight times as
+  ///   many as now, from the start; they take no memory until they are used.
   /// - Throws: `outOfMemory`; then the old contents are still there.
-  func matrix(_ rows: Int, _ columns: Int) throws(CrosspointError) -> Matrix {
+  func matrix(_ rows: Int, _ columns: Int, mostRows: Int? = nil) throws(CrosspointError) -> Matrix {
     let (count, overflow) = rows.multipliedReportingOverflow(by: columns)
     if overflow || count > storage.count {
-      let larger = try Self.zeros(rows, columns, hasSpare: !storage.isEmpty)
+      let varies = mostRows != nil || !storage.isEmpty
+      let spare = varies && rows < 1 << 56 ? min(rows / 2, max(0, (mostRows ?? .max) - rows)) : 0
+      let larger = try Self.zeros(rows + spare, columns, within: spare == 0 ? 0 : min(mostRows ?? 0, 8 * rows))
       free(storage.baseAddress)
       storage = larger
     }
     return Matrix(base, rows, columns)
   }
 
+  /// - Parameter wanted: rows that there should be addresses for.
   private static func zeros(
-    _ rows: Int, _ columns: Int, hasSpare: Bool = false
+    _ rows: Int, _ columns: Int, within wanted: Int = 0
   ) throws(CrosspointError) -> UnsafeMutableBufferPointer<Float> {
-    let (needed, overflow) = rows.multipliedReportingOverflow(by: columns)
-    let count = needed < 1 << 59 && hasSpare ? needed + needed / 2 : needed
-    var memory: UnsafeMutableRawPointer?
-    guard !overflow, count < 1 << 60, posix_memalign(&memory, 64, max(64, 4 * count)) == 0, let memory else {
-      throw CrosspointError(
-        .outOfMemory, operation: "model", argument: "memory",
-        "none for \(rows) · \(columns) floats: take a smaller model or batch, more ranks, or a higher limit (ulimit -v)"
-      )
+    for rowsHeld in wanted > rows && addressesAreFree ? [wanted, rows] : [rows] {
+      let (count, overflow) = rowsHeld.multipliedReportingOverflow(by: columns)
+      guard !overflow, count < 1 << 60, let memory = PrivateMemory.shared.allocate(bytes: max(64, 4 * count)) else {
+        continue
+      }
+      let floats = memory.bindMemory(to: Float.self, capacity: count)
+      floats.initialize(repeating: 0, count: rows * columns)
+      return UnsafeMutableBufferPointer(start: floats, count: count)
     }
-    let floats = memory.bindMemory(to: Float.self, capacity: count)
-    floats.initialize(repeating: 0, count: count)
-    return UnsafeMutableBufferPointer(start: floats, count: count)
+    throw CrosspointError(
+      .outOfMemory, operation: "model", argument: "memory",
+      "none for \(rows) · \(columns) floats: take a smaller model or batch, more ranks, or a higher limit (ulimit -v)")
+  }
+
+  /// Whether addresses that are not used cost nothing: not under a limit on their number (`ulimit -v`).
+  private static var addressesAreFree: Bool {
+    var limit = rlimit()
+    return getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0 && limit.rlim_cur == .max
   }
 }
