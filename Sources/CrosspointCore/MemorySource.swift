@@ -18,7 +18,10 @@ package final class PrivateMemory: MemorySource {
 
   package func allocate(bytes: Int) -> UnsafeMutableRawPointer? {
     var base: UnsafeMutableRawPointer?
-    return posix_memalign(&base, 64, bytes) == 0 ? base : nil
+    guard posix_memalign(&base, 64, bytes) == 0 else { return nil }
+    if leavesSpareMemory() { return base }
+    free(base)
+    return nil
   }
 
   package func deallocate(_ base: UnsafeMutableRawPointer, bytes: Int) { free(base) }

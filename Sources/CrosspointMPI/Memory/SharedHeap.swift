@@ -1,3 +1,4 @@
+import CrosspointCore
 import Synchronization
 
 #if canImport(Glibc)
@@ -123,7 +124,7 @@ final class SharedHeap: Sendable {
     let bytes = round(max(size, Self.least, state.heldBytes / 8), to: 4096)
     let range = state.end..<(state.end + bytes)
     guard let base = file.provide(range) else { return nil }
-    guard table.insert(range) else {
+    guard leavesSpareMemory(), table.insert(range) else {
       munmap(base, bytes)
       file.discard(range)
       return nil
