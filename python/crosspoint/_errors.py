@@ -61,6 +61,19 @@ class CrosspointError(Exception):
         self.is_agreed = is_agreed
 
 
+class Refusal(Exception):
+    """What is wrong with an argument of this rank."""
+
+    def __init__(self, argument: str, message: str):
+        super().__init__(argument, message)
+        self.argument = argument
+        self.message = message
+
+    def alone(self, operation: str, rank: int) -> CrosspointError:
+        """The error of this rank, of a call that others need not have made."""
+        return CrosspointError(Code.INVALID_ARGUMENT, operation, self.argument, self.message, rank=rank)
+
+
 def check(status: int) -> None:
     """Raises what the last call of this thread reported."""
     if status == 0:

@@ -6,7 +6,7 @@ from typing import NoReturn, Optional, Tuple
 
 import numpy as np
 
-from ._errors import Code, CrosspointError, check
+from ._errors import Refusal, check
 from ._fabric import Fabric, _describe
 from ._library import Owned, Routing, Rows, byref, library
 from ._library import Statistics as StatisticsOfC
@@ -98,7 +98,7 @@ class Exchange:
         try:
             _fill(rows, tokens, "tokens")
             experts, weights = _routing(experts, weights)
-        except _Refusal as refusal:
+        except Refusal as refusal:
             self._refuse(_DISPATCH, None, refusal)
         routing.experts = _address(experts)
         routing.weights = _address(weights)
@@ -128,7 +128,7 @@ class Exchange:
         rows, received = Rows.new(), Rows.new()
         try:
             _fill(rows, gradient, "gradient")
-        except _Refusal as refusal:
+        except Refusal as refusal:
             self._refuse(_COMBINE_BACKWARD, handle, refusal)
         self.fabric._check(
             library.crosspoint_combine_backward(self._pointer, handle._pointer, byref(rows), byref(received))
@@ -156,13 +156,13 @@ class Exchange:
             if values is not None:
                 _fill(rows, values, argument)
             _fill(result, out, "out", written=True)
-        except _Refusal as refusal:
+        except Refusal as refusal:
             self._refuse(transfer, handle, refusal)
         given = None if values is None else byref(rows)
         self.fabric._check(function(self._pointer, handle._pointer, given, byref(result)))
         return out
 
-    def _refuse(self, transfer: int, handle: Optional["Handle"], refusal: "_Refusal") -> NoReturn:
+    def _refuse(self, transfer: int, handle: Optional["Handle"], refusal: "Refusal") -> NoReturn:
         """The other ranks have begun a transfer: all of them get to know what this one cannot do."""
         self.fabric._check(
             library.crosspoint_exchange_refuse(
@@ -285,15 +285,6 @@ class _Memory:
         self._owned = owned
 
 
-class _Refusal(Exception):
-    """What is wrong with an argument of this rank."""
-
-    def __init__(self, argument: str, message: str):
-        super().__init__(argument, message)
-        self.argument = argument
-        self.message = message
-
-
 def _address(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
@@ -301,10 +292,10 @@ def _address(array: np.ndarray) -> int:
 def _fill(rows: Rows, array: np.ndarray, argument: str, written: bool = False) -> None:
     """Describes an array to the library, which checks the shape."""
     if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.ndim != 2:
-        raise _Refusal(argument, f"{_describe(array)}; a numpy array of float32 with two dimensions is expected")
+        raise Refusal(argument, f"{_describe(array)}; a numpy array of float32 with two dimensions is expected")
     data, is_read_only = array.__array_interface__["data"]
     if written and is_read_only:
-        raise _Refusal(argument, "a read-only array")
+        raise Refusal(argument, "a read-only array")
     count, columns = array.shape
     rows.data = data
     rows.rows = count
@@ -312,7 +303,7 @@ def _fill(rows: Rows, array: np.ndarray, argument: str, written: bool = False) -
     if not array.flags.c_contiguous and count > 0:
         stride, step = array.strides
         if (step != 4 and columns > 1) or (count > 1 and (stride % 4 or stride < 4 * columns)):
-            raise _Refusal(
+            raise Refusal(
                 argument,
                 f"strides of {stride} and {step} bytes; rows must be contiguous: pass np.ascontiguousarray({argument})",
             )
@@ -322,11 +313,11 @@ def _fill(rows: Rows, array: np.ndarray, argument: str, written: bool = False) -
 def _routing(experts: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """Indices as int32 and weights as float32, contiguous; copies where they are not."""
     if not isinstance(experts, np.ndarray) or experts.dtype.kind not in "iu" or experts.ndim != 2:
-        raise _Refusal("experts", f"{_describe(experts)}; integers of shape (tokens, choices) are expected")
+        raise Refusal("experts", f"{_describe(experts)}; integers of shape (tokens, choices) are expected")
     if not isinstance(weights, np.ndarray) or weights.dtype != np.float32 or weights.shape != experts.shape:
-        raise _Refusal("weights", f"{_describe(weights)}; float32 of shape {experts.shape} is expected")
+        raise Refusal("weights", f"{_describe(weights)}; float32 of shape {experts.shape} is expected")
     if experts.dtype != np.int32:
         if experts.size and not -1 <= experts.min() <= experts.max() < 2**31:
-            raise _Refusal("experts", f"numbers from {experts.min()} to {experts.max()}, which are no experts")
+            raise Refusal("experts", f"numbers from {experts.min()} to {experts.max()}, which are no experts")
         experts = experts.astype(np.int32)
     return np.ascontiguousarray(experts), np.ascontiguousarray(weights)

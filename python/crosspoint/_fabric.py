@@ -10,6 +10,7 @@ import numpy as np
 
 from ._errors import Code, CrosspointError, check
 from ._library import Check, FabricOptions, Owned, byref, library
+from ._process_group import communicator_of, is_process_group
 
 Result = TypeVar("Result")
 
@@ -39,11 +40,20 @@ class Fabric:
 
     @classmethod
     def of(cls, comm: Any, *, deadline: float = 60, messages_only: bool = False) -> "Fabric":
-        """The ranks of a communicator of mpi4py, or of a Fortran handle. Collective over it; it is duplicated.
+        """The ranks of a communicator of mpi4py, of a Fortran handle, or of a process group of torch.distributed whose
+        processes mpirun started. Collective over it; it is duplicated. A fabric is taken as it is.
 
         :param deadline: seconds that a rank waits for another before it gives up and names it.
         :param messages_only: whether also ranks that could share memory send messages.
         """
+        if isinstance(comm, Fabric):
+            return comm
+        if is_process_group(comm):
+            made = communicator_of(comm)
+            try:
+                return cls.of(made, deadline=deadline, messages_only=messages_only)
+            finally:
+                made.Free()
         if not isinstance(comm, int):
             _require_same_mpi(comm)
             comm = comm.py2f()
@@ -173,7 +183,7 @@ def _require_same_mpi(comm: Any) -> None:
             Code.INVALID_ARGUMENT,
             "Fabric.of",
             "comm",
-            f"{type(comm).__name__}; a communicator of mpi4py or the integer of MPI_Comm_c2f is expected",
+            f"{type(comm).__name__}; a communicator of mpi4py, the integer of MPI_Comm_c2f or a process group is expected",
         )
     from mpi4py import MPI
 

@@ -1,6 +1,6 @@
 """Crosspoint for PyTorch: transfers that autograd knows, and a layer of experts spread over ranks.
 
-Tensors are float32, on the CPU. docs/python.md shows how.
+Tensors are float32, on the CPU. docs/torch.md shows how.
 """
 
 import types

@@ -100,6 +100,73 @@ def torch_layer():
         say(f"rank {fabric.rank}: {check_layer(fabric, counts) and check_layer(fabric, counts, 'copies=rank')}")
 
 
+def deepep():
+    from test_deepep import check_calls, torch
+
+    with crosspoint.world() as fabric:
+        counts = [7, 0, 30, 3][: fabric.rank_count]
+        say(f"rank {fabric.rank}: {all(check_calls(fabric, counts, t) for t in (torch.float32, torch.bfloat16))}")
+
+
+def gloo():
+    """The processes of MPI as those of torch.distributed, in the opposite order."""
+    import socket
+
+    import torch.distributed
+    from mpi4py import MPI
+
+    world = MPI.COMM_WORLD
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = world.bcast(probe.getsockname()[1])
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=world.size - 1 - world.rank, world_size=world.size
+    )
+    return torch.distributed
+
+
+def deepep_groups():
+    from test_deepep import Buffer, check_calls, send, tokens_of
+
+    distributed = gloo()
+    everyone = distributed.group.WORLD
+    pairs = [distributed.new_group([0, 1]), distributed.new_group([2, 3])]
+    rank = distributed.get_rank()
+    pair = pairs[rank // 2]
+    checks = check_calls(everyone, [4, 0, 9, 2]) and check_calls(pair, [3, 8])
+    # Their calls take turns.
+    x, indices, weights = tokens_of(rank, 5, 4)
+    buffers = Buffer(everyone), Buffer(pair)
+    sent = [send(buffer, x, indices, weights, 4) for buffer in buffers]
+    back = [buffer.combine(one[0], one[4])[0] for buffer, one in zip(buffers, sent)]
+    for buffer, y in zip(buffers, back):
+        checks = checks and y.allclose(x * buffer.get_dispatch_layout(indices, 4)[3].sum(dim=1, keepdim=True))
+    say(f"rank {rank}: {checks}")
+    distributed.destroy_process_group()
+
+
+def deepep_raises():
+    from test_deepep import Buffer, send, tokens_of
+
+    with crosspoint.world() as fabric:
+        buffer = Buffer(fabric)
+        for number in range(3):
+            if fabric.rank == 1 and number == 2:
+                raise ValueError("the data are at an end")
+            send(buffer, *tokens_of(fabric.rank, 3, 4), 4)
+
+
+def deepep_waits():
+    from test_deepep import Buffer, send, tokens_of
+
+    with crosspoint.world() as fabric:
+        buffer = Buffer(fabric)
+        say(f"ready {fabric.rank} {os.getpid()}")
+        if fabric.rank == 1:
+            time.sleep(60)
+        send(buffer, *tokens_of(fabric.rank, 3, 4), 4)
+
+
 def other_things():
     try:
         Fabric.of(0)

@@ -1,4 +1,4 @@
-"""Whatever Python docs/python.md shows runs, and prints what the page says."""
+"""Whatever Python the pages for it show runs, and prints what the page says."""
 
 import contextlib
 import importlib.util
@@ -6,18 +6,22 @@ import io
 import pathlib
 import re
 
-page = (pathlib.Path(__file__).resolve().parents[2] / "docs/python.md").read_text()
+import pytest
+
+docs = pathlib.Path(__file__).resolve().parents[2] / "docs"
 
 
-def test_the_page_prints_what_it_says():
+@pytest.mark.parametrize("name, count, needs", [("python", 3, None), ("torch", 2, "torch")])
+def test_a_page_prints_what_it_says(name, count, needs):
+    if needs and not importlib.util.find_spec(needs):
+        pytest.skip(f"{needs} is not installed")
+    page = (docs / f"{name}.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.S)
-    assert len(blocks) == 4
+    assert len(blocks) == count
     names = {}
     for block in blocks:
-        if "import torch" in block and not importlib.util.find_spec("torch"):
-            continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(block, "docs/python.md", "exec"), names)
+            exec(compile(block, f"docs/{name}.md", "exec"), names)
         shown = "".join(f"    {line}\n" for line in printed.getvalue().splitlines())
         assert shown in page, f"the page should show:\n{shown}"

@@ -1,0 +1,33 @@
+"""The communicator of MPI whose processes are those of a process group of torch.distributed."""
+
+import sys
+from typing import Any
+
+from ._errors import Code, CrosspointError
+
+
+def is_process_group(value: Any) -> bool:
+    """Whether it is one; without PyTorch nothing is."""
+    distributed = getattr(sys.modules.get("torch"), "distributed", None)
+    return hasattr(distributed, "ProcessGroup") and isinstance(value, distributed.ProcessGroup)
+
+
+def communicator_of(group: Any) -> Any:
+    """A new communicator of mpi4py, in the group's order of ranks. Collective over the group, not over the job."""
+    import torch.distributed
+    from mpi4py import MPI
+
+    ranks = [-1] * group.size()
+    torch.distributed.all_gather_object(ranks, MPI.COMM_WORLD.rank, group=group)
+    if len(set(ranks)) != len(ranks):
+        raise CrosspointError(
+            Code.INVALID_ARGUMENT,
+            "Fabric.of",
+            "comm",
+            f"the {len(ranks)} processes of the group have the ranks {ranks} of MPI: launch them with mpirun",
+        )
+    part = MPI.COMM_WORLD.group.Incl(ranks)
+    try:
+        return MPI.COMM_WORLD.Create_group(part)
+    finally:
+        part.Free()
