@@ -145,26 +145,53 @@ def deepep_groups():
     distributed.destroy_process_group()
 
 
-def deepep_raises():
-    from test_deepep import Buffer, send, tokens_of
+def step_of(binding, fabric):
+    """A step of a layer through a binding."""
+    if binding == "deepep":
+        from test_deepep import Buffer, send, tokens_of
 
-    with crosspoint.world() as fabric:
         buffer = Buffer(fabric)
-        for number in range(3):
-            if fabric.rank == 1 and number == 2:
-                raise ValueError("the data are at an end")
-            send(buffer, *tokens_of(fabric.rank, 3, 4), 4)
+
+        def step():
+            recv_x, _, _, _, handle, _ = send(buffer, *tokens_of(fabric.rank, 3, 4), 4)
+            buffer.combine(recv_x, handle)
+
+        return step
+    from test_torchtitan import Mesh, check_dispatcher
+
+    return lambda: check_dispatcher(Mesh(fabric), fabric.rank, [2] * fabric.rank_count)
 
 
-def deepep_waits():
-    from test_deepep import Buffer, send, tokens_of
-
+def raises_in(binding):
     with crosspoint.world() as fabric:
-        buffer = Buffer(fabric)
-        say(f"ready {fabric.rank} {os.getpid()}")
+        step = step_of(binding, fabric)
+        step()
         if fabric.rank == 1:
+            raise ValueError("the data are at an end")
+        step()
+
+
+def waits_in(binding):
+    """The last rank never comes."""
+    with crosspoint.world() as fabric:
+        step = step_of(binding, fabric)
+        say(f"ready {fabric.rank} {os.getpid()}")
+        if fabric.rank == fabric.rank_count - 1:
             time.sleep(60)
-        send(buffer, *tokens_of(fabric.rank, 3, 4), 4)
+        step()
+
+
+def torchtitan():
+    from test_torchtitan import check_dispatcher
+
+    distributed = gloo()
+    from torch.distributed.device_mesh import init_device_mesh
+
+    mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
+    rank = distributed.get_rank()
+    counts = [7, 0, 30][: mesh.size()]
+    say(f"rank {rank}: {check_dispatcher(mesh, rank, counts) and check_dispatcher(mesh, rank, counts)}")
+    distributed.destroy_process_group()
 
 
 def other_things():
