@@ -2,7 +2,8 @@
 
 ``dispatch`` sends tokens to the ranks that hold their experts, ``combine`` brings the outputs home, weighted and summed;
 both have exact backward passes. Ranks are processes of MPI (:func:`world`, :meth:`Fabric.of`) or threads of this one
-(:func:`simulate`). docs/python.md is the tutorial; ``crosspoint.torch`` has layers for PyTorch.
+(:func:`simulate`). docs/python.md is the tutorial; ``crosspoint.torch`` and ``crosspoint.jax`` have functions for PyTorch and
+JAX.
 """
 
 from ._errors import Code, CrosspointError

@@ -157,9 +157,13 @@ def step_of(binding, fabric):
             buffer.combine(recv_x, handle)
 
         return step
-    from test_torchtitan import Mesh, check_dispatcher
+    if binding == "torchtitan":
+        from test_torchtitan import Mesh, check_dispatcher
 
-    return lambda: check_dispatcher(Mesh(fabric), fabric.rank, [2] * fabric.rank_count)
+        return lambda: check_dispatcher(Mesh(fabric), fabric.rank, [2] * fabric.rank_count)
+    from test_jax import check_layer
+
+    return lambda: check_layer(fabric, [2] * fabric.rank_count)
 
 
 def raises_in(binding):
@@ -192,6 +196,17 @@ def torchtitan():
     counts = [7, 0, 30][: mesh.size()]
     say(f"rank {rank}: {check_dispatcher(mesh, rank, counts) and check_dispatcher(mesh, rank, counts)}")
     distributed.destroy_process_group()
+
+
+def jax_layer():
+    from mpi4py import MPI
+    from test_jax import check_layer
+
+    half = MPI.COMM_WORLD.Split(MPI.COMM_WORLD.rank % 2)
+    counts = [7, 0, 30, 3]
+    with Fabric.of(MPI.COMM_WORLD) as fabric, Fabric.of(half) as part:
+        checks = [check_layer(f, counts[: f.rank_count], o) for f, o in ((fabric, ""), (part, ""), (fabric, "copies=rank"))]
+        say(f"rank {fabric.rank}: {all(checks)}")
 
 
 def other_things():

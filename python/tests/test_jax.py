@@ -1,0 +1,245 @@
+"""Transfers under jit and grad, against a plain mixture of every expert in jnp."""
+
+import functools
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax")
+
+import jax.numpy as jnp  # noqa: E402
+from conftest import Problem, resident_bytes  # noqa: E402
+
+import crosspoint.jax as binding  # noqa: E402
+from crosspoint import Code, CrosspointError, Exchange, simulate  # noqa: E402
+from crosspoint.jax import combine, dispatch  # noqa: E402
+
+HIDDEN, EXPERTS = 16, 6
+CLOSE = dict(rtol=2e-4, atol=2e-4)
+
+
+def matrices(numbers):
+    return jnp.stack([jnp.asarray(np.random.default_rng(n).standard_normal((HIDDEN, HIDDEN), np.float32)) for n in numbers])
+
+
+def mixture(w, x, scores, experts):
+    """Every expert on every token."""
+    all_outputs = jnp.tanh(jnp.einsum("th,ehf->tef", x, w))
+    chosen = jnp.take_along_axis(all_outputs, jnp.maximum(experts, 0)[:, :, None], axis=1)
+    return (jnp.where(experts >= 0, scores, 0)[:, :, None] * chosen).sum(axis=1)
+
+
+def layer(exchange, w, x, scores, experts, capacity=None):
+    sent = dispatch(exchange, x, experts, scores, capacity=capacity)
+    return combine(sent, jnp.tanh(jax.lax.ragged_dot(sent.rows, w, sent.rows_per_expert)))
+
+
+def arguments_of(rank, count):
+    problem = Problem(rank, count)
+    return tuple(map(jnp.asarray, (problem.x, problem.weights, problem.experts, problem.dy)))
+
+
+def check_layer(fabric, counts, options=""):
+    """A rank's outputs, and the gradients of tokens, weights and experts, are those of the plain mixture."""
+    exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN, options=options)
+    local, capacity = list(exchange.local_experts), 2 * max(1, sum(counts))
+    parts = [arguments_of(rank, count) for rank, count in enumerate(counts)]
+    x, scores, experts, dy = parts[fabric.rank]
+
+    @jax.jit
+    def step(w, x, scores):
+        y, pull = jax.vjp(lambda *given: layer(exchange, *given, experts, capacity=capacity), w, x, scores)
+        return y, pull(dy)
+
+    y, (dw, dx, dscores) = step(matrices(local), x, scores)
+    everything = matrices(range(EXPERTS))
+    expected, pull = jax.vjp(functools.partial(mixture, experts=experts), everything, x, scores)
+    np.testing.assert_allclose(y, expected, **CLOSE)
+    for found, wanted in zip((dx, dscores), pull(dy)[1:]):
+        np.testing.assert_allclose(found, wanted, **CLOSE)
+    # Experts have the gradient of all ranks' tokens.
+    total = sum(jax.vjp(lambda w: mixture(w, x, s, e), everything)[1](d)[0] for x, s, e, d in parts)
+    np.testing.assert_allclose(dw, total[np.array(local)], **CLOSE)
+    assert not any(opened.handle.exchange is exchange for opened in binding._open.values())
+    return True
+
+
+@pytest.mark.parametrize("options", ["", "copies=rank"])
+@pytest.mark.parametrize("counts", [[9], [5, 12], [7, 0, 20]])
+def test_a_layer_is_the_plain_mixture_on_simulated_ranks(counts, options):
+    simulate(len(counts), lambda fabric: check_layer(fabric, counts, options), deadline=30)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_a_layer_is_the_plain_mixture_under_mpi(launch, ranks):
+    code, output, errors = launch(ranks, "jax_layer").wait(120)
+    assert code == 0 and sorted(output.split("\n")[:-1]) == [f"rank {r}: True" for r in range(ranks)], errors
+
+
+def test_layers_in_a_scan_and_layers_that_do_not_depend_on_each_other_keep_their_order():
+    def body(fabric):
+        one, two = (Exchange(fabric, experts=EXPERTS, hidden=HIDDEN) for _ in range(2))
+        x, scores, experts, _ = arguments_of(fabric.rank, 3 + fabric.rank)
+        w = matrices(one.local_experts)
+
+        def loss(w, x, scores, with_layer):
+            def block(x, _):
+                return x + with_layer(one, w, x, scores) - with_layer(two, w, 2 * x, scores), None
+
+            return (jax.lax.scan(block, x, None, length=3)[0] ** 2).sum()
+
+        def gathered(exchange, w, x, scores):
+            return mixture(everything, x, scores, experts)
+
+        everything = matrices(range(EXPERTS))
+        ours = functools.partial(loss, with_layer=lambda e, w, x, s: layer(e, w, x, s, experts, capacity=64))
+        found = jax.jit(jax.value_and_grad(ours, (1, 2)))(w, x, scores)
+        expected = jax.value_and_grad(functools.partial(loss, with_layer=gathered), (1, 2))(w, x, scores)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
+            np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3)
+
+    simulate(2, body, deadline=30)
+
+
+def test_only_what_is_differentiated_has_transfers_and_none_stays_open():
+    def body(fabric):
+        exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN)
+        x, scores, experts, _ = arguments_of(fabric.rank, 5)
+
+        def loss(scale, x, scores, outputs=lambda scale, rows: scale * rows):
+            sent = dispatch(exchange, x, experts, scores)
+            return combine(sent, outputs(scale, sent.rows)).sum()
+
+        kept = jnp.where(experts >= 0, scores, 0).sum(axis=1, keepdims=True)
+        # Experts alone; tokens, through outputs that do not depend on them; nothing.
+        sums = np.array([jax.jit(jax.grad(loss))(2.0, x, scores), -(kept * x).sum()], np.float32)
+        fabric.allreduce(sums)
+        np.testing.assert_allclose(sums.sum(), 0, atol=1e-3)
+        constant = functools.partial(loss, outputs=lambda scale, rows: jnp.ones_like(rows))
+        assert (jax.jit(jax.grad(constant, 1))(2.0, x, scores) == 0).all()
+        np.testing.assert_allclose(jax.jit(loss)(2.0, x, scores), 2 * (kept * x).sum(), rtol=1e-3)
+        np.testing.assert_allclose(loss(2.0, x, scores), 2 * (kept * x).sum(), rtol=1e-3)
+        assert not any(opened.handle.exchange is exchange for opened in binding._open.values())
+
+    simulate(2, body, deadline=30)
+
+
+def test_what_a_capacity_has_no_room_for_is_nan_and_an_error_on_every_rank():
+    def body(fabric):
+        exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN)
+        x, scores, experts, _ = arguments_of(fabric.rank, 8)
+        sent = dispatch(exchange, x, experts, scores, capacity=2)
+        assert jnp.isnan(sent.rows).all() and sent.rows_per_expert.sum() > 2
+        with pytest.raises(jax.errors.JaxRuntimeError) as caught:
+            jax.block_until_ready(jax.jit(lambda: combine(sent, sent.rows))())
+        text = str(caught.value)
+        assert f"rank 0: combine: invalidArgument: capacity: 2; {rows_of(0)} rows have come" in text, text
+        # The ranks are in step.
+        return jax.block_until_ready(layer(exchange, matrices(exchange.local_experts), x, scores, experts)).shape
+
+    def rows_of(rank):
+        return sum(int((problem.experts // 3 == rank).sum()) for problem in problems)
+
+    problems = [Problem(rank, 8) for rank in range(2)]
+    assert simulate(2, body, deadline=30) == [(8, HIDDEN)] * 2
+
+
+def test_values_that_cannot_be_sent_are_named_on_every_rank():
+    def body(fabric):
+        exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN)
+        x, scores, experts, _ = arguments_of(fabric.rank, 4)
+        if fabric.rank == 1:
+            x = x.at[0].set(jnp.nan)
+            experts = experts.at[0].set(1)
+        with pytest.raises(jax.errors.JaxRuntimeError, match="rank 1: dispatch: nonFinite: tokens: row 0, column 0 is nan"):
+            jax.block_until_ready(jax.jit(lambda: dispatch(exchange, x, experts, scores).rows)())
+
+    simulate(2, body, deadline=30)
+
+
+WRONG = {
+    "bfloat16": (dict(x=jnp.zeros((4, 8), jnp.bfloat16)), "tokens", "bfloat16 of shape (4, 8); float32 of shape (any, 8)"),
+    "list": (dict(x=[[1.0]]), "tokens", "list; float32"),
+    "hidden": (dict(x=jnp.zeros((4, 7))), "tokens", "float32 of shape (4, 7); float32 of shape (any, 8)"),
+    "one dimension": (dict(x=jnp.zeros(8)), "tokens", "float32 of shape (8,)"),
+    "float experts": (dict(experts=jnp.zeros((4, 2))), "experts", "float32 of shape (4, 2); integers of shape (4, any)"),
+    "few experts": (dict(experts=jnp.zeros((3, 2), jnp.int32)), "experts", "int32 of shape (3, 2)"),
+    "few weights": (dict(weights=jnp.zeros((4, 1))), "weights", "float32 of shape (4, 1); float32 of shape (4, 2)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_named_while_tracing(name):
+    changes, argument, mentions = WRONG[name]
+    good = dict(x=jnp.zeros((4, 8)), experts=jnp.zeros((4, 2), jnp.int32), weights=jnp.zeros((4, 2)))
+
+    def body(fabric):
+        exchange = Exchange(fabric, experts=EXPERTS, hidden=8)
+        given = {**good, **changes}
+        with pytest.raises(CrosspointError) as caught:
+            jax.jit(lambda: dispatch(exchange, given["x"], given["experts"], given["weights"]).rows)()
+        assert caught.value.argument == argument and mentions in caught.value.message, caught.value
+        assert caught.value.code == Code.INVALID_ARGUMENT and caught.value.rank == 0
+        sent = dispatch(exchange, good["x"], good["experts"], good["weights"])
+        with pytest.raises(CrosspointError, match="combine: invalid_argument: outputs: float32 of shape"):
+            combine(sent, sent.rows[1:])
+        combine(sent, sent.rows)
+        with pytest.raises(jax.errors.JaxRuntimeError, match="it has had all its transfers"):
+            jax.block_until_ready(combine(sent, sent.rows))
+
+    simulate(1, body)
+
+
+def test_a_rank_that_raises_is_what_simulate_raises():
+    def body(fabric):
+        exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN)
+        x, scores, experts, _ = arguments_of(fabric.rank, 4)
+        if fabric.rank == 1:
+            raise ValueError("the data are at an end")
+        with pytest.raises(jax.errors.JaxRuntimeError, match="rankLost.*the data are at an end"):
+            jax.block_until_ready(dispatch(exchange, x, experts, scores).rows)
+
+    with pytest.raises(ValueError, match="at an end"):
+        simulate(2, body, deadline=30)
+
+
+def test_jax_refuses_what_would_break_the_order():
+    def body(fabric):
+        exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN)
+        x, scores, experts, _ = arguments_of(fabric.rank, 4)
+        run = functools.partial(layer, exchange, matrices(exchange.local_experts), scores=scores, experts=experts)
+        with pytest.raises(ValueError, match="ordered"):
+            jax.vmap(run)(x[None])
+        with pytest.raises(NotImplementedError, match="remat"):
+            jax.grad(lambda x: jax.checkpoint(run)(x).sum())(x)
+
+    simulate(1, body)
+
+
+def test_arrays_that_are_transposed_by_xla_arrive_as_they_are():
+    def body(fabric):
+        exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN)
+        x, scores, experts, _ = arguments_of(fabric.rank, 6)
+        w = matrices(exchange.local_experts)
+        plain = jax.jit(lambda x: layer(exchange, w, x, scores, experts))(x)
+        turned = jax.jit(lambda x: layer(exchange, w, x.T, scores.T.T, experts))(x.T)
+        assert (plain == turned).all()
+
+    simulate(2, body, deadline=30)
+
+
+def test_a_thousand_steps_take_no_more_memory():
+    def body(fabric):
+        exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN)
+        x, scores, experts, _ = arguments_of(fabric.rank, 30)
+        w = matrices(exchange.local_experts)
+        step = jax.jit(jax.grad(lambda w, x, scores: layer(exchange, w, x, scores, experts).sum(), (0, 1, 2)))
+        before = 0
+        for number in range(1000):
+            if number == 300:
+                before = resident_bytes()
+            jax.block_until_ready(step(w, x, scores))
+        assert not any(opened.handle.exchange is exchange for opened in binding._open.values())
+        return resident_bytes() - before
+
+    assert max(simulate(2, body)) < 4 << 20
