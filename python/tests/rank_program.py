@@ -191,11 +191,22 @@ def torchtitan():
     distributed = gloo()
     from torch.distributed.device_mesh import init_device_mesh
 
-    mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
-    rank = distributed.get_rank()
-    counts = [7, 0, 30][: mesh.size()]
-    say(f"rank {rank}: {check_dispatcher(mesh, rank, counts) and check_dispatcher(mesh, rank, counts)}")
+    # Experts are spread over one dimension of two; the other serves as a second mesh, at once.
+    mesh = init_device_mesh("cpu", (distributed.get_world_size() // 2, 2), mesh_dim_names=("dp", "ep"))
+    for name in ("ep", "dp", "ep"):
+        check_dispatcher(mesh[name], mesh[name].get_local_rank(), [7, 0][: mesh[name].size()])
+    say(f"rank {distributed.get_rank()}: True")
     distributed.destroy_process_group()
+
+
+def without_mpirun(rank, port):
+    import torch.distributed
+
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=int(rank), world_size=2)
+    try:
+        Fabric.of(torch.distributed.group.WORLD)
+    except CrosspointError as error:
+        say(error.message)
 
 
 def jax_layer():

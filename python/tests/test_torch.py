@@ -1,13 +1,16 @@
 """Transfers that autograd knows, against PyTorch's own result on the gathered model: every expert and all ranks' tokens."""
 
 import gc
+import socket
+import subprocess
+import sys
 import weakref
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from conftest import resident_bytes  # noqa: E402
+from conftest import resident_bytes, root  # noqa: E402
 
 from crosspoint import CrosspointError, Exchange, simulate  # noqa: E402
 from crosspoint.torch import ExpertParallel, combine, dispatch  # noqa: E402
@@ -166,3 +169,18 @@ def test_a_layers_state_holds_that_of_its_exchange():
             assert torch.equal(batched.reshape(4, HIDDEN), layer(x, *route(logits)))
 
     simulate(2, body)
+
+
+def test_processes_that_mpirun_has_not_started_are_no_fabric():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, root / "python/tests/rank_program.py", "without_mpirun"]
+    started = [subprocess.Popen([*command, str(r), port], stdout=subprocess.PIPE, text=True) for r in range(2)]
+    try:
+        for process in started:
+            output, _ = process.communicate(timeout=60)
+            assert "the 2 processes of the group have the ranks [0, 0] of MPI: launch them with mpirun" in output
+    finally:
+        for process in started:
+            process.kill()

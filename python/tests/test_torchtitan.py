@@ -121,8 +121,8 @@ def test_a_layer_is_the_gathered_models_on_simulated_ranks(counts):
     simulate(len(counts), lambda fabric: check_dispatcher(Mesh(fabric), fabric.rank, counts), deadline=20)
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_a_layer_is_the_gathered_models_under_mpi_over_a_mesh_of_torch(launch, ranks):
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_a_layer_is_the_gathered_models_under_mpi_over_meshes_of_torch(launch, ranks):
     code, output, errors = launch(ranks, "torchtitan").wait(120)
     assert code == 0 and sorted(output.split("\n")[:-1]) == [f"rank {r}: True" for r in range(ranks)], errors
 
