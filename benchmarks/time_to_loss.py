@@ -112,8 +112,9 @@ def phases(summary):
 
 
 def spread(values):
-    """(min, median, max), or None where a run of a pair did not get there."""
-    return None if None in values else [min(values), statistics.median(values), max(values)]
+    """[min, median, max, how many, of how many] of the runs that got there; None where none did."""
+    there = [value for value in values if value is not None]
+    return [min(there), statistics.median(there), max(there), len(there), len(values)] if there else None
 
 
 def rows(runs):
@@ -141,8 +142,9 @@ def rows(runs):
 def cell(values, digits=2, scale=1.0):
     if values is None:
         return "not reached"
-    texts = [f"{scale * value:.{digits}f}" for value in values]
-    return texts[1] if len(set(texts)) == 1 else f"{texts[1]} ({texts[0]} … {texts[2]})"
+    texts = [f"{scale * value:.{digits}f}" for value in values[:3]]
+    text = texts[1] if len(set(texts)) == 1 else f"{texts[1]} ({texts[0]} … {texts[2]})"
+    return text if values[3] == values[4] else f"{text}, {values[3]} of {values[4]} runs"
 
 
 def markdown(place, table):
