@@ -26,6 +26,12 @@ package struct ModelShape: CommandLineOptions {
   @Option(help: "Hidden floats of an expert and of a dense feed-forward.")
   package var expertWidth = 512
 
+  @Option(
+    help: ArgumentHelp(
+      "Floats per token on its way to the experts and within them; as many as --width if left out.",
+      valueName: "floats"))
+  package var latent: Int?
+
   @Option(help: "Experts per token.")
   package var topK = 2
 
@@ -57,6 +63,9 @@ package struct ModelShape: CommandLineOptions {
 
   var headWidth: Int { width / heads }
 
+  /// Floats of a row that travels.
+  var routedWidth: Int { latent ?? width }
+
   /// - Throws: `invalidArgument` naming the first size that makes no model.
   func check() throws(CrosspointError) {
     for (name, value) in [
@@ -72,6 +81,8 @@ package struct ModelShape: CommandLineOptions {
     let perBlock = 4 * Double(width) + 2 * Double(expertWidth) * Double(max(experts, sharedExperts))
     let parameters = Double(blocks) * Double(width) * perBlock
     try require(parameters < 0x1p48, "width", "\(width) makes a model of some \(parameters) parameters")
+    try require(
+      (1...width).contains(routedWidth), "latent", "\(routedWidth); 1 to the width of \(width) are possible")
     try require((0...64).contains(sharedExperts), "shared-experts", "\(sharedExperts); 0 to 64 are possible")
     try require(topK <= experts, "top-k", "\(topK) of \(experts) experts")
     try require(width % (2 * heads) == 0, "heads", "\(heads) heads do not divide a width of \(width) into even parts")

@@ -23,6 +23,7 @@ import Testing
     refused("width") { $0.shape.width = -1 }
     refused("heads") { $0.shape.heads = 5 }
     refused("heads") { $0.shape.heads = 12 }
+    for latent in [0, -1, 13, Int.min] { refused("latent") { $0.shape.latent = latent } }
     refused("context") { $0.shape.context = 0 }
     refused("blocks") { $0.shape.blocks = 1 << 40 }
     refused("batch") { $0.batch = 0 }

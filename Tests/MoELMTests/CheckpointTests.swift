@@ -26,7 +26,7 @@ import Testing
     }
   }
 
-  @Test(arguments: [1, 2, 4], [tinyOptions(), sharedOptions(1)])
+  @Test(arguments: [1, 2, 4], [tinyOptions(), sharedOptions(1), latentOptions()])
   func sixStepsEqualThreeAndThreeResumed(ranks: Int, options: TrainingOptions) throws {
     let folder = try TemporaryFolder()
     let straight = try train(options, ranks: ranks, until: 6)
@@ -88,7 +88,8 @@ import Testing
     let folder = try TemporaryFolder()
     _ = try train(tinyOptions(), ranks: 2, until: 1, to: folder.file("c"))
     let changes: [(String, (inout TrainingOptions) -> Void)] = [
-      ("expert-width", { $0.shape.expertWidth = 11 }), ("learning-rate", { $0.learningRate = 1 }),
+      ("expert-width", { $0.shape.expertWidth = 11 }), ("latent", { $0.shape.latent = 5 }),
+      ("learning-rate", { $0.learningRate = 1 }),
       ("seed", { $0.seed = 8 }), ("wire-dispatch", { $0.exchange.wire.dispatch = .bf16 }),
       ("steps", { $0.steps = 7 }),
     ]

@@ -18,14 +18,19 @@ import Testing
     try check(tinyOptions(), ranks: ranks) { _ in true }
   }
 
+  @Test(arguments: [1, 2, 4]) func everyTensorOfANarrowExchangeHasItsGradient(ranks: Int) throws {
+    try check(latentOptions(), ranks: ranks) { $0.hasPrefix("block1") || $0 == "embedding" }
+  }
+
   @Test(arguments: [1, 2], [false, true]) func sharedExpertsHaveTheirGradient(count: Int, staged: Bool) throws {
     var options = sharedOptions(count, staged: staged)
     options.shape.topK = 3  // all experts: no choice that jumps
     try check(options, ranks: 2) { $0.hasPrefix("block1") }
   }
 
-  @Test func learnedCompensationHasItsGradient() throws {
-    var options = tinyOptions()
+  @Test(arguments: [tinyOptions(), latentOptions()])
+  func learnedCompensationHasItsGradient(options: TrainingOptions) throws {
+    var options = options
     options.exchange.compression = .crossPolytope(.init())
     options.exchange.compensation = .lowRank(2)
     // Tensors behind the hash: moving them does not move tokens between clusters.

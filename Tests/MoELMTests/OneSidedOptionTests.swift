@@ -25,6 +25,7 @@ import Testing
     Case("batch", "2", "4") { options, _ in options.batch = 2 },
     Case("clip", "0.5", "1.0") { options, _ in options.clip = 0.5 },
     Case("heads", "3", "2") { options, _ in options.shape.heads = 3 },
+    Case("latent", "5", "none") { options, _ in options.shape.latent = 5 },
     Case("top-k", "1", "2") { options, _ in options.shape.topK = 1 },
     Case("steps", "7", "6") { options, _ in options.steps = 7 },
     Case("warmup", "1", "2") { options, _ in options.warmup = 1 },

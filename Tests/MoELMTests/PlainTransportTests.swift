@@ -4,8 +4,10 @@ import Testing
 @testable import MoELM
 
 struct PlainTransportTests {
-  @Test(arguments: [1, 2, 3, 4]) func itTrainsTheSameBitsAsFP32ThroughCrosspoint(ranks: Int) throws {
+  @Test(arguments: [1, 2, 3, 4], [nil, 5])
+  func itTrainsTheSameBitsAsFP32ThroughCrosspoint(ranks: Int, latent: Int?) throws {
     var options = tinyOptions()
+    options.shape.latent = latent
     options.shape.topK = 2
     options.shape.sharedExperts = 1
     options.shape.stages.prune = .auto
@@ -16,15 +18,18 @@ struct PlainTransportTests {
     #expect(try lossCurve(options, cluster) == expected)
   }
 
-  @Test func itCountsTheRowsThatItSends() throws {
+  @Test(arguments: [nil, 6]) func itCountsTheRowsThatItSends(latent: Int?) throws {
     var options = tinyOptions()
+    options.shape.latent = latent
     options.transport = .plain
     let corpus = try tinyCorpus(options)
     let summary = try SimulatedCluster(ranks: 2).run { [options] fabric in
       try TrainingRun(fabric: fabric, corpus: corpus, options: options, run: RunOptions.standard, quiet: true).train()
     }[0]
     #expect(summary.rowsSentFraction == 1)
-    #expect(summary.wireFraction > 1 && summary.wireFraction < 1.1, "rows and counts: \(summary.wireFraction)")
+    let share = Double(latent ?? 12) / 12
+    #expect(
+      summary.wireFraction > share && summary.wireFraction < share + 0.1, "rows and counts: \(summary.wireFraction)")
     #expect(summary.options["transport"] == "plain")
   }
 

@@ -23,6 +23,13 @@ func tinyOptions(seed: UInt64 = 1) -> TrainingOptions {
   return options
 }
 
+/// The same with rows of five floats between ranks.
+func latentOptions() -> TrainingOptions {
+  var options = tinyOptions()
+  options.shape.latent = 5
+  return options
+}
+
 /// Words drawn from a small vocabulary, so that there is something to learn.
 func tinyText(_ length: Int = 2000) -> [UInt8] {
   var generator = SplitMix64(seed: 7)

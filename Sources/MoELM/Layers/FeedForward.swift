@@ -4,11 +4,23 @@ struct FeedForward {
   private let down: Parameter
 
   static func parameters(_ name: String, _ shape: ModelShape, experts: Int = 1) -> [ParameterSpecification] {
-    let hidden = experts * shape.expertWidth
-    return [
-      ParameterSpecification(name: name + ".up", rows: shape.width, columns: hidden, start: .fanIn(shape.width)),
-      ParameterSpecification(
-        name: name + ".down", rows: hidden, columns: shape.width, start: .residual(hidden, shape)),
+    parameters(name, width: shape.width, hidden: experts * shape.expertWidth) { .residual($0, shape) }
+  }
+
+  /// A routed expert.
+  static func routedParameters(_ name: String, _ shape: ModelShape) -> [ParameterSpecification] {
+    parameters(name, width: shape.routedWidth, hidden: shape.expertWidth) {
+      // Behind a projection it is the projection's outputs that are added to the residual stream.
+      shape.latent == nil ? .residual($0, shape) : .fanIn($0)
+    }
+  }
+
+  private static func parameters(
+    _ name: String, width: Int, hidden: Int, _ downStart: (_ inputs: Int) -> ParameterSpecification.Start
+  ) -> [ParameterSpecification] {
+    [
+      ParameterSpecification(name: name + ".up", rows: width, columns: hidden, start: .fanIn(width)),
+      ParameterSpecification(name: name + ".down", rows: hidden, columns: width, start: downStart(hidden)),
     ]
   }
 

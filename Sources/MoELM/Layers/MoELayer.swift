@@ -15,6 +15,9 @@ final class MoELayer {
   /// One for all granularities, or one for each.
   private let gates: [Int: Parameter]
   private let experts: [FeedForward]
+  private let projection: LatentProjection
+  /// How many times narrower rows travel than the model is wide.
+  private let narrowing: Double
 
   private let logits = FloatBuffer()
   private let dLogits = FloatBuffer()
@@ -34,12 +37,13 @@ final class MoELayer {
       ParameterSpecification(
         name: gateName(name, $0), rows: shape.width, columns: shape.experts, start: .fanIn(shape.width))
     }
+    let shared = gates + LatentProjection.parameters(name, shape)
     let start = Compensator.initialParameters(
-      options.activeCompensation, experts: shape.experts, hidden: shape.width, seed: options.seed)
-    guard !start.isEmpty else { return gates }
+      options.activeCompensation, experts: shape.experts, hidden: shape.routedWidth, seed: options.seed)
+    guard !start.isEmpty else { return shared }
     let compensation = ParameterSpecification(
       name: name + ".compensation", rows: shape.experts, columns: start.count / shape.experts, start: .values(start))
-    return gates + [compensation]
+    return shared + [compensation]
   }
 
   /// The tensor of a router; the first one's name says nothing of granularities.
@@ -49,7 +53,7 @@ final class MoELayer {
 
   /// What the rank of these experts holds. An expert's name does not depend on its rank.
   static func expertParameters(_ name: String, _ shape: ModelShape, _ experts: Range<Int>) -> [ParameterSpecification] {
-    experts.flatMap { FeedForward.parameters("\(name).expert\($0)", shape) }
+    experts.flatMap { FeedForward.routedParameters("\(name).expert\($0)", shape) }
   }
 
   /// Collective: makes the transport.
@@ -59,7 +63,7 @@ final class MoELayer {
   ) throws(CrosspointError) {
     self.fabric = fabric
     block = layer
-    let layout = try ExpertLayout(experts: shape.experts, hidden: shape.width)
+    let layout = try ExpertLayout(experts: shape.experts, hidden: shape.routedWidth)
     transport =
       switch kind {
       case .crosspoint:
@@ -76,6 +80,8 @@ final class MoELayer {
     gates = Dictionary(
       uniqueKeysWithValues: zip(stages.granularities, stages.routers).map { ($0, shared[Self.gateName(name, $1)]) })
     experts = transport.localExperts.map { FeedForward("\(name).expert\($0)", in: set) }
+    projection = LatentProjection(name, shape, in: shared)
+    narrowing = Double(shape.width) / Double(shape.routedWidth)
   }
 
   /// The experts' weighted outputs, one for each row. Collective.
@@ -91,8 +97,11 @@ final class MoELayer {
     }
     let tokens = tokensPerRow.isEmpty ? Float(x.rows) : tokensPerRow.reduce(0) { $0 + Float($1) }
     share = tokensOfAll == 0 ? 0 : tokens / Float(tokensOfAll)
-    try pass.clock.measure(.dispatch, over: transport, block: block) { () throws(CrosspointError) in
-      try transport.dispatch(x, decision.routing, meanwhile: work)
+    try pass.clock.measure(.experts, block: block) { () throws(CrosspointError) in
+      let sent = try projection.narrow(x)
+      try pass.clock.measure(.dispatch, over: transport, block: block) { () throws(CrosspointError) in
+        try transport.dispatch(sent, decision.routing, meanwhile: work)
+      }
     }
     let rows = transport.rows.rows
     let mostRows = Int(tokensOfAll) * min(router.topK, experts.count)
@@ -106,10 +115,13 @@ final class MoELayer {
           into: Matrix(output)[rows: range], accumulate: false)
       }
     }
-    let combined = try pass.clock.measure(.combine, over: transport, block: block) { () throws(CrosspointError) in
-      try transport.combine()
+    let outputs = try pass.clock.measure(.experts, block: block) { () throws(CrosspointError) in
+      let combined = try pass.clock.measure(.combine, over: transport, block: block) { () throws(CrosspointError) in
+        try transport.combine()
+      }
+      return try projection.widen(combined)
     }
-    return MoEOutput(outputs: combined, loadBalance: decision.losses.loadBalance * Double(share))
+    return MoEOutput(outputs: outputs, loadBalance: decision.losses.loadBalance * Double(share))
   }
 
   /// Makes the decision; returns how many tokens all ranks route. Collective.
@@ -151,9 +163,11 @@ final class MoELayer {
   func backward(
     _ x: borrowing TokenBatch, dy: borrowing TokenBatch, _ pass: Pass, meanwhile work: LocalWork
   ) throws(CrosspointError) -> TokenBatch {
-    let dOutput = try pass.clock.measure(.combineBackward, over: transport, block: block) {
-      () throws(CrosspointError) in
-      try transport.combineBackward(dy, meanwhile: work)
+    let dOutput = try pass.clock.measure(.experts, block: block) { () throws(CrosspointError) in
+      let dCombined = try projection.widenBackward(dy)
+      return try pass.clock.measure(.combineBackward, over: transport, block: block) { () throws(CrosspointError) in
+        try transport.combineBackward(dCombined, meanwhile: work)
+      }
     }
     let rows = transport.rows.rows
     let (hidden, active) = try (hidden.matrix(rows, experts.hidden), active.matrix(rows, experts.hidden))
@@ -165,8 +179,12 @@ final class MoELayer {
           dy: Matrix(dOutput)[rows: range], into: Matrix(dRows)[rows: range])
       }
     }
-    let dx = try pass.clock.measure(.dispatchBackward, over: transport, block: block) { () throws(CrosspointError) in
-      try transport.dispatchBackward()
+    let dx = try pass.clock.measure(.experts, block: block) { () throws(CrosspointError) in
+      let dSent = try pass.clock.measure(.dispatchBackward, over: transport, block: block) {
+        () throws(CrosspointError) in
+        try transport.dispatchBackward()
+      }
+      return try projection.narrowBackward(dSent, x)
     }
     try pass.clock.measure(.router, block: block) { () throws(CrosspointError) in
       let gate = gate(pass)
@@ -184,6 +202,13 @@ final class MoELayer {
   func step() throws(CrosspointError) {
     try prune?.step(fabric, operation: "prune")
     try groupPrice?.step(fabric, operation: "groupPrice")
+  }
+
+  /// Adds what moved since the last call; bytes that are compared with are those of rows as wide as the model.
+  func takeTraffic(into traffic: inout Traffic) {
+    let before = traffic.routedBytes
+    transport.takeTraffic(into: &traffic)
+    traffic.routedBytes = before + narrowing * (traffic.routedBytes - before)
   }
 
   /// For a checkpoint.
@@ -204,6 +229,7 @@ final class MoELayer {
 
   /// Gives back what forward kept.
   func forget() {
+    projection.forget()
     transport.forget()
   }
 

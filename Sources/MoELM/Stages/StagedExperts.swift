@@ -87,7 +87,7 @@ final class StagedExperts {
 
   /// Adds what this rank moved since the last call.
   func takeMovement(into moved: inout Movement) {
-    layer.transport.takeTraffic(into: &moved.traffic)
+    layer.takeTraffic(into: &moved.traffic)
     moved.traffic.rowsOffered += Double(offered)
     offered = 0
     moved.stageSeconds += stages.takeSeconds()

@@ -4,7 +4,7 @@ import Crosspoint
 package struct Traffic: Codable, Sendable, Equatable {
   /// Bytes that left a rank.
   package var wireBytes = 0.0
-  /// What the rows that were routed would have taken as fp32.
+  /// What the rows that were routed would have taken as fp32, as wide as the model.
   package var routedBytes = 0.0
   /// Rows on the wire: what stood for those routed.
   package var rowsSent = 0.0
