@@ -13,6 +13,7 @@ import CrosspointRouting
 /// | `W4` source-ragged | rank 0 has most tokens, the last rank none |
 /// | `W5` zero-expert rank | the last rank's experts get nothing |
 /// | `W6` rotating | W1 whose hot set moves with every step |
+/// | `zipf` | expert e is wanted in proportion to 1 / (e + 1) |
 /// | `W7` burst | an eighth of the tokens, but all of them at every fourth step |
 package enum RoutingPattern: String, CaseIterable, Sendable {
   case uniform
@@ -24,6 +25,7 @@ package enum RoutingPattern: String, CaseIterable, Sendable {
   case emptyRank = "W5"
   case rotating = "W6"
   case burst = "W7"
+  case zipf
 
   /// One rank's place among the others and how it knows where experts live.
   package struct Place {
@@ -76,7 +78,9 @@ package enum RoutingPattern: String, CaseIterable, Sendable {
         while indices[first...].contains(expert) {
           // A range with nothing left gives way to all experts.
           attempts += 1
-          let range = attempts <= 4 * topK ? wanted : 0..<experts
+          let range =
+            attempts > 4 * topK
+            ? 0..<experts : self == .zipf ? preferred(token, choice, topK, experts, place, step, &generator) : wanted
           expert = Int32(range.lowerBound + Int(generator.next() % UInt64(range.count)))
         }
         indices.append(expert)
@@ -112,6 +116,22 @@ package enum RoutingPattern: String, CaseIterable, Sendable {
     case .emptyRank:
       let spared = place.experts(place.rankCount - 1).lowerBound
       return spared >= topK ? 0..<spared : all
+    case .zipf:
+      let expert = generator.nextZipf(experts)
+      return expert..<expert + 1
+    }
+  }
+}
+
+extension SplitMix64 {
+  /// A number below `count`, n in proportion to 1 / (n + 1): a power of two that bounds n + 1 from below, a number up to
+  /// twice as large, and what is too many of the larger ones rejected. No logarithm, so the same on every machine.
+  fileprivate mutating func nextZipf(_ count: Int) -> Int {
+    let powers = UInt64(Int.bitWidth - count.leadingZeroBitCount)
+    while true {
+      let least = 1 << Int(next() % powers)
+      let number = least + Int(next() % UInt64(least))
+      if number <= count, nextUnit() * Float(number) < Float(least) { return number - 1 }
     }
   }
 }

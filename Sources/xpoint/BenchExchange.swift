@@ -15,13 +15,15 @@ struct BenchExchange: RankCommand {
       Run it under mpirun. Both implementations get the same tokens and routings and take turns, iteration by \
       iteration; the slowest rank decides every time; results are compared bit for bit when the settings are lossless. \
       Patterns: uniform, W0 balanced, W1 hot experts, W2 hot rank, W3 spread, W4 source-ragged, W5 zero-expert rank, \
-      W6 rotating, W7 burst. docs/benchmarks.md explains the columns.
+      W6 rotating, W7 burst, zipf; or the routings of a training run. docs/benchmarks.md explains the columns.
 
       Examples:
         mpirun -n 2 xpoint bench exchange
         mpirun -n 2 xpoint bench exchange --backward --csv exchange.csv
         mpirun -n 4 xpoint bench exchange --pattern W2 --iterations 50 --json w2.json
         mpirun -n 2 xpoint bench exchange --input X.npy --compression lsh --wire rotated:4
+        mpirun -n 4 moe-lm train --data text --steps 200 --record-routing R.npy
+        mpirun -n 4 xpoint bench exchange --routing R.npy --experts 8
         xpoint bench exchange --simulated 4 --tokens 256 --hidden 64
         xpoint bench exchange --simulated 2 --link-speed 125 --link-latency 50 --wire rotated:4
       """)
@@ -39,8 +41,13 @@ struct BenchExchange: RankCommand {
   var topK = 2
   @Option(help: "Experts over all ranks.")
   var experts = 16
-  @Option(help: ArgumentHelp("Which experts the tokens want.", valueName: "uniform|W0…W7"))
+  @Option(help: ArgumentHelp("Which experts the tokens want.", valueName: "uniform|W0…W7|zipf"))
   var pattern = RoutingPattern.uniform
+  @Option(
+    help: ArgumentHelp(
+      "Routings that moe-lm train --record-routing wrote, on as many ranks; instead of --tokens, --top-k and --pattern.",
+      valueName: "R.npy"))
+  var routing: String?
   @Option(help: "Timed runs of each implementation.")
   var iterations = 20
   @Option(help: "Runs of each before that, also checked against each other.")
@@ -60,8 +67,10 @@ struct BenchExchange: RankCommand {
       ("--simulated", simulated ?? 1, Ranges.simulated))
     try Ranges.require(("--top-k", topK, 1...experts))
     // Tokens and results of both implementations, and their rows at either end.
-    try Ranges.requireMemory(
-      "--tokens, --hidden, --top-k and --simulated", tokens, hidden, times: (4 + 4 * topK) * (simulated ?? 1))
+    if routing == nil {
+      try Ranges.requireMemory(
+        "--tokens, --hidden, --top-k and --simulated", tokens, hidden, times: (4 + 4 * topK) * (simulated ?? 1))
+    }
     try links.require("--simulated", simulated)
   }
 
@@ -76,6 +85,10 @@ struct BenchExchange: RankCommand {
     if let input {
       let rows = try Npy.readSomeRows(input, argument: "--input")
       (settings.hidden, settings.input) = (rows.hidden, rows.array)
+    }
+    if let routing {
+      let recorded = try RecordedRoutings(routing, experts: experts)
+      (settings.tokens, settings.topK, settings.recorded) = (recorded.rows, recorded.topK, recorded)
     }
     let onLinks = links.linkSpeed.map { " on links of \($0) MB/s and \(links.linkLatency) µs" } ?? ""
     return { [settings, output, ranksPerNode = links.ranksPerNode] fabric in

@@ -122,7 +122,7 @@ struct ExchangeReport: Sendable {
         return BenchRecord(
           op: ops[op], implementation: Self.implementations[implementation], ranks: ranks,
           tokensPerRank: settings.tokens, hidden: settings.hidden, topK: settings.topK,
-          pattern: settings.pattern.rawValue, bytes: line.wireBytes, seconds: line.seconds,
+          pattern: settings.routingName, bytes: line.wireBytes, seconds: line.seconds,
           slowestRank: line.slowestRank,
           ratio: implementation == 0 ? ratios[op] : nil)
       }
@@ -150,7 +150,7 @@ struct ExchangeReport: Sendable {
       }
     }
     let head = """
-      # \(transport); \(settings.experts) experts, pattern \(settings.pattern.rawValue), \
+      # \(transport); \(settings.experts) experts, pattern \(settings.routingName), \
       \(settings.warmup) warm-up and \(settings.iterations) timed runs each, taking turns; kernels: \(kernelName)
       # \(settings.options)
       # \(rowsSent) rows sent per exchange for \(rowsRouted) routed pairs, over all ranks; \(nodeBytes) bytes in shared memory

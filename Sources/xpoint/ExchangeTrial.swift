@@ -12,6 +12,8 @@ struct ExchangeTrial {
     var topK: Int
     var experts: Int
     var pattern: RoutingPattern
+    /// Routings to repeat instead of a pattern's.
+    var recorded: RecordedRoutings?
     var iterations: Int
     var warmup: Int
     /// Whether gradients travel too.
@@ -21,24 +23,28 @@ struct ExchangeTrial {
     /// What is timed one after the other.
     var transfers: [TransferKind] { backward ? TransferKind.allCases : [.dispatch, .combine] }
 
+    /// The pattern's name.
+    var routingName: String { recorded == nil ? pattern.rawValue : "recorded" }
+
     /// Every rank must do the same trial. Collective.
     func agree(on fabric: any Fabric) throws(CrosspointError) {
+      try fabric.together(operation: "options") { () throws(CrosspointError) in
+        try recorded?.check(ranks: fabric.rankCount)
+      }
       try fabric.requireEqual(
         [
           ("tokens", "\(tokens)"), ("hidden", "\(hidden)"), ("input", input.map { "\($0.count) numbers" } ?? "random"),
-          ("top-k", "\(topK)"), ("experts", "\(experts)"), ("pattern", pattern.rawValue),
+          ("top-k", "\(topK)"), ("experts", "\(experts)"), ("pattern", routingName),
           ("iterations", "\(iterations)"), ("warmup", "\(warmup)"), ("backward", "\(backward)"),
         ] + options.pairs, operation: "options")
     }
   }
 
-  /// Routings that differ from step to step, prepared in advance.
-  private static let steps = 8
-
   let settings: Settings
   private let fabric: any Fabric
   private let crosspoint: ExpertExchange
   private let plain: PlainExchange
+  /// Routings that differ from step to step, prepared in advance.
   private let routings: [Routing]
 
   init(_ settings: Settings, fabric: any Fabric, transport: any PlainTransport) throws {
@@ -50,7 +56,12 @@ struct ExchangeTrial {
     let place = RoutingPattern.Place(rank: fabric.rank, rankCount: fabric.rankCount) { [ranks = fabric.rankCount] in
       layout.experts(of: $0, rankCount: ranks)
     }
-    routings = try (0..<Self.steps).map { step in
+    if let recorded = settings.recorded {
+      routings = try recorded.spread(
+        most: max(settings.warmup, settings.iterations + 1), rank: fabric.rank, experts: settings.experts)
+      return
+    }
+    routings = try (0..<8).map { step in
       try settings.pattern.routing(
         tokens: settings.tokens, topK: settings.topK, experts: settings.experts, at: place, step: step,
         seed: settings.options.seed)
@@ -69,7 +80,7 @@ struct ExchangeTrial {
     var seconds = [[[Double]]](repeating: [[], []], count: settings.transfers.count + 1)
     var plainTraffic = PlainTraffic()
     for iteration in 0..<settings.iterations {
-      let routing = routings[iteration % Self.steps]
+      let routing = routings[iteration % routings.count]
       let tokens = batches[routing.tokens]!
       let times = [try timeCrosspoint(tokens, routing), try timePlain(tokens, routing)]
       for (implementation, times) in times.enumerated() {
@@ -135,7 +146,7 @@ struct ExchangeTrial {
   /// weighted rows are added in another order: their sums may differ by rounding. With one copy per node an expert's rows come
   /// in another order, too.
   private func check(_ step: Int, _ batches: [Int: Tokens]) throws -> Int {
-    let routing = routings[step % Self.steps]
+    let routing = routings[step % routings.count]
     let tokens = batches[routing.tokens]!
     let handle = try crosspoint.dispatch(tokens.batch, routing)
     let plainRows = try plain.dispatch(tokens.batch, routing)

@@ -32,22 +32,26 @@ enum Npy {
     return batch
   }
 
-  /// Int32 or int64 values `[count]`, each of which must fit 32 bits.
-  static func readIntegers(_ path: String, argument: String) throws(CrosspointError) -> [Int32] {
+  /// Int32 or int64 values, each of which must fit 32 bits, and their shape.
+  /// - Parameter dimensions: what each is called; the file has as many.
+  static func readIntegers(
+    _ path: String, argument: String, dimensions: [String] = ["rows"]
+  ) throws(CrosspointError) -> (shape: [Int], values: [Int32]) {
     let file = try OpenFile(path, argument: argument)
-    guard file.header.shape.count == 1 else {
-      throw file.refusal("has the shape \(file.header.shape), [rows] expected")
+    let shape = file.header.shape
+    guard shape.count == dimensions.count else {
+      throw file.refusal("has the shape \(shape), [\(dimensions.joined(separator: ", "))] expected")
     }
     switch file.header.type {
     case "<i4":
-      return try file.elements(repeating: Int32(0))
+      return (shape, try file.elements(repeating: Int32(0)))
     case "<i8":
       var values: [Int32] = []
       for wide in try file.elements(repeating: Int64(0)) {
         guard let value = Int32(exactly: wide) else { throw file.refusal("\(wide) does not fit 32 bits") }
         values.append(value)
       }
-      return values
+      return (shape, values)
     default:
       throw file.refusal("holds \(file.header.type), int32 (<i4) expected: save R.astype(numpy.int32)")
     }
@@ -55,13 +59,9 @@ enum Npy {
 
   /// Writes float32 rows as version 1.0, all or nothing.
   static func write(_ batch: borrowing TokenBatch, to path: String, argument: String) throws(CrosspointError) {
-    let text = "{'descr': '<f4', 'fortran_order': False, 'shape': (\(batch.rows), \(batch.hidden)), }"
-    // Spaces and a line feed bring the data to a multiple of 64 bytes.
-    let length = (10 + text.utf8.count + 1 + 63) / 64 * 64 - 10
-    let start = [0x93] + Array("NUMPY".utf8) + [1, 0, UInt8(length & 255), UInt8(length >> 8)] + Array(text.utf8)
-    let padding = [UInt8](repeating: UInt8(ascii: " "), count: length - text.utf8.count - 1) + [UInt8(ascii: "\n")]
     let elements = UnsafeRawBufferPointer(batch.elements)
-    try (start + padding).withUnsafeBufferPointer { header throws(CrosspointError) in
+    let header = npyHeader("<f4", shape: [batch.rows, batch.hidden])
+    try header.withUnsafeBufferPointer { header throws(CrosspointError) in
       try writeFile(path, [UnsafeRawBufferPointer(header), elements], argument: argument)
     }
   }
@@ -127,7 +127,7 @@ enum Npy {
     func elements<T: BitwiseCopyable>(repeating zero: T) throws(CrosspointError) -> [T] {
       try checkLength(elementSize: MemoryLayout<T>.size)
       try requireMemory(bytes: bytesBehindHeader, operation: "file", argument: argument)
-      var values = Array(repeating: zero, count: header.shape[0])
+      var values = Array(repeating: zero, count: bytesBehindHeader / MemoryLayout<T>.size)
       try values.withUnsafeMutableBufferPointer { buffer throws(CrosspointError) in
         try readElements(into: UnsafeMutableRawBufferPointer(buffer))
       }

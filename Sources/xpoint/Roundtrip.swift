@@ -100,7 +100,7 @@ struct Roundtrip: ParsableCommand {
   /// The expert of each row, checked.
   private func experts(rows: Int) throws(CrosspointError) -> [Int32] {
     guard let routing else { return Array(repeating: 0, count: rows) }
-    let experts = try Npy.readIntegers(routing, argument: "--routing")
+    let experts = try Npy.readIntegers(routing, argument: "--routing").values
     guard experts.count == rows else {
       throw fileError("--routing", routing, "has \(experts.count) values for \(rows) rows of --input")
     }

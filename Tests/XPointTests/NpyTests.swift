@@ -61,8 +61,8 @@ private func npy(version: UInt8 = 1, _ header: String, _ body: [UInt8] = []) -> 
     return try folder.put(
       npy("{'descr': '\(type)', 'fortran_order': False, 'shape': (\(values.count),)}", body), "R.npy")
   }
-  #expect(try Npy.readIntegers(file("<i4", [Int32(-1), 7]), argument: "--routing") == [-1, 7])
-  #expect(try Npy.readIntegers(file("<i8", [Int64(-1), 7]), argument: "--routing") == [-1, 7])
+  #expect(try Npy.readIntegers(file("<i4", [Int32(-1), 7]), argument: "--routing").values == [-1, 7])
+  #expect(try Npy.readIntegers(file("<i8", [Int64(-1), 7]), argument: "--routing").values == [-1, 7])
   #expect(throws: CrosspointError.self) { try Npy.readIntegers(file("<i8", [Int64(1) << 31]), argument: "--routing") }
   #expect(throws: CrosspointError.self) { try Npy.readIntegers(file("<u4", [UInt32(1)]), argument: "--routing") }
 }

@@ -14,6 +14,12 @@ package struct RunOptions: CommandLineOptions {
   @Option(help: ArgumentHelp("Where the checkpoint is written, and read by --resume.", valueName: "file"))
   package var checkpoint: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Which experts every token chose, for xpoint bench exchange --routing: int32 [steps, ranks, layers, rows, top-k].",
+      valueName: "R.npy"))
+  package var recordRouting: String?
+
   @Option(help: "Steps between checkpoints; 0 writes one at the end only.")
   package var checkpointEvery = 0
 

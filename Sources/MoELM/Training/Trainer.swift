@@ -122,6 +122,9 @@ package final class Trainer {
     return losses
   }
 
+  /// The last of each MoE layer.
+  var routings: [Routing] { model.layers.map(\.layer.decision.routing) }
+
   /// One per MoE layer; none over the plain transport.
   var exchanges: [ExpertExchange] { model.layers.compactMap { ($0.layer.transport as? CrosspointTransport)?.exchange } }
 

@@ -8,6 +8,7 @@ package final class TrainingRun {
   private let run: RunOptions
   private let speaks: Bool
   private var metrics: MetricsFile?
+  private var routings: RoutingRecord?
   private var line = ProgressLine()
   /// Smoothed, for tokens per second and the time left.
   private var stepSeconds: Double?
@@ -35,10 +36,16 @@ package final class TrainingRun {
     let done = trainer.progress.step
     try fabric.onRoot(operation: "metrics") { () throws(CrosspointError) in
       // What cannot be written in the end is known now.
-      for (path, argument) in [(run.checkpoint, "checkpoint"), (run.summary, "summary")] {
+      for (path, argument) in [
+        (run.checkpoint, "checkpoint"), (run.summary, "summary"), (run.recordRouting, "record-routing"),
+      ] {
         if let path { _ = try FileDestination(path, argument: argument) }
       }
       if let path = run.metrics { metrics = try MetricsFile(path, keeping: done, patience: fabric.deadline / 2) }
+    }
+    routings = try fabric.together(operation: "record") { () throws(CrosspointError) in
+      guard let path = run.recordRouting else { return nil }
+      return try RoutingRecord(path, steps: max(1, options.steps - done), of: options, fabric: fabric)
     }
   }
 
@@ -53,6 +60,7 @@ package final class TrainingRun {
     var stopped = false
     while trainer.progress.step < options.steps, !stopped {
       let report = try timedStep()
+      try routings?.append(trainer.routings)
       let step = trainer.progress.step
       stopped = report.shouldStop
       let isLast = step == options.steps || stopped
@@ -62,6 +70,7 @@ package final class TrainingRun {
       if run.checkpointEvery > 0, step.isMultiple(of: run.checkpointEvery) { try saveCheckpoint() }
     }
     try saveCheckpoint()
+    try routings?.write()
     if stopped, let path = run.checkpoint {
       say("stopped after step \(trainer.progress.step) of \(options.steps); \(path) continues with --resume")
     } else if stopped {
