@@ -7,12 +7,12 @@ import CrosspointFabric
 ///
 /// A record of fixed size that travels sealed (``SealedRecord``), little-endian words: magic · operation, verdict and flags, a
 /// byte each · sequence (two words) · number of the dispatch (two words) · groups · hash of the metadata · body bytes (two
-/// words) · bytes of metadata (two words) · rows of each group · header of the frame, zeros where none is sent · floats of a
+/// words) · bytes of metadata (two words) · seconds that the sender waited in the transfer before · rows of each group · header of the frame, zeros where none is sent · floats of a
 /// note, if a policy decides. A small body lies behind the record, and behind it the metadata.
 /// Everything a receiver allocates follows from it, so it is checked before use.
 struct Announcement {
   static let magic: UInt32 = 0x5850_4133  // "XPA3"
-  static let fixedWords = 12
+  static let fixedWords = 13
 
   /// How rows of the sender travel. The first is said to each rank of what it gets, the others to all of the whole transfer.
   struct Flags: OptionSet {
@@ -25,6 +25,8 @@ struct Announcement {
     static let writesRows = Flags(rawValue: 4)
     /// Whoever writes rows here knows where.
     static let hasPlaces = Flags(rawValue: 8)
+    /// Rows, frames or metadata are read or written in memory that ranks of a node share.
+    static let sharesMemory = Flags(rawValue: 16)
   }
 
   /// Words of a record for at most `groups` groups and a frame header of at most `headerBytes`.
@@ -38,8 +40,8 @@ struct Announcement {
 
   /// Fills the record; the frame's header is there already.
   func write(
-    kind: TransferKind, verdict: Verdict, flags: Flags, sequence: UInt64, dispatch: UInt64, bodyBytes: Int,
-    metadata: UnsafeRawBufferPointer, groups: [RowSource]
+    kind: TransferKind, verdict: Verdict, flags: Flags, sequence: UInt64, dispatch: UInt64, waitedSeconds: Float,
+    bodyBytes: Int, metadata: UnsafeRawBufferPointer, groups: [RowSource]
   ) {
     words[0] = Self.magic
     words[1] = UInt32(kind.rawValue) | UInt32(verdict.rawValue) << 8 | flags.rawValue << 16
@@ -49,6 +51,7 @@ struct Announcement {
     words[7] = Self.hash(metadata)
     self[8] = UInt64(bodyBytes)
     self[10] = UInt64(metadata.count)
+    words[12] = waitedSeconds.bitPattern
     for group in 0..<capacity { words[Self.fixedWords + group] = group < groups.count ? UInt32(groups[group].rows) : 0 }
   }
 
@@ -63,6 +66,8 @@ struct Announcement {
   /// Bytes of metadata, and what their ``hash(_:)`` must be.
   var metadataBytes: Int { Int(truncatingIfNeeded: self[10]) }
   var metadataHash: UInt32 { words[7] }
+  /// How long the sender waited for the others in the transfer before.
+  var waitedSeconds: Float { Float(bitPattern: words[12]) }
   func rows(_ group: Int) -> Int { Int(words[Self.fixedWords + group]) }
   var rows: Int { (0..<groups).reduce(0) { $0 + rows($1) } }
   /// Space for the frame's header.

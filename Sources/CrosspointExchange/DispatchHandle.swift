@@ -13,6 +13,17 @@ public final class DispatchHandle {
     case combined
     case combineBackwarded = "back through combine"
     case finished
+    /// What came with its last transfer is not to be used.
+    case spoiled
+
+    init(after kind: TransferKind) {
+      switch kind {
+      case .dispatch: self = .dispatched
+      case .combine: self = .combined
+      case .combineBackward: self = .combineBackwarded
+      case .dispatchBackward: self = .finished
+      }
+    }
   }
 
   /// `[rows × hidden]`: rows for this rank's experts, grouped by local expert, within an expert by source rank. With
@@ -95,6 +106,12 @@ public final class DispatchHandle {
 
   /// What its rows are addressed to: the routing's experts, or with shared copies ranks or nodes.
   var destinations: Routing { copies == nil ? routing : copies!.routing }
+
+  /// A dispatch without rows: what came is not to be used.
+  func spoil() {
+    rows = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    for expert in rowsPerExpert.indices { rowsPerExpert[expert] = 0 }
+  }
 
   /// Gives every buffer back, so that the handle can serve another dispatch.
   func recycle() {

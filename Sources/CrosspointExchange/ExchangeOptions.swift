@@ -65,6 +65,17 @@ public struct ExchangeOptions: Hashable, Sendable {
     case plain
   }
 
+  /// When the ranks agree that all went well in a transfer after its announcements: that every row arrived undamaged, that
+  /// memory sufficed for it, and what the caller's own work threw. What went wrong before is thrown by the transfer itself.
+  public enum Agreement: String, Hashable, Sendable, CaseIterable {
+    /// At its end: the transfer throws, on every rank.
+    case immediate
+    /// With the next transfer of any exchange on the same fabric, its next vote or ``ExpertExchange/settle()``, which throws in
+    /// its place, on every rank: a round less for each transfer without rows in shared memory. Until then a rank's results
+    /// may be worth nothing: its rows are zeros, or none, and its handle is refused from then on.
+    case deferred
+  }
+
   /// What to do about NaN and infinity in tokens, expert outputs and gradients. Finite values beyond what
   /// their wire format carries are refused in either case.
   public enum NonFinitePolicy: String, Hashable, Sendable, CaseIterable {
@@ -83,6 +94,7 @@ public struct ExchangeOptions: Hashable, Sendable {
   /// biased. Dispatch and combine round to nearest.
   public var gradientRounding: Rounding
   public var nonFinite: NonFinitePolicy
+  public var agreement: Agreement
   /// Who chooses compression and wire. A policy takes from `compression` how tokens are hashed, and the rate is its own.
   public var policy: Policy
   /// The most bytes that the exchange's buffers may take on this rank.
@@ -93,7 +105,7 @@ public struct ExchangeOptions: Hashable, Sendable {
   public init(
     compression: Compression = .off, copies: Copies = .perExpert, compensation: ResidualCompensation = .identity,
     wire: Wire = .init(.fp32), withinNode: WithinNode = .coded, gradientRounding: Rounding = .eden,
-    nonFinite: NonFinitePolicy = .error, policy: Policy = .off,
+    nonFinite: NonFinitePolicy = .error, agreement: Agreement = .immediate, policy: Policy = .off,
     capacityBytes: Int = .max, seed: UInt64 = 0
   ) {
     self.compression = compression
@@ -103,6 +115,7 @@ public struct ExchangeOptions: Hashable, Sendable {
     self.withinNode = withinNode
     self.gradientRounding = gradientRounding
     self.nonFinite = nonFinite
+    self.agreement = agreement
     self.policy = policy
     self.capacityBytes = capacityBytes
     self.seed = seed
@@ -150,7 +163,8 @@ public struct ExchangeOptions: Hashable, Sendable {
       ("wire-dispatch", "\(wire.dispatch)"), ("wire-combine", "\(wire.combine)"),
       ("wire-combine-backward", "\(wire.combineBackward)"), ("wire-dispatch-backward", "\(wire.dispatchBackward)"),
       ("within-node", withinNode.rawValue), ("rounding-gradient", gradientRounding.rawValue),
-      ("non-finite", nonFinite.rawValue), ("policy", "\(policy)"), ("seed", "\(seed)"),
+      ("non-finite", nonFinite.rawValue), ("agreement", agreement.rawValue), ("policy", "\(policy)"),
+      ("seed", "\(seed)"),
     ]
   }
 }

@@ -32,7 +32,7 @@ extension ExpertExchange {
     let writesSums = policy == nil && !handle.source.isClustered
     let keepsSums = !writesSums || !transfer.isAllDirect
     var attempt = Attempt(
-      problem(handle, expects: .combined)
+      unsettled ?? problem(handle, expects: .combined)
         ?? problem("outputGradient", outputGradient, rows: handle.routing.tokens))
     let batch = checked("outputGradient", outputGradient)
     if keepsSums {
@@ -88,7 +88,6 @@ extension ExpertExchange {
       statistics.seconds.cluster += watch.lap()
     }
     try settle(handle, attempt)
-    handle.stage = .combineBackwarded
 
     defer {
       handle.source.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
@@ -96,6 +95,10 @@ extension ExpertExchange {
     }
     let rows = received.take()!
     if let nodeExchange { return try differentiateOutputsWithinNode(nodeExchange, rows, handle) }
+    if attempt.hasFailed {
+      rows.elements.update(repeating: 0)
+      handle.topkWeightGradients.refill(with: 0, count: handle.routing.topkIndices.count)
+    }
     guard let gradients = copies.take() else { return rows }
     watch = Stopwatch()
     differentiateOutputs(rows.base, handle, into: gradients.base)
@@ -142,7 +145,7 @@ extension ExpertExchange {
     defer { transfer.end() }
     transfer.checked = checked("rowGradient", rowGradient)
     var attempt = Attempt(
-      failure ?? problem(handle, expects: .combineBackwarded)
+      unsettled ?? failure ?? problem(handle, expects: .combineBackwarded)
         ?? problem("rowGradient", rowGradient, rows: handle.rows.rows))
     if let nodeExchange { try sumGradientsWithinNode(nodeExchange, rowGradient, handle, after: attempt.failure) }
     var watch = Stopwatch()
@@ -177,9 +180,12 @@ extension ExpertExchange {
       attempt { () throws(CrosspointError) in try gatherGradients(handle, returned.base, into: gradients) }
     }
     try settle(handle, attempt)
-    handle.stage = .finished
     let result = tokenGradient.take()!
-    if !isEarly { try gatherGradients(handle, returned.base, into: result.base) }
+    if attempt.hasFailed {
+      result.elements.update(repeating: 0)
+    } else if !isEarly {
+      try gatherGradients(handle, returned.base, into: result.base)
+    }
     return result
   }
 

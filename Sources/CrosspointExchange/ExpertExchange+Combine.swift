@@ -47,7 +47,8 @@ extension ExpertExchange {
     defer { transfer.end() }
     transfer.checked = checked("output", output)
     var attempt = Attempt(
-      failure ?? problem(handle, expects: .dispatched) ?? problem("output", output, rows: handle.rows.rows))
+      unsettled ?? failure ?? problem(handle, expects: .dispatched)
+        ?? problem("output", output, rows: handle.rows.rows))
     if let nodeExchange { try sumOutputsWithinNode(nodeExchange, output, handle, after: attempt.failure) }
     var watch = Stopwatch()
     if sharesCopies, nodeExchange == nil { attempt { () throws(CrosspointError) in try sumOutputs(output, handle) } }
@@ -70,9 +71,12 @@ extension ExpertExchange {
     let isEarly = transfer.readsInPlace
     if isEarly, let sums = y?.base { attempt { () throws(CrosspointError) in try weightedSum(handle, into: sums) } }
     try settle(handle, attempt)
-    handle.stage = .combined
     let result = y.take()!
-    if !isEarly { try weightedSum(handle, into: result.base) }
+    if attempt.hasFailed {
+      result.elements.update(repeating: 0)
+    } else if !isEarly {
+      try weightedSum(handle, into: result.base)
+    }
     return result
   }
 

@@ -25,7 +25,7 @@ extension ExpertExchange {
     handle.number = transfer.sequence
     defer { transfer.end() }
     if clusterer == nil { transfer.checked = checked("tokens", tokens) }
-    var attempt = Attempt(problem(tokens: tokens, routing: routing))
+    var attempt = Attempt(unsettled ?? problem(tokens: tokens, routing: routing))
     let base = tokens.base
     attempt { () throws(CrosspointError) in
       handle.routing.copy(routing)
@@ -60,12 +60,13 @@ extension ExpertExchange {
     try settle(handle, attempt)
     if let nodeExchange {
       try dispatchWithinNode(nodeExchange, handle)
+    } else if attempt.hasFailed {
+      handle.spoil()
     } else if let copies = copied.take() {
       fanOut(handle, into: copies)
     } else {
       for local in 0..<localExperts.count { handle.rowsPerExpert[local] = handle.received.count(of: local) }
     }
-    handle.stage = .dispatched
     statistics.record(routing, rowsSent: handle.source.plan.rows)
     return handle
   }

@@ -45,14 +45,34 @@ extension ExpertExchange {
     try transfer.move(writing: writing, meanwhile: work, &attempt)
   }
 
-  /// Ends a transfer on which every rank agrees. Collective.
+  /// Ends a transfer on which every rank agrees, or is to agree later. Collective.
+  ///
+  /// What others may still read or write here must not change before all have done so: then the vote is taken. So it is where
+  /// rows that have arrived go on within the node.
   func settle(_ handle: DispatchHandle, _ attempt: borrowing Attempt) throws(CrosspointError) {
     let kind = transfer.kind
-    try transfer.settle(attempt)
+    if options.agreement == .deferred, nodeExchange == nil, !transfer.sharesMemory {
+      transfer.deferVote(attempt)
+    } else {
+      try transfer.settle(attempt)
+    }
+    handle.stage = attempt.hasFailed ? .spoiled : .init(after: kind)
     if let policy, plan != nil { conclude(policy) }
     // Counted at the source in both directions: summed over ranks, what fp32 rows would have taken.
     statistics.record(
       transfer.measure, kind, uncompressedBytes: routedAway(handle, from: localExperts) * transfer.rowBytes)
+  }
+
+  /// What went wrong on this rank in a transfer that ended without a vote.
+  var unsettled: CrosspointError? { fabric.collectiveMemory.unsettled }
+
+  /// Returns when no rank has failed in any transfer on this fabric so far, of whichever exchange. Collective.
+  ///
+  /// For ``ExchangeOptions/Agreement/deferred``: at the end of a step, before anything is kept of its results. Where all is
+  /// settled it returns at once.
+  /// - Throws: what went wrong on any rank, the same on every rank.
+  public func settle() throws(CrosspointError) {
+    if fabric.collectiveMemory.isUnsettled { try transfer.agreement.settle(nil, operation: "settle") }
   }
 
   /// The format of the transfer under way: the policy's, or the caller's.

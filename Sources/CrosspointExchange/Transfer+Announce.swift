@@ -28,7 +28,8 @@ extension Transfer {
       write(to: record.note)
       record.write(
         kind: kind, verdict: verdict, flags: carriesBody[rank] ? flags.union(.carriesBody) : flags, sequence: sequence,
-        dispatch: dispatch, bodyBytes: bodyBytes[rank], metadata: metadata, groups: sources[rank])
+        dispatch: dispatch, waitedSeconds: waitedSeconds, bodyBytes: bodyBytes[rank], metadata: metadata,
+        groups: sources[rank])
       let base = announced.base + rank * announcementStride
       let isAway = rank != fabric.rank
       if isAway { SealedRecord.seal(UnsafeMutableRawBufferPointer(start: base, count: size)) }
@@ -56,6 +57,7 @@ extension Transfer {
           operation: kind.operation)
     }
     measure.skew = watch.lap()
+    _ = fabric.collectiveMemory.takeUnsettled()
     try agreement.settle(attempt.failure, operation: kind.operation) { announcement(of: $0).verdict }
     try compareSteps()
     for rank in 0..<fabric.rankCount { try checkSizes(of: rank) }
@@ -90,6 +92,9 @@ extension Transfer {
     let others = tables.ranks.dropLast()
     if !readsInPlace, others.contains(where: { route($0) == .direct }) { flags.insert(.writesRows) }
     if hasPlaces || others.isEmpty { flags.insert(.hasPlaces) }
+    if others.contains(where: { bodyBytes[$0] + metadataOut[$0].count > 0 }) {
+      flags.insert(.sharesMemory)
+    }
     return flags
   }
 
@@ -147,6 +152,10 @@ extension Transfer {
 
   /// What all ranks together have said of the transfer.
   private func conclude() {
+    // Of the transfer before; a vote at the end of this one will say more.
+    measure.slowestRank = (0..<fabric.rankCount).min {
+      announcement(of: $0).waitedSeconds < announcement(of: $1).waitedSeconds
+    }!
     readsInPlace = tables.ranks.allSatisfy { route($0) != .direct || tables.isOffered(by: $0) }
     var (any, all): (Announcement.Flags, Announcement.Flags) = ([], .hasPlaces)
     for rank in 0..<fabric.rankCount {
@@ -154,6 +163,7 @@ extension Transfer {
       all.formIntersection(announcement(of: rank).flags)
     }
     movesBodies = any.contains(.movesBodies)
+    sharesMemory = any.contains(.sharesMemory)
     settlesPlaces = any.contains(.writesRows) && all.isEmpty || movesBodies && kind == .dispatch
     isAnnounced = true
   }

@@ -76,6 +76,9 @@ final class Transfer {
   /// What the ranks of this node tell each other.
   let tables: NodeTables
 
+  /// How long this rank waited for the others in the last transfer.
+  private(set) var waitedSeconds: Float = 0
+
   // The transfer under way.
   private(set) var kind = TransferKind.dispatch
   private(set) var sequence: UInt64 = 0
@@ -104,6 +107,7 @@ final class Transfer {
   /// Whether all ranks have been heard, and what they say of the whole transfer: a vote must tell that all have places; bodies
   /// travel that did not come with their announcements.
   var isAnnounced = false
+  var sharesMemory = false
   var settlesPlaces = false
   var movesBodies = false
   /// For ranks with a direct route, where their groups of rows lie that are read, or where those belong that are written.
@@ -227,6 +231,13 @@ final class Transfer {
     try agreement.settle(attempt.failure, waitSeconds: measure.skew, operation: kind.operation)
     measure.wait += watch.lap()
     measure.slowestRank = agreement.slowestRank
+    waitedSeconds = Float(measure.skew)
+  }
+
+  /// Leaves it to the next announcement, or vote, to tell what went wrong. Collective.
+  func deferVote(_ attempt: borrowing Attempt) {
+    fabric.collectiveMemory.deferVote(attempt.failure)
+    waitedSeconds = Float(measure.skew)
   }
 
   /// Whether all rows of this rank come and go without a frame.

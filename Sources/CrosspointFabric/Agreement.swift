@@ -62,6 +62,7 @@ extension Fabric {
   func settle(
     _ failure: CrosspointError?, waitSeconds: Double = 0, operation: StaticString
   ) throws(CrosspointError) -> Int {
+    let failure = collectiveMemory.takeUnsettled() ?? failure
     let mine = Ballot(verdict: Verdict(failure).rawValue, waitSeconds: waitSeconds)
     var (worst, worstRank) = (Verdict.well.rawValue, 0)
     var (leastWait, slowest) = (Double.infinity, 0)

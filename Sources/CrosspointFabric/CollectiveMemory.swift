@@ -20,7 +20,20 @@ public final class CollectiveMemory {
   private var bytes = UnsafeMutableRawBufferPointer(start: nil, count: 0)
   private var checksums = UnsafeMutableRawBufferPointer(start: nil, count: 0)
 
+  /// Whether something has ended without a vote, and what went wrong in it on this rank: the next vote tells.
+  package private(set) var isUnsettled = false
+  package private(set) var unsettled: CrosspointError?
+
   public init() {}
+
+  /// Leaves it to the next vote, or announcement, to tell what went wrong. Collective.
+  package func deferVote(_ failure: CrosspointError?) { (isUnsettled, unsettled) = (true, unsettled ?? failure) }
+
+  /// What went wrong, which all ranks are about to hear. Collective.
+  package func takeUnsettled() -> CrosspointError? {
+    defer { (isUnsettled, unsettled) = (false, nil) }
+    return unsettled
+  }
 
   deinit {
     free(bytes.baseAddress)

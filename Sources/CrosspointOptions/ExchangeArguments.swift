@@ -12,6 +12,7 @@ import CrosspointPolicy
 /// --compensation none|identity|lowrank:R     --wire fp32|bf16|…     --wire-dispatch, --wire-combine, --wire-gradient
 /// --within-node coded|plain
 /// --rounding-gradient nearest|stochastic|eden
+/// --agreement immediate|deferred
 /// --budget-bytes F | --budget-error E     --budget-speed
 /// ```
 package struct ExchangeArguments: ParsableArguments {
@@ -77,6 +78,12 @@ package struct ExchangeArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
+      "When ranks agree that all rows came: with each transfer, or with the next one and the end of a step.",
+      valueName: "immediate|deferred"))
+  package var agreement = ExchangeOptions.Agreement.immediate
+
+  @Option(
+    help: ArgumentHelp(
       "Choose clusters and formats: at most this fraction of bf16, in (0, 2], at the least error.", valueName: "F"))
   package var budgetBytes: Double?
 
@@ -113,6 +120,7 @@ package struct ExchangeArguments: ParsableArguments {
     settings.wireGradient = wireGradient
     (settings.wireCombineBackward, settings.wireDispatchBackward) = (wireCombineBackward, wireDispatchBackward)
     (settings.withinNode, settings.roundingGradient) = (withinNode, roundingGradient)
+    settings.agreement = agreement
     (settings.budgetBytes, settings.budgetError, settings.budgetSpeed) = (budgetBytes, budgetError, budgetSpeed)
     settings.seed = seed
     return settings

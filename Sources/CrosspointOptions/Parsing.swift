@@ -6,6 +6,7 @@ import CrosspointExchange
 // The textual forms are the library's own (description and init?(_:)); here they only learn to be arguments.
 extension Rounding: ExpressibleByArgument {}
 extension ExchangeOptions.WithinNode: ExpressibleByArgument {}
+extension ExchangeOptions.Agreement: ExpressibleByArgument {}
 extension ResidualCompensation: ExpressibleByArgument {}
 
 /// Reads an argument by an initialiser that says what is wrong with a text.

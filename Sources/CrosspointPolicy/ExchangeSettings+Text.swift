@@ -20,8 +20,8 @@ extension ExchangeSettings {
   /// All names, as on the command line.
   package static let names = [
     "compression", "copies", "compensation", "wire", "wire-dispatch", "wire-combine", "wire-gradient",
-    "wire-combine-backward", "wire-dispatch-backward", "within-node", "rounding-gradient", "non-finite", "budget-bytes",
-    "budget-error", "budget-speed", "capacity-bytes", "seed",
+    "wire-combine-backward", "wire-dispatch-backward", "within-node", "rounding-gradient", "non-finite", "agreement",
+    "budget-bytes", "budget-error", "budget-speed", "capacity-bytes", "seed",
   ]
 
   fileprivate static func pairs(_ text: String) throws(CrosspointError) -> [(name: String, value: String)] {
@@ -62,6 +62,7 @@ extension ExchangeSettings {
     case "within-node": withinNode = try read(.init(rawValue: value), "coded or plain")
     case "rounding-gradient": roundingGradient = try read(.init(rawValue: value), "nearest, stochastic or eden")
     case "non-finite": nonFinite = try read(.init(rawValue: value), "error or propagate")
+    case "agreement": agreement = try read(.init(rawValue: value), "immediate or deferred")
     case "budget-bytes": budgetBytes = try read(Double(value), "a number in (0, 2]")
     case "budget-error": budgetError = try read(Double(value), "a number in (0, 1]")
     case "budget-speed": budgetSpeed = try read(Bool(value), "true or false")

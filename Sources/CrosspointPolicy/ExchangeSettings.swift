@@ -19,6 +19,7 @@ package struct ExchangeSettings: Sendable {
   package var withinNode = ExchangeOptions.WithinNode.coded
   package var roundingGradient = Rounding.eden
   package var nonFinite = ExchangeOptions.NonFinitePolicy.error
+  package var agreement = ExchangeOptions.Agreement.immediate
   package var budgetBytes: Double?
   package var budgetError: Double?
   package var budgetSpeed = false
@@ -37,7 +38,8 @@ package struct ExchangeSettings: Sendable {
     formats.dispatchBackward = wireDispatchBackward ?? wireGradient ?? wire
     return ExchangeOptions(
       compression: compression, copies: copies, compensation: compensation, wire: formats,
-      withinNode: withinNode, gradientRounding: roundingGradient, nonFinite: nonFinite, policy: try policy(),
+      withinNode: withinNode, gradientRounding: roundingGradient, nonFinite: nonFinite, agreement: agreement,
+      policy: try policy(),
       capacityBytes: capacityBytes, seed: seed)
   }
 

@@ -122,6 +122,9 @@ final class LanguageModel {
     try pass.clock.measure(.prediction) { () throws(CrosspointError) in embedding.backward(batch, Matrix(dx)) }
   }
 
+  /// Throws what went wrong so far on any rank and has not been thrown. Collective.
+  func settle() throws(CrosspointError) { try layers.first?.layer.transport.settle() }
+
   /// After a forward pass that no backward pass follows.
   func forget() {
     for block in blocks { block.forget() }

@@ -119,12 +119,14 @@ struct ExchangeTrial {
     let handle = try crosspoint.dispatch(tokens.batch, routing)
     times.append(watch.lap())
     let home = try crosspoint.combine(handle.rows, handle)
+    if !settings.backward { try crosspoint.settle() }
     times.append(watch.lap())
     guard settings.backward else { return times }
     // What came home is its own gradient, and an expert's outputs are its inputs.
     let gradients = try crosspoint.combineBackward(home, handle)
     times.append(watch.lap())
     _ = try crosspoint.dispatchBackward(gradients, handle)
+    try crosspoint.settle()
     return times + [watch.lap()]
   }
 

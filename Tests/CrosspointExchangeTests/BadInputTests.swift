@@ -283,7 +283,7 @@ func errors(
   }
 
   /// Of a sealed announcement: fixed words, two row counts, the frame's header; twice, with a checksum each.
-  static let recordBytes = 2 * (4 * (12 + 2) + 64 + 8)
+  static let recordBytes = 2 * (4 * (13 + 2) + 64 + 8)
 
   @Test(arguments: 0..<recordBytes)
   func aFlippedByteInAnAnnouncementChangesNothing(offset: Int) throws {

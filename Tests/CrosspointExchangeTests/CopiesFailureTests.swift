@@ -55,7 +55,7 @@ import Testing
   }
 
   /// A record has one group, since all rows are its receiver's.
-  @Test(arguments: 0..<2 * (4 * (12 + 1) + 60 + 8))
+  @Test(arguments: 0..<2 * (4 * (13 + 1) + 60 + 8))
   func aFlippedByteInAnAnnouncementChangesNothing(offset: Int) throws {
     let announce = StepPhase.phase(.announce, of: .dispatch, moves: false).exchange
     try SimulatedCluster(

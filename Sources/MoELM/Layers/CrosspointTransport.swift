@@ -49,6 +49,8 @@ final class CrosspointTransport: ExpertTransport {
     return dx
   }
 
+  func settle() throws(CrosspointError) { try exchange.settle() }
+
   func forget() { handle = nil }
 
   func takeTraffic(into traffic: inout Traffic) {

@@ -25,6 +25,8 @@ protocol ExpertTransport: AnyObject {
   /// `[rows × width]`, a view.
   func rowGradients() throws(CrosspointError) -> TokenBatch
   func dispatchBackward() throws(CrosspointError) -> TokenBatch
+  /// Throws what went wrong so far on any rank, in any layer, and has not been thrown. Collective.
+  func settle() throws(CrosspointError)
   /// Gives back what is kept of the last dispatch.
   func forget()
 

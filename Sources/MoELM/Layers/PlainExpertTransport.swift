@@ -59,6 +59,8 @@ final class PlainExpertTransport: ExpertTransport {
     return try exchange.dispatchBackward(gradientRows)
   }
 
+  func settle() {}
+
   func forget() {
     received = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
   }

@@ -42,6 +42,7 @@ extension Trainer {
       for (place, granularity) in granularities.enumerated() {
         let pass = pass(isTraining: false, granularity: granularity, isFirst: place == 0)
         nats[place] += try model.forward(batch, pass).surprise
+        try model.settle()
         model.forget()
         collectMovement()
         moved[place] = moved[place] + self.moved

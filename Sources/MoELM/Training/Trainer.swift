@@ -73,6 +73,7 @@ package final class Trainer {
     readBatch()
     model.zeroGradients()
     let losses = try propagate()
+    try model.settle()
     try clock.measure(.allReduce) { () throws(CrosspointError) in
       try fabric.allreduce(model.shared.gradients, operation: "gradients")
     }
