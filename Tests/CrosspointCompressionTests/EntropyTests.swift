@@ -145,58 +145,13 @@ import Testing
     values += values.map { -$0 }
     var first: [UInt8]?
     for variant in CodecKernelTests.variants {
-      var counts = [UInt32](repeating: 0, count: EntropyBody.stride)
-      var tokens = [UInt8](repeating: 0, count: values.count)
-      var plain = [UInt8](repeating: 0, count: 2 * values.count + 16)
-      var symbols = [UInt32](repeating: 0, count: EntropyBody.stride)
-      var words = [UInt8](repeating: 0, count: 2 * values.count + 64)
-      var states = [UInt32](repeating: EntropyBody.state, count: 8)
-      var plainBytes = 0
-      plain.withUnsafeMutableBufferPointer { plain in
-        var writer = xp_entropy_writer(bits: plain.baseAddress!, buffer: 0, count: 0)
-        variant.entropy_tokens(&tokens, &writer, &counts, values, values.count, 0)
-        plainBytes = writer.bits - plain.baseAddress! + (writer.count > 0 ? 1 : 0)
-      }
-      _ = EntropyTable.normalise(counts, into: &symbols)
-      var start = 0
-      words.withUnsafeMutableBufferPointer { words in
-        let end = words.baseAddress! + words.count
-        start =
-          variant.entropy_encode(end, &states, tokens, values.count, nil, 0, symbols)! - words.baseAddress!
-      }
-      let bytes = Array(plain[..<plainBytes]) + Array(words[start...])
-      if let first { #expect(first == bytes) } else { first = bytes }
-
-      var table = [UInt8](repeating: 0, count: 3 * EntropyBody.stride)
-      let size = table.withUnsafeMutableBytes { EntropyTable.write(symbols, to: $0.baseAddress!) }
-      var slots = [UInt8](repeating: 0, count: EntropyBody.total)
-      var read = [UInt32](repeating: 0, count: EntropyBody.stride)
-      try table.withUnsafeBytes { (table) throws in
-        var cursor = ByteCursor(base: table.baseAddress!, count: size, offset: 0)
-        let used = try EntropyTable.read(&cursor, symbols: &read, slots: &slots)
-        #expect(used && cursor.offset == size)
-      }
-      #expect(read == symbols)
-      var found = [Int32](repeating: 0, count: values.count)
-      words.withUnsafeBufferPointer { words in
-        plain.withUnsafeBufferPointer { plain in
-          slots.withUnsafeBufferPointer { slots in
-            read.withUnsafeBufferPointer { read in
-              var decoder = xp_entropy_decoder()
-              withUnsafeMutableBytes(of: &decoder.states) { $0.copyBytes(from: states.withUnsafeBytes { Array($0) }) }
-              decoder.words = words.baseAddress! + start
-              decoder.words_end = words.baseAddress! + words.count
-              decoder.bits = plain.baseAddress!
-              decoder.bits_end = plain.baseAddress! + plainBytes
-              decoder.slots = slots.baseAddress!
-              decoder.symbols = read.baseAddress!
-              variant.entropy_decode_integers(&found, values.count, &decoder, 0)
-              #expect(decoder.overrun == 0 && decoder.words == decoder.words_end)
-            }
-          }
-        }
-      }
-      #expect(found == values)
+      let coded = CodedIntegers(values, variant)
+      if let first { #expect(first == coded.plain + coded.words) } else { first = coded.plain + coded.words }
+      #expect(try coded.decoded(variant) == values)
+      // Without the last word or the last plain bits something is missed, and nothing is read beyond.
+      var short = coded
+      short.words.removeLast(2)
+      #expect(throws: CrosspointError.self) { try short.decoded(variant) }
     }
   }
 
@@ -257,20 +212,91 @@ import Testing
       variant.entropy_contexts(&contexts, columns, n, &scale)
       let expected = columns.map { UInt8(3 + max(0, Int($0) - 3) / 2) }
       #expect(contexts == expected)
-      var counts = [UInt32](repeating: 0, count: 64 * EntropyBody.stride)
+      var counts = [UInt32](repeating: 0, count: EntropyBody.countCopies * 64 * EntropyBody.stride)
       var sums = [Float](repeating: 0, count: 4 * 64)
       var tokens = [UInt8](repeating: 0, count: n)
       var plain = [UInt8](repeating: 0, count: 4 * n + 16)
       let rounding = [Float](repeating: 0.4, count: 64)
       plain.withUnsafeMutableBufferPointer { plain in
         var writer = xp_entropy_writer(bits: plain.baseAddress!, buffer: 0, count: 0)
-        variant.entropy_quantise(&tokens, &writer, &counts, &sums, x, n, contexts, rounding, 5)
+        variant.entropy_quantise(&tokens, &writer, &counts, x, n, contexts, rounding, 5)
       }
+      variant.entropy_excess(&sums, x, n, contexts, rounding, 5)
+      for index in 0..<n where abs(x[index]) < 3 {
+        let magnitude = Int(abs(x[index]) * 5 + 0.4)
+        #expect(Int(tokens[index]) == (magnitude == 0 ? 0 : 2 * magnitude - (x[index] < 0 ? 0 : 1)))
+      }
+      #expect(counts.reduce(0, +) == UInt32(n))
       if let first {
         #expect(first.0 == tokens + plain && first.1 == counts && first.2 == sums)
       } else {
         first = (tokens + plain, counts, sums)
       }
     }
+  }
+}
+
+/// Integers as tokens under one context, coded and decoded by one kernel.
+private struct CodedIntegers {
+  private let count: Int
+  private var table = [UInt8](repeating: 0, count: 3 * EntropyBody.stride)
+  private var states = [UInt32](repeating: EntropyBody.state, count: EntropyBody.states)
+  var plain: [UInt8]
+  var words: [UInt8]
+
+  init(_ values: [Int32], _ kernels: xp_kernels) {
+    count = values.count
+    var counts = [UInt32](repeating: 0, count: EntropyBody.stride)
+    var tokens = [UInt8](repeating: 0, count: count)
+    var symbols = counts
+    plain = [UInt8](repeating: 0, count: 2 * count + 16)
+    words = [UInt8](repeating: 0, count: 2 * count + 128)
+    var plainBytes = 0
+    plain.withUnsafeMutableBufferPointer { plain in
+      var writer = xp_entropy_writer(bits: plain.baseAddress!, buffer: 0, count: 0)
+      kernels.entropy_tokens(&tokens, &writer, &counts, values, values.count, 0)
+      plainBytes = writer.bits - plain.baseAddress! + (writer.count > 0 ? 1 : 0)
+    }
+    _ = EntropyTable.normalise(counts, into: &symbols)
+    var start = 0
+    words.withUnsafeMutableBufferPointer { words in
+      let end = words.baseAddress! + words.count
+      start = kernels.entropy_encode(end, &states, tokens, tokens.count, nil, 0, symbols)! - words.baseAddress!
+    }
+    plain.removeLast(plain.count - plainBytes)
+    words.removeFirst(start)
+    let size = table.withUnsafeMutableBytes { EntropyTable.write(symbols, to: $0.baseAddress!) }
+    table.removeLast(table.count - size)
+  }
+
+  /// Throws where it does not end where it should.
+  func decoded(_ kernels: xp_kernels) throws -> [Int32] {
+    var slots = [UInt32](repeating: 0, count: EntropyBody.total)
+    try table.withUnsafeBytes { (table) throws in
+      var cursor = ByteCursor(base: table.baseAddress!, count: table.count, offset: 0)
+      let used = try EntropyTable.read(&cursor, slots: &slots)
+      #expect(used && cursor.offset == table.count)
+    }
+    var found = [Int32](repeating: 0, count: count)
+    var decoder = xp_entropy_decoder()
+    withUnsafeMutableBytes(of: &decoder.states) { $0.copyBytes(from: states.withUnsafeBytes { Array($0) }) }
+    words.withUnsafeBufferPointer { words in
+      plain.withUnsafeBufferPointer { plain in
+        slots.withUnsafeBufferPointer { slots in
+          decoder.words = words.baseAddress!
+          decoder.words_end = words.baseAddress! + words.count
+          decoder.bits = plain.baseAddress!
+          decoder.bits_end = plain.baseAddress! + plain.count
+          decoder.slots = slots.baseAddress!
+          kernels.entropy_decode_integers(&found, count, &decoder, 0)
+        }
+      }
+    }
+    let isBack = withUnsafeBytes(of: decoder.states) { Array($0.bindMemory(to: UInt32.self)) }
+      .allSatisfy { $0 == EntropyBody.state }
+    guard decoder.overrun == 0, decoder.words == decoder.words_end, isBack else {
+      throw CrosspointError.corrupt("words", "")
+    }
+    return found
   }
 }

@@ -140,7 +140,7 @@ import Testing
         }
       }
       #expect(codec.pool.allocations <= allocations + 1)
-      #expect(codec.pool.peakBytes < 1 << 16)
+      #expect(codec.pool.peakBytes < 1 << 17)
     }
   }
 

@@ -7,7 +7,7 @@ import CrosspointTokens
 /// A frame of rows `x` split into groups, as an array of exactly its bytes; a row as important as its number says.
 func encodeFrame(
   _ x: [Float], hidden: Int, groups: [Int], as format: WireFormat,
-  rounding: RowRounding = .nearest, importances: [Float]? = nil,
+  rounding: RowRounding = .nearest, importances: [Float]? = nil, labels: [Int32]? = nil, memory: RowMemory? = nil,
   codec: RowCodec? = nil, admitting values: AdmittedValues = .any
 ) throws -> [UInt8] {
   let codec = try codec ?? RowCodec(hidden: hidden, seed: 7, pool: BufferPool())
@@ -21,9 +21,14 @@ func encodeFrame(
     defer { weights.deallocate() }
     if let importances { weights.update(from: importances, count: importances.count) }
     var weight = UnsafePointer(weights)
+    let marks = UnsafeMutablePointer<Int32>.allocate(capacity: max(1, labels?.count ?? 0))
+    defer { marks.deallocate() }
+    if let labels { marks.update(from: labels, count: labels.count) }
+    var mark = UnsafePointer(marks)
     let sources = groups.map { rows in
-      defer { (start, weight) = (start + rows * hidden, weight + rows) }
-      return RowSource(base: start, rows: rows, importances: importances == nil ? nil : weight)
+      defer { (start, weight, mark) = (start + rows * hidden, weight + rows, mark + rows) }
+      return RowSource(
+        base: start, rows: rows, importances: importances == nil ? nil : weight, labels: labels == nil ? nil : mark)
     }
     return try [UInt8](unsafeUninitializedCapacity: size) { frame, count in
       let frame = UnsafeMutableRawBufferPointer(frame)
@@ -31,7 +36,7 @@ func encodeFrame(
       count =
         start
         + (try codec.encode(
-          sources, as: format, rounding: rounding, admitting: values,
+          sources, as: format, rounding: rounding, memory: memory, admitting: values,
           header: UnsafeMutableRawBufferPointer(rebasing: frame[..<start]),
           body: UnsafeMutableRawBufferPointer(rebasing: frame[start...])))
     }
@@ -39,7 +44,9 @@ func encodeFrame(
 }
 
 /// Decodes into rows that were NaN before.
-func decodeFrame(_ frame: [UInt8], hidden: Int, groups: [Int], codec: RowCodec? = nil) throws -> [Float] {
+func decodeFrame(
+  _ frame: [UInt8], hidden: Int, groups: [Int], memory: RowMemory? = nil, codec: RowCodec? = nil
+) throws -> [Float] {
   let codec = try codec ?? RowCodec(hidden: hidden, seed: 7, pool: BufferPool())
   // A copy of exactly the frame's size, so that the address sanitizer sees any read beyond it.
   let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: frame.count, alignment: 1)
@@ -54,7 +61,7 @@ func decodeFrame(_ frame: [UInt8], hidden: Int, groups: [Int], codec: RowCodec? 
     defer { start += count * hidden }
     return RowTarget(base: start, rows: count)
   }
-  try codec.decode(UnsafeRawBufferPointer(bytes), into: targets)
+  try codec.decode(UnsafeRawBufferPointer(bytes), memory: memory, into: targets)
   return Array(rows.prefix(count))
 }
 

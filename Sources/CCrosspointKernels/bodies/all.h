@@ -2,6 +2,7 @@
 #include "vectors.h"
 #include "rows.h"
 #include "hadamard.h"
+#include "reflect.h"
 #include "hash.h"
 #include "nearest.h"
 #include "codec_checksum.h"

@@ -1,35 +1,85 @@
 // Integers as range-coded tokens (asymmetric numeral systems, rANS: J. Duda, arXiv 1311.2540) and plain bits.
 //
-// An integer is a token for its magnitude, then, as plain bits, what the token leaves open and the sign. Magnitudes below
-// 8 are their own tokens; above, each octave up to 2^16 has four. Two escapes reach beyond: long magnitudes, below 2^24,
-// and raw floats for what has no magnitude that a float could tell from the floats next to it. A token is coded under a context, a table of frequencies that sum
-// to 2^11. Eight states take turns: token i of a run belongs to state i mod 8, so that their latencies overlap. Words of
-// 16 bits are read forwards and hence written backwards. Only integers decide what is read; a decoder given noise reads
-// zeros beyond the end and says so.
+// A token is an integer of magnitude up to 15 with its sign. Above, each octave up to 2^16 has two, and what they leave open
+// follows as plain bits, the sign last. Two escapes reach beyond: long magnitudes, below 2^24, and raw floats for what has
+// no magnitude that a float could tell from the floats next to it. A token is coded under a context, a table of frequencies
+// that sum to 2^11.
+//
+// 16 states take turns, so that a vector of 16 tokens is coded at once (F. Giesen, "Interleaved entropy coders", arXiv
+// 1402.3392): token i of a run belongs to state i mod 16. States lie in 2^15 ..< 2^31 and give and take words of 16 bits,
+// which are read forwards, in the order of the tokens, and hence written backwards. Only integers decide what is read; a
+// decoder given noise reads zeros beyond the end and says so.
 
-enum { RANS_BITS = 11, RANS_STATES = 8, PLAIN_TOKENS = 8, TOKENS = 64 };
+enum { RANS_BITS = 11, RANS_LOW = 15, DIRECT = 16, OPEN_TOKEN = 2 * DIRECT - 1, TOKENS = 64 };
 
 // A long magnitude is three bits of octave - LONG_OCTAVE, the bits below its top bit, and the sign.
-enum { LONG_TOKEN = 60, RAW_TOKEN = 61, LONG_OCTAVE = 16, LONG_OCTAVE_BITS = 3 };
+enum { LONG_TOKEN = 55, RAW_TOKEN = 56, LONG_OCTAVE = 16, LONG_OCTAVE_BITS = 3 };
 #define FIRST_LONG 0x1p16f
 #define FIRST_RAW 0x1p24f
 
-INLINE uint32_t token_of(uint32_t m) {
-  if (m < PLAIN_TOKENS) return m;
-  uint32_t octave = 31 - (uint32_t)__builtin_clz(m);
-  return PLAIN_TOKENS + 4 * (octave - 3) + ((m >> (octave - 2)) & 3);
+// Counts of tokens are kept four times, for tokens that follow one another: no increment waits for the one before.
+enum { COUNT_COPIES = 4, COUNT_STRIDE = 64 * TOKENS };
+
+typedef uint8_t vb __attribute__((vector_size(16)));
+typedef uint8_t vb_any __attribute__((vector_size(16), aligned(1), may_alias));
+
+// The first count of 16 bytes, zeros beyond.
+INLINE vu widen(const uint8_t *p, size_t count) {
+  vb bytes = {};
+  if (count >= LANES) bytes = *(const vb_any *)p;
+  else __builtin_memcpy(&bytes, p, count);
+  return __builtin_convertvector(bytes, vu);
 }
 
-INLINE uint32_t open_bits(uint32_t token) { return token < PLAIN_TOKENS ? 0 : 1 + ((token - PLAIN_TOKENS) >> 2); }
+// table[index] in each lane.
+INLINE vu gather(const uint32_t *table, vu index) {
+#if defined(VARIANT_AVX512)
+  return (vu)_mm512_i32gather_epi32((__m512i)index, table, 4);
+#elif defined(VARIANT_AVX2)
+  vu out;
+  __m256i half[2];
+  __builtin_memcpy(half, &index, sizeof half);
+  for (int i = 0; i < 2; i++) half[i] = _mm256_i32gather_epi32((const int *)table, half[i], 4);
+  __builtin_memcpy(&out, half, sizeof half);
+  return out;
+#else
+  vu out;
+  for (int i = 0; i < LANES; i++) out[i] = table[index[i]];
+  return out;
+#endif
+}
+
+INLINE vu lanes_below(size_t count) {
+  const vu lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return (vu)(lane < (uint32_t)count);
+}
+
+// One bit for each lane of a mask.
+INLINE uint32_t mask_bits(vu mask) {
+#if defined(VARIANT_AVX512)
+  return _mm512_movepi32_mask((__m512i)mask);
+#elif defined(VARIANT_AVX2)
+  __m256i half[2];
+  __builtin_memcpy(half, &mask, sizeof half);
+  return (uint32_t)_mm256_movemask_ps((__m256)half[0]) | (uint32_t)_mm256_movemask_ps((__m256)half[1]) << 8;
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < LANES; i++) bits |= (mask[i] & 1) << i;
+  return bits;
+#endif
+}
 
 // A class for every float: that of its column plus that of its row, kept within the tables.
 static void entropy_contexts(uint8_t *out, const uint8_t *columns, size_t n, const xp_entropy_scale *scale) {
+  int32_t offset = scale->offset, last = scale->last, shift = scale->shift, first = scale->first;
   for (size_t i = 0; i < n; i++) {
-    int32_t c = columns[i] + scale->offset;
-    c = c < 0 ? 0 : c > scale->last ? scale->last : c;
-    out[i] = (uint8_t)(scale->first + (c >> scale->shift));
+    int32_t c = columns[i] + offset;
+    c = c < 0 ? 0 : c > last ? last : c;
+    out[i] = (uint8_t)(first + (c >> shift));
   }
 }
+
+INLINE uint32_t direct_token(uint32_t m, uint32_t negative) { return m ? 2 * m - 1 + negative : 0; }
 
 INLINE void put_bits(xp_entropy_writer *w, uint32_t value, uint32_t count) {
   w->buffer |= (uint64_t)value << w->count;
@@ -40,50 +90,67 @@ INLINE void put_bits(xp_entropy_writer *w, uint32_t value, uint32_t count) {
   w->count &= 7;
 }
 
-INLINE void put_token(uint8_t *token, xp_entropy_writer *w, uint32_t *count, uint32_t m, uint32_t negative) {
-  uint32_t t = token_of(m);
-  count[t]++;
-  if (!w) return;
-  *token = (uint8_t)t;
-  if (!m) return;
-  uint32_t open = open_bits(t);
-  put_bits(w, (m & ((1u << open) - 1)) | negative << open, open + 1);
+// The token of a magnitude from DIRECT to 2^16.
+INLINE uint8_t put_open(xp_entropy_writer *w, uint32_t m, uint32_t negative) {
+  uint32_t octave = 31 - (uint32_t)__builtin_clz(m), open = octave - 1;
+  if (w) put_bits(w, (m & ((1u << open) - 1)) | negative << open, open + 1);
+  return (uint8_t)(OPEN_TOKEN + 2 * (octave - 4) + ((m >> open) & 1));
 }
 
-// A float that is too many steps for the ordinary tokens: top steps, or raw where those are too many as well.
-static __attribute__((noinline)) void put_escape(uint8_t *token, xp_entropy_writer *w, uint32_t *counts, float top,
-                                                 uint32_t bits) {
-  int is_long = top < FIRST_RAW;
-  uint8_t t = is_long ? LONG_TOKEN : RAW_TOKEN;
-  counts[t]++;
-  if (!w) return;
-  *token = t;
-  if (!is_long) return put_bits(w, bits, 32);
+// The token of a float that is not direct: top steps, or raw where those are too many.
+static __attribute__((noinline)) uint8_t put_large(xp_entropy_writer *w, float top, float value) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &value, 4);
+  if (top < FIRST_LONG) return put_open(w, (uint32_t)top, bits >> 31);
+  if (!(top < FIRST_RAW)) {
+    if (w) put_bits(w, bits, 32);
+    return RAW_TOKEN;
+  }
   uint32_t m = (uint32_t)top, octave = 31 - (uint32_t)__builtin_clz(m);
-  put_bits(w, octave - LONG_OCTAVE, LONG_OCTAVE_BITS);
-  put_bits(w, (m & ((1u << octave) - 1)) | (bits >> 31) << octave, octave + 1);
+  if (w) {
+    put_bits(w, octave - LONG_OCTAVE, LONG_OCTAVE_BITS);
+    put_bits(w, (m & ((1u << octave) - 1)) | (bits >> 31) << octave, octave + 1);
+  }
+  return LONG_TOKEN;
 }
 
-// Tokens of y / step, magnitudes rounded down after adding the context's rounding. Without a writer only the counts and sums are made: counts of tokens, and, for magnitudes of 1 and of 2 to 7, their number and by
-// how much they exceed it.
-static void entropy_quantise(uint8_t *tokens, xp_entropy_writer *w, uint32_t *counts, float *sums, const float *y, size_t n,
+// Tokens of y / step, magnitudes rounded down after adding the context's rounding.
+static void entropy_quantise(uint8_t *tokens, xp_entropy_writer *w, uint32_t *counts, const float *y, size_t n,
                              const uint8_t *contexts, const float *rounding, float inverse_step) {
+  for (size_t i = 0; i < n; i += LANES) {
+    size_t count = n - i < LANES ? n - i : LANES;
+    vf v = count == LANES ? load(y + i) : load_tail(y + i, count);
+    vu c = widen(contexts + i, count);
+    vf a = (vf)((vi)v & 0x7FFFFFFF) * inverse_step;
+    vf top = a + (vf)gather((const uint32_t *)rounding, c);
+    vu large = (vu)~(top < (float)DIRECT);
+    vu m = __builtin_convertvector((vf)((vu)top & ~large), vu);
+    vu t = (2 * m - 1 + ((vu)v >> 31)) & (vu)(m != 0);
+    vb bytes = __builtin_convertvector(t, vb);
+    __builtin_memcpy(tokens + i, &bytes, count);
+    uint32_t some = mask_bits(large & lanes_below(count));
+    for (; __builtin_expect(some != 0, 0); some &= some - 1) {
+      size_t lane = (size_t)__builtin_ctz(some);
+      tokens[i + lane] = put_large(w, top[lane], y[i + lane]);
+      t[lane] = tokens[i + lane];
+    }
+    uint32_t places[LANES];
+    vu place = c * TOKENS + t;
+    __builtin_memcpy(places, &place, sizeof places);
+    for (size_t lane = 0; lane < count; lane++) counts[lane % COUNT_COPIES * COUNT_STRIDE + places[lane]]++;
+  }
+}
+
+// For magnitudes of 1 and of 2 to 7: their number, and by how much they exceed what they stand for.
+static void entropy_excess(float *sums, const float *y, size_t n, const uint8_t *contexts, const float *rounding,
+                           float inverse_step) {
   for (size_t i = 0; i < n; i++) {
-    uint32_t c = contexts[i], bits;
-    __builtin_memcpy(&bits, &y[i], 4);
-    float a = __builtin_fabsf(y[i]) * inverse_step;
-    float top = a + rounding[c];
-    if (__builtin_expect(!(top < FIRST_LONG), 0)) {
-      put_escape(tokens + i, w, counts + TOKENS * c, top, bits);
-      continue;
-    }
+    float a = __builtin_fabsf(y[i]) * inverse_step, top = a + rounding[contexts[i]];
+    if (!(top >= 1 && top < 8)) continue;
     uint32_t m = (uint32_t)top;
-    if (m - 1 < PLAIN_TOKENS - 1) {
-      float *s = sums + 4 * c + (m > 1 ? 2 : 0);
-      s[0] += 1;
-      s[1] += (float)m - a;
-    }
-    put_token(tokens + i, w, counts + TOKENS * c, m, bits >> 31);
+    float *s = sums + 4 * contexts[i] + (m > 1 ? 2 : 0);
+    s[0] += 1;
+    s[1] += (float)m - a;
   }
 }
 
@@ -92,45 +159,151 @@ static void entropy_tokens(uint8_t *tokens, xp_entropy_writer *w, uint32_t *coun
                            uint8_t context) {
   for (size_t i = 0; i < n; i++) {
     uint32_t negative = values[i] < 0, m = negative ? 0u - (uint32_t)values[i] : (uint32_t)values[i];
-    put_token(tokens + i, w, counts + TOKENS * context, m, negative);
+    tokens[i] = m < DIRECT ? (uint8_t)direct_token(m, negative) : put_open(w, m, negative);
+    counts[TOKENS * context + tokens[i]]++;
   }
+}
+
+// Writes the low words of the lanes of a mask in front of end, in their order; the 32 bytes there are free.
+INLINE uint8_t *put_words(uint8_t *end, vu x, vu mask) {
+#if defined(VARIANT_AVX512)
+  __mmask16 bits = _mm512_movepi32_mask((__m512i)mask);
+  uint32_t count = (uint32_t)__builtin_popcount(bits);
+  end -= 2 * count;
+  __m256i words = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(bits, (__m512i)x));
+  _mm256_mask_storeu_epi16(end, (__mmask16)((1u << count) - 1), words);
+  return end;
+#elif defined(VARIANT_AVX2)
+  __m256i half[2], marks[2];
+  __builtin_memcpy(half, &x, sizeof half);
+  __builtin_memcpy(marks, &mask, sizeof marks);
+  for (int i = 1; i >= 0; i--) {
+    uint64_t bits = (uint32_t)_mm256_movemask_ps((__m256)marks[i]);
+    uint32_t count = (uint32_t)__builtin_popcountll(bits);
+    if (!count) continue;
+    uint64_t chosen = _pdep_u64(bits, 0x0101010101010101) * 0xFF;
+    // Moved to the top: what is below will be overwritten.
+    uint64_t order = _pext_u64(0x0706050403020100, chosen) << (64 - 8 * count);
+    __m256i moved = _mm256_permutevar8x32_epi32(half[i], _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)order)));
+    moved = _mm256_and_si256(moved, _mm256_set1_epi32(0xFFFF));
+    __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(moved), _mm256_extracti128_si256(moved, 1));
+    _mm_storeu_si128((__m128i *)(end - 16), words);
+    end -= 2 * count;
+  }
+  return end;
+#else
+  for (int i = LANES - 1; i >= 0; i--) {
+    if (!mask[i]) continue;
+    uint16_t word = (uint16_t)x[i];
+    end -= 2;
+    __builtin_memcpy(end, &word, 2);
+  }
+  return end;
+#endif
+}
+
+// The quotient comes from floats and is off by one at most, which the remainder shows.
+INLINE uint8_t *put_lanes(uint8_t *end, vu *state, vu symbol, vu active) {
+  vu frequency = symbol & 0xFFFF, x = *state;
+  vu full = (vu)((x >> (31 - RANS_BITS)) >= frequency) & active;
+  end = put_words(end, x, full);
+  x = ((x >> 16) & full) | (x & ~full);
+  vi f = (vi)frequency, q = __builtin_convertvector(__builtin_convertvector((vi)x, vf) / __builtin_convertvector(f, vf), vi);
+  vi rest = (vi)x - q * f;
+  vi below = rest < 0;
+  rest += f & below;
+  q += below;
+  vi above = rest >= f;
+  rest -= f & above;
+  q -= above;
+  vu next = ((vu)q << RANS_BITS) + (vu)rest + (symbol >> 16);
+  *state = (next & active) | (x & ~active);
+  return end;
 }
 
 // Codes a run of tokens, last first, in front of end; contexts NULL: all under the one given. Symbols: frequency, start << 16.
 static uint8_t *entropy_encode(uint8_t *end, uint32_t *states, const uint8_t *tokens, size_t n, const uint8_t *contexts,
                                uint8_t context, const uint32_t *symbols) {
-  for (size_t i = n; i-- > 0;) {
-    uint32_t symbol = symbols[TOKENS * (contexts ? contexts[i] : context) + tokens[i]];
-    uint32_t frequency = symbol & 0xFFFF, start = symbol >> 16, x = states[i % RANS_STATES];
-    if ((uint64_t)x >= (uint64_t)frequency << (32 - RANS_BITS)) {
-      end -= 2;
-      uint16_t word = (uint16_t)x;
-      __builtin_memcpy(end, &word, 2);
-      x >>= 16;
-    }
-    uint32_t quotient = x / frequency;
-    states[i % RANS_STATES] = (quotient << RANS_BITS) + (x - quotient * frequency) + start;
+  vu state;
+  __builtin_memcpy(&state, states, sizeof state);
+  size_t i = (n + LANES - 1) / LANES * LANES;
+  while (i > 0) {
+    i -= LANES;
+    size_t count = n - i < LANES ? n - i : LANES;
+    vu c = contexts ? widen(contexts + i, count) : (vu){} + context;
+    vu symbol = gather(symbols, c * TOKENS + widen(tokens + i, count));
+    vu active = lanes_below(count);
+    // No division by zero in lanes that take no part.
+    symbol |= ~active & 1;
+    end = put_lanes(end, &state, symbol, active);
   }
+  __builtin_memcpy(states, &state, sizeof state);
   return end;
 }
 
-INLINE uint32_t take_token(xp_entropy_decoder *d, uint32_t *state, uint32_t context) {
-  uint32_t x = *state, slot = x & ((1u << RANS_BITS) - 1);
-  uint32_t token = d->slots[((size_t)context << RANS_BITS) + slot];
-  uint32_t symbol = d->symbols[TOKENS * context + token];
-  x = (symbol & 0xFFFF) * (x >> RANS_BITS) + slot - (symbol >> 16);
-  if (x < 1u << 16) {
-    uint16_t word = 0;
-    if (d->words_end - d->words >= 2) {
-      __builtin_memcpy(&word, d->words, 2);
-      d->words += 2;
-    } else {
-      d->overrun++;
-    }
-    x = x << 16 | word;
+// Fills the lanes of a mask up with a word each.
+INLINE vu take_words(xp_entropy_decoder *d, vu x, vu mask) {
+#if defined(VARIANT_AVX512)
+  if (__builtin_expect(d->words_end - d->words >= 32, 1)) {
+    __mmask16 bits = _mm512_movepi32_mask((__m512i)mask);
+    __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)d->words));
+    words = _mm512_maskz_expand_epi32(bits, words);
+    d->words += 2 * __builtin_popcount(bits);
+    return (vu)_mm512_mask_or_epi32((__m512i)x, bits, (__m512i)(x << 16), words);
   }
-  *state = x;
-  return token;
+#elif defined(VARIANT_AVX2)
+  if (__builtin_expect(d->words_end - d->words >= 32, 1)) {
+    __m256i half[2], marks[2];
+    __builtin_memcpy(half, &x, sizeof half);
+    __builtin_memcpy(marks, &mask, sizeof marks);
+    for (int i = 0; i < 2; i++) {
+      uint64_t bits = (uint32_t)_mm256_movemask_ps((__m256)marks[i]);
+      uint64_t order = _pdep_u64(0x0706050403020100, _pdep_u64(bits, 0x0101010101010101) * 0xFF);
+      __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)d->words));
+      words = _mm256_permutevar8x32_epi32(words, _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)order)));
+      words = _mm256_or_si256(_mm256_slli_epi32(half[i], 16), words);
+      half[i] = _mm256_blendv_epi8(half[i], words, marks[i]);
+      d->words += 2 * __builtin_popcountll(bits);
+    }
+    __builtin_memcpy(&x, half, sizeof half);
+    return x;
+  }
+#endif
+  uint32_t lanes[LANES], marks[LANES];
+  __builtin_memcpy(lanes, &x, sizeof lanes);
+  __builtin_memcpy(marks, &mask, sizeof marks);
+  if (d->words_end - d->words >= 32) {
+    // Without a branch that cannot be foreseen.
+    for (int i = 0; i < LANES; i++) {
+      uint16_t word;
+      __builtin_memcpy(&word, d->words, 2);
+      lanes[i] = marks[i] ? lanes[i] << 16 | word : lanes[i];
+      d->words += 2 & marks[i];
+    }
+  } else {
+    for (int i = 0; i < LANES; i++) {
+      if (!marks[i]) continue;
+      uint16_t word = 0;
+      if (d->words_end - d->words >= 2) {
+        __builtin_memcpy(&word, d->words, 2);
+        d->words += 2;
+      } else {
+        d->overrun++;
+      }
+      lanes[i] = lanes[i] << 16 | word;
+    }
+  }
+  __builtin_memcpy(&x, lanes, sizeof lanes);
+  return x;
+}
+
+// The next tokens, of the lanes that take part. Slots: token, frequency - 1 << 6, place within the token's slots << 17.
+INLINE vu take_lanes(xp_entropy_decoder *d, vu *state, vu context, vu active) {
+  vu x = *state, slot = gather(d->slots, (context << RANS_BITS) | (x & ((1u << RANS_BITS) - 1)));
+  vu next = ((slot >> 6 & ((1u << RANS_BITS) - 1)) + 1) * (x >> RANS_BITS) + (slot >> 17);
+  next = (next & active) | (x & ~active);
+  *state = take_words(d, next, (vu)((vi)next < (1 << RANS_LOW)) & active);
+  return slot & (TOKENS - 1);
 }
 
 INLINE void refill(xp_entropy_decoder *d) {
@@ -155,80 +328,78 @@ INLINE uint32_t take_bits(xp_entropy_decoder *d, uint32_t count) {
   return value;
 }
 
-// The magnitude of a token above the plain ones.
-INLINE uint32_t large_magnitude(xp_entropy_decoder *d, uint32_t token) {
+// The magnitude of a token that leaves bits open; its sign is the next one.
+INLINE uint32_t open_magnitude(xp_entropy_decoder *d, uint32_t token) {
   refill(d);
-  uint32_t open = open_bits(token);
-  return (4 + ((token - PLAIN_TOKENS) & 3)) << open | take_bits(d, open);
+  uint32_t open = 3 + ((token - OPEN_TOKEN) >> 1);
+  return (2 + ((token - OPEN_TOKEN) & 1)) << open | take_bits(d, open);
 }
 
-// The float of an escape; one that is not finite was never encoded.
-static __attribute__((noinline)) float take_escape(xp_entropy_decoder *d, uint32_t token, float step) {
-  refill(d);
+// The float of a token that is not direct; one that is not finite was never encoded.
+static __attribute__((noinline)) float take_large(xp_entropy_decoder *d, uint32_t token, float step) {
   uint32_t bits;
   float value;
-  if (token == LONG_TOKEN) {
-    uint32_t octave = LONG_OCTAVE + take_bits(d, LONG_OCTAVE_BITS);
-    value = (float)(1u << octave | take_bits(d, octave)) * step;
-    __builtin_memcpy(&bits, &value, 4);
-    bits |= take_bits(d, 1) << 31;
-  } else {
+  if (token >= RAW_TOKEN) {
+    refill(d);
     bits = take_bits(d, 16);
     bits |= take_bits(d, 16) << 16;
+  } else {
+    uint32_t m;
+    if (token == LONG_TOKEN) {
+      refill(d);
+      uint32_t octave = LONG_OCTAVE + take_bits(d, LONG_OCTAVE_BITS);
+      m = 1u << octave | take_bits(d, octave);
+    } else {
+      m = open_magnitude(d, token);
+    }
+    value = (float)m * step;
+    __builtin_memcpy(&bits, &value, 4);
+    bits |= take_bits(d, 1) << 31;
   }
   if ((bits & 0x7F800000) == 0x7F800000) d->overrun++;
   __builtin_memcpy(&value, &bits, 4);
-  refill(d);
   return value;
 }
 
-// Floats of a run: (magnitude - what the context takes off) * step.
+// Floats of a run: levels are what the tokens of a context stand for, in steps.
 static void entropy_decode(float *out, size_t n, xp_entropy_decoder *d, const uint8_t *contexts, float step) {
+  // Copies, so that what changes stays in registers.
   xp_entropy_decoder local = *d;
-  uint32_t states[RANS_STATES];
-  __builtin_memcpy(states, d->states, sizeof states);
-  for (size_t i = 0; i < n; i += RANS_STATES) {
-    uint32_t tokens[RANS_STATES];
-    size_t count = n - i < RANS_STATES ? n - i : RANS_STATES;
-    if (count == RANS_STATES)
-#pragma clang loop unroll(full)
-      for (size_t j = 0; j < RANS_STATES; j++) tokens[j] = take_token(&local, &states[j], contexts[i + j]);
-    else
-      for (size_t j = 0; j < count; j++) tokens[j] = take_token(&local, &states[j], contexts[i + j]);
-    refill(&local);
-    for (size_t j = 0; j < count; j++) {
-      const float *levels = local.levels + PLAIN_TOKENS * contexts[i + j];
-      float value;
-      if (tokens[j] < PLAIN_TOKENS) value = levels[tokens[j]];
-      else if (tokens[j] < LONG_TOKEN) value = (float)large_magnitude(&local, tokens[j]), refill(&local);
-      else {
-        // A copy, so that the decoder itself stays in registers.
-        xp_entropy_decoder copy = local;
-        out[i + j] = take_escape(&copy, tokens[j], step);
-        local = copy;
-        continue;
-      }
-      uint32_t sign = (uint32_t)local.buffer << 31, some = tokens[j] != 0, bits;
-      value *= step;
-      __builtin_memcpy(&bits, &value, 4);
-      bits ^= sign & (0u - some);
-      __builtin_memcpy(&out[i + j], &bits, 4);
-      local.buffer >>= some;
-      local.count -= (int32_t)some;
+  vu state;
+  __builtin_memcpy(&state, d->states, sizeof state);
+  for (size_t i = 0; i < n; i += LANES) {
+    size_t count = n - i < LANES ? n - i : LANES;
+    vu c = widen(contexts + i, count), active = lanes_below(count);
+    vu tokens = take_lanes(&local, &state, c, active);
+    vf values = (vf)gather((const uint32_t *)local.levels, c * TOKENS + tokens) * step;
+    if (count == LANES) store(out + i, values);
+    else store_tail(out + i, values, count);
+    uint32_t some = mask_bits((vu)(tokens >= OPEN_TOKEN) & active);
+    for (; __builtin_expect(some != 0, 0); some &= some - 1) {
+      size_t lane = (size_t)__builtin_ctz(some);
+      xp_entropy_decoder copy = local;
+      out[i + lane] = take_large(&copy, tokens[lane], step);
+      local = copy;
     }
   }
-  __builtin_memcpy(local.states, states, sizeof states);
+  __builtin_memcpy(local.states, &state, sizeof state);
   *d = local;
 }
 
 // Integers know no escapes.
 static void entropy_decode_integers(int32_t *out, size_t n, xp_entropy_decoder *d, uint8_t context) {
-  for (size_t i = 0; i < n; i++) {
-    uint32_t token = take_token(d, &d->states[i % RANS_STATES], context);
-    if (token >= LONG_TOKEN) d->overrun++, token = 0;
-    uint32_t m = token < PLAIN_TOKENS ? token : large_magnitude(d, token);
-    refill(d);
-    uint32_t negative = m ? take_bits(d, 1) : 0;
-    out[i] = negative ? -(int32_t)m : (int32_t)m;
+  vu state;
+  __builtin_memcpy(&state, d->states, sizeof state);
+  for (size_t i = 0; i < n; i += LANES) {
+    size_t count = n - i < LANES ? n - i : LANES;
+    vu tokens = take_lanes(d, &state, (vu){} + context, lanes_below(count));
+    for (size_t lane = 0; lane < count; lane++) {
+      uint32_t token = tokens[lane];
+      if (token >= LONG_TOKEN) d->overrun++, token = 0;
+      uint32_t m = (token + 1) / 2, negative = token > 0 && token % 2 == 0;
+      if (token >= OPEN_TOKEN) m = open_magnitude(d, token), negative = take_bits(d, 1);
+      out[i + lane] = negative ? -(int32_t)m : (int32_t)m;
+    }
   }
+  __builtin_memcpy(d->states, &state, sizeof state);
 }

@@ -19,15 +19,15 @@ typedef struct xp_entropy_writer {
   int32_t count;
 } xp_entropy_writer;
 
-// A body being read. Tables per context: 2048 slots with their tokens, 64 symbols (frequency, start << 16), 8 levels.
+// A body being read. Tables per context: 2048 slots (token, frequency - 1 << 6, place within the token's slots << 17) and 64
+// levels, what tokens stand for.
 typedef struct xp_entropy_decoder {
-  uint32_t states[8];
+  uint32_t states[16];
   const uint8_t *words, *words_end;  // of the tokens
   const uint8_t *bits, *bits_end;    // plain
   uint64_t buffer;
   int32_t count;
-  const uint8_t *slots;
-  const uint32_t *symbols;
+  const uint32_t *slots;
   const float *levels;
   uint64_t overrun, beyond;  // words and bytes that were asked for and did not exist
 } xp_entropy_decoder;
@@ -59,6 +59,9 @@ typedef struct xp_kernels {
   // that is wanted next: it is brought into the cache meanwhile.
   void (*rotate)(float *out, const float *x, const float *signs, size_t n, int rounds, const float *ahead);
   void (*rotate_back)(float *out, const float *x, const float *signs, size_t n, int rounds);
+
+  // Rows of n floats, one behind the other, each less sum over j < k of <row, w_j> v_j (reflect.h); k at most 512.
+  void (*reflect)(float *rows, size_t count, const float *w, const float *v, size_t k, size_t n);
 
   // Cross-polytope ids (hash.h) of y, or of y - mean unless mean is NULL; function f looks at y[f * width ..< (f + 1) * width].
   void (*cross_polytope)(uint32_t *ids, const float *y, const float *mean, size_t width, size_t functions);
@@ -102,11 +105,14 @@ typedef struct xp_kernels {
   void (*fold_magnitudes)(float *most, const float *x, size_t n);
   void (*multiply)(float *out, const float *x, const float *y, size_t n);  // out may be x or y
 
-  // Integers as range-coded tokens and plain bits (codec_entropy.h). Per context: 64 counts; sums of 2 x (number, excess);
-  // 64 symbols. w NULL: counts and sums only. Encode writes backwards from end and returns the new one.
+  // Integers as range-coded tokens and plain bits (codec_entropy.h). Per context: 64 counts, which quantise keeps in four
+  // copies, 64 contexts each; sums of 2 x (number, excess); 64 symbols. w NULL: no plain bits are written. Encode
+  // writes backwards from end, may change the 32 bytes before what it returns, the new one.
   void (*entropy_contexts)(uint8_t *out, const uint8_t *columns, size_t n, const xp_entropy_scale *scale);
-  void (*entropy_quantise)(uint8_t *tokens, xp_entropy_writer *w, uint32_t *counts, float *sums, const float *y, size_t n,
+  void (*entropy_quantise)(uint8_t *tokens, xp_entropy_writer *w, uint32_t *counts, const float *y, size_t n,
                            const uint8_t *contexts, const float *rounding, float inverse_step);
+  void (*entropy_excess)(float *sums, const float *y, size_t n, const uint8_t *contexts, const float *rounding,
+                         float inverse_step);
   void (*entropy_tokens)(uint8_t *tokens, xp_entropy_writer *w, uint32_t *counts, const int32_t *values, size_t n,
                          uint8_t context);
   uint8_t *(*entropy_encode)(uint8_t *end, uint32_t *states, const uint8_t *tokens, size_t n, const uint8_t *contexts,

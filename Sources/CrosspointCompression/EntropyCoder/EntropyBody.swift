@@ -1,3 +1,6 @@
+import CCrosspointKernels
+import CrosspointCore
+
 #if canImport(Glibc)
   import Glibc
 #elseif canImport(Darwin)
@@ -14,27 +17,26 @@ struct EntropyBody {
   /// Step, step of means, granularity, contexts, two reserved bytes, bytes of plain bits.
   static let fixedBytes = 20
   /// The state that every coder starts from and every decoder must end in.
-  static let state: UInt32 = 1 << 16
-  static let states = 8
+  static let state: UInt32 = 1 << 15
+  static let states = 16
   static let finalBytes = 4 * states
 
   /// Sums of all frequencies under a context.
   static let total = 2048
-  /// Tokens: those of magnitudes of 16 bits, then the two escapes.
-  static let tokens = 62
-  /// The escape of magnitudes from 2^16 to 2^24.
-  static let longToken = 60
-  /// The escape of what is at least 2^24 steps: the float itself.
-  static let rawToken = 61
   /// Tokens of a table in memory.
   static let stride = 64
-  static let plainTokens = 8
+  /// Contexts of the tables in memory, and copies of their counts (`codec_entropy.h`).
+  static let contextCapacity = 64
+  static let countCopies = 4
+  /// Magnitudes of which a token says all, sign included: 2m − 1 of +m, 2m of −m.
+  static let direct = 16
 
   // Contexts.
   static let columns: UInt8 = 0
   static let rows: UInt8 = 1
   static let means: UInt8 = 2
-  static let elements: UInt8 = 3
+  static let labels: UInt8 = 3
+  static let elements: UInt8 = 4
 
   static let coarsestStep: Float = 0x1p120
 
@@ -82,11 +84,42 @@ struct EntropyBody {
     return steps < 0x1p24 ? Float(sign: mean.sign, exponent: 0, significand: steps.rounded(.down) * meanStep) : mean
   }
 
+  /// How an element's context follows from the classes of its column and, to be set, its row.
+  var scaleOfContexts: xp_entropy_scale {
+    xp_entropy_scale(offset: 0, last: Self.lastClass, shift: Int32(shift), first: Int32(Self.elements))
+  }
+
+  /// A label's number as the integer that is coded, and back: neighbours in frequency on both sides of zero, where both signs
+  /// are equally frequent.
+  static func integer(_ number: Int32) -> Int32 { number & 1 == 0 ? number / 2 : -(number / 2) - 1 }
+  static func number(_ integer: Int32) -> Int32 { integer < 0 ? -2 &* (integer &+ 1) &+ 1 : 2 &* integer }
+
   /// Upper bound of the bytes of a body.
   static func maximumBytes(rows: Int, groups: Int, hidden: Int) -> Int {
     guard rows > 0 else { return 0 }
-    let integers = rows * (hidden + 1) + min(rows, groups) * hidden + hidden
+    let integers = rows * (hidden + 2) + min(rows, groups) * hidden + hidden
     // 11 bits of token and the 32 of a float.
-    return fixedBytes + finalBytes + 64 * (3 + 2 * tokens) + integers * 43 / 8 + 16
+    return fixedBytes + finalBytes + contextCapacity * (3 + 2 * EntropyTable.entries) + integers * 43 / 8 + 48
+  }
+}
+
+extension EntropyBody {
+  /// Reads the fixed part of a body.
+  init(reading body: UnsafeRawBufferPointer) throws(CrosspointError) {
+    let least = Self.fixedBytes + Self.finalBytes
+    guard body.count >= least, let base = body.baseAddress else {
+      throw .corrupt("body bytes", "\(body.count); an entropy-coded body takes \(least) at least")
+    }
+    step = Float(bitPattern: base.get(at: 0))
+    meanStep = Float(bitPattern: base.get(at: 4))
+    shift = base.get(at: 8)
+    let contexts: UInt8 = base.get(at: 9)
+    let reserved: UInt16 = base.get(at: 10)
+    guard step.isNormal, step > 0, meanStep.isNormal, meanStep > 0, shift <= Self.coarsest,
+      Int(contexts) == self.contexts, reserved == 0
+    else {
+      throw .corrupt(
+        "body", "steps \(step), \(meanStep), classes shifted by \(shift), \(contexts) contexts, \(reserved)")
+    }
   }
 }

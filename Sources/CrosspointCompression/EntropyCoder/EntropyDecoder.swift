@@ -11,107 +11,109 @@ import CrosspointTokens
 /// The body of a frame to entropy-coded rows (docs/wire-format.md).
 struct EntropyDecoder {
   let codec: RowCodec
+  let memory: RowMemory?
   private var hidden: Int { codec.hidden }
 
   /// Decodes an entropy-coded body whose checksum is right; whatever it holds, nothing is read beyond it.
   func decode(
     _ body: UnsafeRawBufferPointer, of frame: UnsafeRawPointer, into groups: [RowTarget]
   ) throws(CrosspointError) {
-    guard groups.contains(where: { $0.rows > 0 }) else { return }
-    let least = EntropyBody.fixedBytes + EntropyBody.finalBytes
-    guard body.count >= least, let base = body.baseAddress else {
-      throw .corrupt("body bytes", "\(body.count); an entropy-coded body takes \(least) at least")
-    }
-    let step = Float(bitPattern: base.get(at: 0))
-    let meanStep = Float(bitPattern: base.get(at: 4))
-    let shift: UInt8 = base.get(at: 8)
-    let contexts: UInt8 = base.get(at: 9)
-    let reserved: UInt16 = base.get(at: 10)
-    let plainBytes: UInt64 = base.get(at: 12)
-    let header = EntropyBody(step: step, meanStep: meanStep, shift: shift)
-    guard step.isNormal, step > 0, meanStep.isNormal, meanStep > 0, shift <= EntropyBody.coarsest,
-      Int(contexts) == header.contexts, reserved == 0
-    else {
-      throw .corrupt(
-        "body", "steps \(step), \(meanStep), classes shifted by \(shift), \(contexts) contexts, \(reserved)")
-    }
+    let rows = groups.reduce(0) { $0 + $1.rows }
+    guard rows > 0 else { return }
+    let header = try EntropyBody(reading: body)
+    let space = try DecodingSpace(contexts: header.contexts, rows: rows, hidden: hidden, pool: codec.pool)
+    defer { codec.pool.release(space.buffer) }
+    var decoder = try start(header, body, space)
+    let bits = decoder.bits!
 
-    let symbolsAt = header.contexts * EntropyBody.total
-    let levelsAt = symbolsAt + header.contexts * 4 * EntropyBody.stride
-    let integersAt = levelsAt + header.contexts * 4 * EntropyBody.plainTokens
-    let columnsAt = integersAt + 4 * hidden
-    let contextsAt = columnsAt + hidden
-    let memory = try codec.pool.lease(bytes: contextsAt + hidden)
-    defer { codec.pool.release(memory) }
-    let slots = memory.base.assumingMemoryBound(to: UInt8.self)
-    let symbols = (memory.base + symbolsAt).assumingMemoryBound(to: UInt32.self)
-    let levels = (memory.base + levelsAt).assumingMemoryBound(to: Float.self)
-    let integers = (memory.base + integersAt).assumingMemoryBound(to: Int32.self)
-    let columns = (memory.base + columnsAt).assumingMemoryBound(to: UInt8.self)
-    let rowContexts = (memory.base + contextsAt).assumingMemoryBound(to: UInt8.self)
+    try readColumns(&decoder, space)
+    codec.kernels.entropy_decode_integers(space.rowClasses, rows, &decoder, EntropyBody.rows)
+    if let memory { try readNumbers(memory, rows, &decoder, space) }
+    var scale = header.scaleOfContexts
+    var first = 0
+    for (index, group) in groups.enumerated() {
+      var mean: UnsafeMutablePointer<Float>?
+      if FrameHeader.group(index, of: frame).centred {
+        space.contexts.update(repeating: EntropyBody.means, count: hidden)
+        codec.kernels.entropy_decode(codec.scratchRow(0), hidden, &decoder, space.contexts, header.meanStep)
+        mean = codec.scratchRow(0)
+      }
+      for row in 0..<group.rows {
+        let out = group.base + row * hidden
+        switch space.rowClasses[first + row] {
+        case EntropyBody.zeroRow: out.update(repeating: 0, count: hidden)
+        case EntropyBody.notANumberRow: out.update(repeating: .nan, count: hidden)
+        case let rowClass:
+          let own = header.scale(ofRow: rowClass)
+          scale.offset = own.offset
+          codec.kernels.entropy_contexts(space.contexts, space.columns, hidden, &scale)
+          codec.kernels.entropy_decode(out, hidden, &decoder, space.contexts, own.step)
+        }
+        if let mean { codec.kernels.axpy(out, 1, mean, hidden) }
+      }
+      memory?.leave(group.base, space.numbers + first, group.rows, codec)
+      first += group.rows
+    }
+    try Self.checkEnd(decoder, bits: bits)
+  }
 
+  /// Reads the tables and finds where words and plain bits begin.
+  private func start(
+    _ header: EntropyBody, _ body: UnsafeRawBufferPointer, _ space: DecodingSpace
+  ) throws(CrosspointError) -> xp_entropy_decoder {
+    let base = body.baseAddress!
     var cursor = ByteCursor(base: base, count: body.count, offset: EntropyBody.fixedBytes)
     for context in 0..<header.contexts {
-      let used = try EntropyTable.read(
-        &cursor, symbols: symbols + context * EntropyBody.stride, slots: slots + context * EntropyBody.total)
+      let used = try EntropyTable.read(&cursor, slots: space.slots + context * EntropyBody.total)
       var below: (Float, Float) = (0, 0)
       if used, context >= Int(EntropyBody.elements) {
         below.0 = Self.shrinkage(try cursor.next())
         below.1 = Self.shrinkage(try cursor.next())
       }
-      let row = levels + context * EntropyBody.plainTokens
-      row[0] = 0
-      row[1] = 1 - below.0
-      for magnitude in 2..<EntropyBody.plainTokens { row[magnitude] = Float(magnitude) - below.1 }
+      let levels = space.levels + context * EntropyBody.stride
+      levels.update(repeating: 0, count: EntropyBody.stride)
+      for magnitude in 1..<EntropyBody.direct {
+        let level = Float(magnitude) - (magnitude == 1 ? below.0 : magnitude < 8 ? below.1 : 0)
+        (levels[2 * magnitude - 1], levels[2 * magnitude]) = (level, -level)
+      }
     }
+    let plainBytes: UInt64 = base.get(at: 12)
     guard plainBytes <= body.count - cursor.offset,
       body.count - cursor.offset - Int(plainBytes) >= EntropyBody.finalBytes
     else { throw .corrupt("body", "\(plainBytes) plain bytes in a body of \(body.count)") }
     let bits = (base + cursor.offset).assumingMemoryBound(to: UInt8.self)
-    let bitsEnd = bits + Int(plainBytes)
     var decoder = xp_entropy_decoder()
-    memcpy(&decoder.states, bitsEnd, EntropyBody.finalBytes)
-    decoder.words = bitsEnd + EntropyBody.finalBytes
-    decoder.words_end = (base + body.count).assumingMemoryBound(to: UInt8.self)
     decoder.bits = bits
-    decoder.bits_end = bitsEnd
-    decoder.slots = UnsafePointer(slots)
-    decoder.symbols = UnsafePointer(symbols)
-    decoder.levels = UnsafePointer(levels)
+    decoder.bits_end = bits + Int(plainBytes)
+    memcpy(&decoder.states, decoder.bits_end, EntropyBody.finalBytes)
+    decoder.words = decoder.bits_end + EntropyBody.finalBytes
+    decoder.words_end = (base + body.count).assumingMemoryBound(to: UInt8.self)
+    decoder.slots = UnsafePointer(space.slots)
+    decoder.levels = UnsafePointer(space.levels)
+    return decoder
+  }
 
-    codec.kernels.entropy_decode_integers(integers, hidden, &decoder, EntropyBody.columns)
+  private func readColumns(_ decoder: inout xp_entropy_decoder, _ space: DecodingSpace) throws(CrosspointError) {
+    codec.kernels.entropy_decode_integers(space.integers, hidden, &decoder, EntropyBody.columns)
     var column: Int32 = 0
     for index in 0..<hidden {
-      column &+= integers[index]
+      column &+= space.integers[index]
       guard column >= 0, column <= EntropyBody.lastClass else { throw .corrupt("column", "class \(column)") }
-      columns[index] = UInt8(column)
+      space.columns[index] = UInt8(column)
     }
-    var scale = xp_entropy_scale(
-      offset: 0, last: EntropyBody.lastClass, shift: Int32(shift), first: Int32(EntropyBody.elements))
-    for (index, group) in groups.enumerated() {
-      var mean: UnsafeMutablePointer<Float>?
-      if FrameHeader.group(index, of: frame).centred {
-        rowContexts.update(repeating: EntropyBody.means, count: hidden)
-        codec.kernels.entropy_decode(codec.scratchRow(0), hidden, &decoder, rowContexts, meanStep)
-        mean = codec.scratchRow(0)
+  }
+
+  private func readNumbers(
+    _ memory: RowMemory, _ rows: Int, _ decoder: inout xp_entropy_decoder, _ space: DecodingSpace
+  ) throws(CrosspointError) {
+    codec.kernels.entropy_decode_integers(space.numbers, rows, &decoder, EntropyBody.labels)
+    for row in 0..<rows {
+      let number = EntropyBody.number(space.numbers[row])
+      guard (0...Int32(memory.labels.count)).contains(number) else {
+        throw .corrupt("label", "number \(number) of \(memory.labels.count)")
       }
-      for row in 0..<group.rows {
-        let out = group.base + row * hidden
-        var rowClass: Int32 = 0
-        codec.kernels.entropy_decode_integers(&rowClass, 1, &decoder, EntropyBody.rows)
-        switch rowClass {
-        case EntropyBody.zeroRow: out.update(repeating: 0, count: hidden)
-        case EntropyBody.notANumberRow: out.update(repeating: .nan, count: hidden)
-        default:
-          let own = header.scale(ofRow: rowClass)
-          scale.offset = own.offset
-          codec.kernels.entropy_contexts(rowContexts, columns, hidden, &scale)
-          codec.kernels.entropy_decode(out, hidden, &decoder, rowContexts, own.step)
-        }
-        if let mean { codec.kernels.axpy(out, 1, mean, hidden) }
-      }
+      space.numbers[row] = number
     }
-    try Self.checkEnd(decoder, bits: bits)
   }
 
   /// What is taken off a magnitude to bring it to the mean of what it stands for.
@@ -121,14 +123,40 @@ struct EntropyDecoder {
   private static func checkEnd(
     _ decoder: xp_entropy_decoder, bits: UnsafePointer<UInt8>
   ) throws(CrosspointError) {
-    let states = decoder.states
     let total = 8 * (decoder.bits_end - bits)
     let used = 8 * (decoder.bits - bits + Int(decoder.beyond)) - Int(decoder.count)
+    let isBack = withUnsafeBytes(of: decoder.states) { states in
+      states.assumingMemoryBound(to: UInt32.self).allSatisfy { $0 == EntropyBody.state }
+    }
     let intact =
-      decoder.overrun == 0 && decoder.words == decoder.words_end && used <= total && used > total - 8
-      && states.0 == EntropyBody.state && states.1 == EntropyBody.state && states.2 == EntropyBody.state
-      && states.3 == EntropyBody.state && states.4 == EntropyBody.state && states.5 == EntropyBody.state
-      && states.6 == EntropyBody.state && states.7 == EntropyBody.state
+      decoder.overrun == 0 && decoder.words == decoder.words_end && used <= total && used > total - 8 && isBack
     guard intact else { throw .corrupt("codes", "the entropy-coded body does not end where its rows do") }
+  }
+}
+
+/// Scratch of a decoder, cut from one buffer of the pool.
+private struct DecodingSpace {
+  let buffer: BufferPool.Buffer
+  let slots: UnsafeMutablePointer<UInt32>
+  let levels: UnsafeMutablePointer<Float>
+  /// `[hidden]`, `[rows]`, `[rows]`.
+  let integers: UnsafeMutablePointer<Int32>
+  let rowClasses: UnsafeMutablePointer<Int32>
+  let numbers: UnsafeMutablePointer<Int32>
+  /// `[hidden]`, each.
+  let columns: UnsafeMutablePointer<UInt8>
+  let contexts: UnsafeMutablePointer<UInt8>
+
+  init(contexts count: Int, rows: Int, hidden: Int, pool: BufferPool) throws(CrosspointError) {
+    let slotWords = count * EntropyBody.total
+    let levelWords = count * EntropyBody.stride
+    buffer = try pool.lease(bytes: 4 * (slotWords + levelWords + hidden + 2 * rows) + 2 * hidden)
+    slots = buffer.base.assumingMemoryBound(to: UInt32.self)
+    levels = UnsafeMutableRawPointer(slots + slotWords).assumingMemoryBound(to: Float.self)
+    integers = UnsafeMutableRawPointer(levels + levelWords).assumingMemoryBound(to: Int32.self)
+    rowClasses = integers + hidden
+    numbers = rowClasses + rows
+    columns = UnsafeMutableRawPointer(numbers + rows).assumingMemoryBound(to: UInt8.self)
+    contexts = columns + hidden
   }
 }

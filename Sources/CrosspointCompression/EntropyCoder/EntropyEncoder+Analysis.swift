@@ -23,6 +23,15 @@ extension EntropyEncoder {
   /// What squares of spreads are raised by, so that those of a column survive that is 2^−100 of another.
   private static let raised: Float = 0x1p48
 
+  /// Copies the rows of a group; those that a memory is of as its coordinates.
+  private func load(_ group: RowSource, from first: Int) {
+    let copies = space.residuals + first * hidden
+    for row in 0..<group.rows { memcpy(copies + row * hidden, group.row(row, hidden: hidden), 4 * hidden) }
+    guard let memory else { return }
+    for row in 0..<group.rows { space.numbers[first + row] = memory.number(of: group.label(row)) }
+    memory.enter(copies, space.numbers + first, group.rows, codec)
+  }
+
   /// Copies all rows, and takes the means off groups for which that pays.
   func centreGroups(_ body: borrowing BodyWriter) throws(CrosspointError) {
     var first = 0
@@ -44,11 +53,10 @@ extension EntropyEncoder {
     mean.update(repeating: 0, count: hidden)
     var energy = 0.0
     var finite = 0
+    for row in 0..<group.rows { _ = try body.row(row, of: group) }
+    load(group, from: first)
     for row in 0..<group.rows {
-      let source = group.row(row, hidden: hidden)
       let copy = space.residuals + (first + row) * hidden
-      memcpy(copy, source, 4 * hidden)
-      try body.check(copy)
       let norm = codec.rootMeanSquare(copy, energy: codec.kernels.dot(copy, copy, hidden))
       space.norms[first + row] = norm
       guard norm.isFinite else { continue }
@@ -98,9 +106,9 @@ extension EntropyEncoder {
       codec.kernels.axpy(correction, 1 / Float(finite), space.residuals + row * hidden, hidden)
     }
     codec.kernels.axpy(mean, 1, correction, hidden)
+    load(group, from: first)
     for row in 0..<group.rows where space.norms[first + row].isFinite {
       let residual = space.residuals + (first + row) * hidden
-      memcpy(residual, group.row(row, hidden: hidden), 4 * hidden)
       space.norms[first + row] = codec.rootMeanSquare(residual, energy: codec.kernels.dot(residual, residual, hidden))
     }
     _ = subtract(mean, from: first..<first + group.rows, leaving: Self.leastOfRefined)
@@ -141,17 +149,6 @@ extension EntropyEncoder {
       // The mean was all there was, but the step of means is too coarse for it.
       if space.norms[row] == 0, rest > Self.leastResidual * norm { space.norms[row] = rest }
     }
-  }
-
-  /// Tokens of a group's mean row.
-  func quantiseMean(
-    _ form: EntropyBody, group: Int, into tokens: UnsafeMutablePointer<UInt8>,
-    _ writer: UnsafeMutablePointer<xp_entropy_writer>?
-  ) {
-    space.contexts.update(repeating: EntropyBody.means, count: hidden)
-    codec.kernels.entropy_quantise(
-      tokens, writer, space.counts, space.sums, space.means + group * hidden, hidden, space.contexts, space.rounding,
-      1 / form.meanStep)
   }
 
   /// The spread of each column, times the typical norm.

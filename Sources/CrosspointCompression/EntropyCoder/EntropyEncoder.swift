@@ -13,6 +13,8 @@ struct EntropyEncoder {
   let codec: RowCodec
   let groups: [RowSource]
   let rows: Int
+  /// What rows are relative to.
+  let memory: RowMemory?
   /// The frame's header.
   let frame: UnsafeMutableRawPointer
   let space: EntropyWorkspace
@@ -20,15 +22,18 @@ struct EntropyEncoder {
   var hidden: Int { codec.hidden }
   func isCentred(_ group: Int) -> Bool { FrameHeader.group(group, of: frame).centred }
 
-  /// Rows that the search for a step looks at.
-  private static let searchedRows = 512
-  /// What a frame has once, tables above all, counts up to this part of its budget: small frames take more, rather than
-  /// that nothing is left for their rows.
-  private static let mostFixed = 1.0 / 16
+  /// Elements that the search for a step looks at, and from which the means of what is rounded alike are taken, of so many
+  /// rows at least.
+  private static let searchedElements = 1 << 17
+  private static let leastSearchedRows = 64
+  /// Steps that are tried on all rows, until one keeps the budget and makes use of it.
+  private static let mostAttempts = 5
+  /// The part of a budget that must be used, unless that many steps do not get there.
+  private static let leastUse = 0.99
   /// The step of elements over that of means, about.
   private static let meanSharpness: Float = 4
 
-  /// Appends all groups as one body of at most `rate` bits per element (small frames: see `mostFixed`).
+  /// Appends all groups as one body of at most `rate` bits per element (small frames: see ``WireFormat/entropyFixedPart``).
   static func encode(_ groups: [RowSource], rate: Double, to body: inout BodyWriter) throws(CrosspointError) {
     let rows = groups.reduce(0) { $0 + $1.rows }
     guard rows > 0 else {
@@ -38,14 +43,21 @@ struct EntropyEncoder {
     let codec = body.codec
     let space = try EntropyWorkspace(rows: rows, groups: groups.count, hidden: codec.hidden, pool: codec.pool)
     defer { codec.pool.release(space.buffer) }
-    let encoder = EntropyEncoder(codec: codec, groups: groups, rows: rows, frame: body.header, space: space)
+    let encoder = EntropyEncoder(
+      codec: codec, groups: groups, rows: rows, memory: body.memory, frame: body.header, space: space)
     try encoder.centreGroups(body)
-    let form = encoder.form(rate: rate)
-    body.advance(by: encoder.write(form, into: body.next))
+    let (form, tokens) = encoder.quantise(rate: rate)
+    body.advance(by: encoder.write(form, tokens, into: body.next))
   }
 
-  /// The step, and the step of means, with which the body takes `rate` bits per element.
-  private func form(rate: Double) -> EntropyBody {
+  /// Tokens under way, in the order of the body.
+  private struct Tokens {
+    var end: UnsafeMutablePointer<UInt8>
+    var writer: xp_entropy_writer
+  }
+
+  /// Everything as tokens, with the step at which the body takes `rate` bits per element.
+  private func quantise(rate: Double) -> (EntropyBody, Tokens) {
     let typical = typicalNorm()
     // A mean need not be much sharper than the rows around it.
     let meanStep = Self.legal(typical.norm * Float(exp2(1.5 - rate)) / Self.meanSharpness)
@@ -58,20 +70,27 @@ struct EntropyEncoder {
     measureSpreads(ordinary: typical.rows, typical: typical.norm)
     let budget = rate * Double(rows) * Double(hidden)
     form.step = search(budget, form, typical.norm)
-    // The search saw a sample; the whole may take a little more.
-    for _ in 0..<4 {
-      let bits = tally(form, budget, rowStride: 1)
-      if bits <= budget { break }
+    // The search saw a sample; the whole may take a little more or less.
+    for _ in 1..<Self.mostAttempts {
+      let (tokens, bits) = quantise(form, budget, rowStride: 1)
+      if bits <= budget && bits >= budget * Self.leastUse { return (form, tokens) }
       form.step = Self.legal(form.step * Float(exp2((bits / budget - 1) * max(rate, 0.5) * 1.1 + 0.002)))
     }
-    return form
+    return (form, quantise(form, budget, rowStride: 1).tokens)
+  }
+
+  /// A sample is each so many-th row.
+  private var sampleStride: Int {
+    let most = max(Self.leastSearchedRows, Self.searchedElements / hidden)
+    return (rows + most - 1) / most
   }
 
   private static func legal(_ step: Float) -> Float { min(max(step, .leastNormalMagnitude), EntropyBody.coarsestStep) }
 
   /// The finest step, to a thousandth of an octave, whose sampled cost is within the budget.
   private func search(_ budget: Double, _ form: EntropyBody, _ typical: Float) -> Float {
-    let rowStride = (rows + Self.searchedRows - 1) / Self.searchedRows
+    // Odd, since what is periodic in rows has often a power of two for a period.
+    let rowStride = sampleStride | 1
     let elements = Double(rows * hidden)
     // In octaves of step over typical norm.
     // The norm may be that of one column alone, up to 2^126 times as large as the others.
@@ -85,8 +104,7 @@ struct EntropyEncoder {
     var tries = 0
     while coarse - fine >= 0.001 {
       form.step = Self.legal(typical * Float(exp2(trial)))
-      let bits = tally(form, budget, rowStride: rowStride)
-      let excess = (bits - budget) / elements
+      let excess = (quantise(form, budget, rowStride: rowStride).bits - budget) / elements
       if excess > 0 { fine = trial } else { coarse = trial }
       if excess <= 0 && excess > -0.001 * budget / elements { break }
       if tries > 0 { slope = min(max((last.excess - excess) / (trial - last.trial), 0.2), 1.2) }
@@ -100,49 +118,93 @@ struct EntropyEncoder {
     return Self.legal(typical * Float(exp2(coarse)))
   }
 
-  /// The bits of a body at a step; of every `rowStride`-th row, scaled up to all.
-  private func tally(_ form: EntropyBody, _ budget: Double, rowStride: Int) -> Double {
+  /// Turns every `rowStride`-th row into tokens at a step; also returns the bits of a body with as many for all rows.
+  private func quantise(
+    _ form: EntropyBody, _ budget: Double, rowStride: Int
+  ) -> (tokens: Tokens, bits: Double) {
     prepare(form)
-    var scale = xp_entropy_scale(
-      offset: 0, last: EntropyBody.lastClass, shift: Int32(form.shift), first: Int32(EntropyBody.elements))
-    for row in stride(from: 0, to: rows, by: rowStride) {
-      var rowClass = classify(row: row)
-      codec.kernels.entropy_tokens(space.tokens, nil, space.counts, &rowClass, 1, EntropyBody.rows)
-      guard rowClass < EntropyBody.zeroRow else { continue }
-      let own = form.scale(ofRow: rowClass)
-      scale.offset = own.offset
-      codec.kernels.entropy_contexts(space.contexts, space.columns, hidden, &scale)
-      codec.kernels.entropy_quantise(
-        space.tokens, nil, space.counts, space.sums, space.residuals + row * hidden, hidden, space.contexts,
-        space.rounding, 1 / own.step)
-    }
-    let sampled = (rows + rowStride - 1) / rowStride
-    var rowBits = 0.0
-    for context in 0..<form.contexts {
-      rowBits += EntropyTable.normalise(
-        space.counts + context * EntropyBody.stride, into: space.symbols + context * EntropyBody.stride)
-    }
-    // Once per frame: columns, tables, means.
-    space.counts.update(repeating: 0, count: 3 * EntropyBody.stride)
+    var tokens = Tokens(end: space.tokens, writer: xp_entropy_writer(bits: space.plain, buffer: 0, count: 0))
     columnSteps()
-    codec.kernels.entropy_tokens(space.tokens, nil, space.counts, space.integers, hidden, EntropyBody.columns)
-    for index in groups.indices where isCentred(index) {
-      quantiseMean(form, group: index, into: space.tokens, nil)
+    put(space.integers, hidden, EntropyBody.columns, &tokens)
+    let sampled = (rows + rowStride - 1) / rowStride
+    for index in 0..<sampled { space.rowClasses[index] = classify(row: index * rowStride) }
+    put(space.rowClasses, sampled, EntropyBody.rows, &tokens)
+    if memory != nil {
+      for index in 0..<sampled { space.integers[index] = EntropyBody.integer(space.numbers[index * rowStride]) }
+      put(space.integers, sampled, EntropyBody.labels, &tokens)
     }
-    var fixedBits = 8.0 * Double(EntropyBody.fixedBytes + EntropyBody.finalBytes)
-    for context in [EntropyBody.columns, EntropyBody.means] {
-      fixedBits += EntropyTable.normalise(
-        space.counts + Int(context) * EntropyBody.stride, into: space.symbols + Int(context) * EntropyBody.stride)
+    var (first, index) = (0, 0)
+    for (number, group) in groups.enumerated() {
+      if isCentred(number) { putMean(form, group: number, &tokens) }
+      first += group.rows
+      while index * rowStride < first {
+        putElements(form, ofRow: index * rowStride, space.rowClasses[index], &tokens)
+        index += 1
+      }
     }
-    for context in 0..<form.contexts {
-      fixedBits += 8 * Double(tableBytes(context, form))
-    }
-    return rowBits * Double(rows) / Double(sampled) + min(fixedBits, budget * Self.mostFixed)
+    return (tokens, cost(form, budget, scale: Double(rows) / Double(sampled)))
   }
 
+  private func put(_ values: UnsafePointer<Int32>, _ count: Int, _ context: UInt8, _ tokens: inout Tokens) {
+    codec.kernels.entropy_tokens(tokens.end, &tokens.writer, space.counts, values, count, context)
+    tokens.end += count
+  }
+
+  private func putMean(_ form: EntropyBody, group: Int, _ tokens: inout Tokens) {
+    space.contexts.update(repeating: EntropyBody.means, count: hidden)
+    codec.kernels.entropy_quantise(
+      tokens.end, &tokens.writer, space.counts, space.means + group * hidden, hidden, space.contexts,
+      space.rounding, 1 / form.meanStep)
+    tokens.end += hidden
+  }
+
+  private func putElements(
+    _ form: EntropyBody, ofRow row: Int, _ rowClass: Int32, _ tokens: inout Tokens
+  ) {
+    guard let step = setContexts(form, rowClass) else { return }
+    codec.kernels.entropy_quantise(
+      tokens.end, &tokens.writer, space.counts, space.residuals + row * hidden, hidden, space.contexts,
+      space.rounding, 1 / step)
+    tokens.end += hidden
+  }
+
+  /// Finds the contexts of a row's elements; returns its step, `nil` for a row that has no elements.
+  private func setContexts(_ form: EntropyBody, _ rowClass: Int32) -> Float? {
+    guard rowClass < EntropyBody.zeroRow else { return nil }
+    let own = form.scale(ofRow: rowClass)
+    var scale = form.scaleOfContexts
+    scale.offset = own.offset
+    codec.kernels.entropy_contexts(space.contexts, space.columns, hidden, &scale)
+    return own.step
+  }
+
+  /// The bits of a body whose tokens have been counted, those of rows times a scale; makes the tables.
+  private func cost(_ form: EntropyBody, _ budget: Double, scale: Double) -> Double {
+    let (copy, counted) = (EntropyBody.contextCapacity * EntropyBody.stride, form.contexts * EntropyBody.stride)
+    for other in 1..<EntropyBody.countCopies {
+      for index in 0..<counted { space.counts[index] += space.counts[other * copy + index] }
+    }
+    var rowBits = 0.0
+    // Once per frame: columns, tables, means.
+    var fixedBits = 8 * Double(EntropyBody.fixedBytes + EntropyBody.finalBytes)
+    for context in 0..<form.contexts {
+      let bits = EntropyTable.normalise(space.counts + context * EntropyBody.stride, into: symbols(context))
+      if [EntropyBody.columns, EntropyBody.means].contains(UInt8(context)) {
+        fixedBits += bits
+      } else {
+        rowBits += bits
+      }
+      let table = EntropyTable.bytes(symbols(context))
+      fixedBits += 8 * Double(table > 1 && context >= Int(EntropyBody.elements) ? table + 2 : table)
+    }
+    return rowBits * scale + min(fixedBits, budget * WireFormat.entropyFixedPart)
+  }
+
+  private func symbols(_ context: Int) -> UnsafeMutablePointer<UInt32> { space.symbols + context * EntropyBody.stride }
+
   private func prepare(_ form: EntropyBody) {
-    space.counts.update(repeating: 0, count: EntropyWorkspace.contextCapacity * EntropyBody.stride)
-    space.sums.update(repeating: 0, count: 4 * EntropyWorkspace.contextCapacity)
+    space.counts.update(
+      repeating: 0, count: EntropyBody.countCopies * EntropyBody.contextCapacity * EntropyBody.stride)
     classifyColumns(form)
     setRounding(form)
     space.rounding[Int(EntropyBody.means)] = 0.5
@@ -156,81 +218,41 @@ struct EntropyEncoder {
     }
   }
 
-  private func tableBytes(_ context: Int, _ form: EntropyBody) -> Int {
-    var bytes = 1
-    var last = 0
-    for token in 0..<EntropyBody.tokens {
-      let frequency = space.symbols[context * EntropyBody.stride + token] & 0xFFFF
-      bytes += frequency < 128 ? 1 : 2
-      if frequency > 0 { last = bytes }
+  /// By how much magnitudes exceed what they stand for, of a sample.
+  private func sumExcess(_ form: EntropyBody) {
+    space.sums.update(repeating: 0, count: 4 * EntropyBody.contextCapacity)
+    for row in stride(from: 0, to: rows, by: sampleStride) {
+      guard let step = setContexts(form, space.rowClasses[row]) else { continue }
+      codec.kernels.entropy_excess(
+        space.sums, space.residuals + row * hidden, hidden, space.contexts, space.rounding, 1 / step)
     }
-    return last == 0 ? 1 : last + (context >= Int(EntropyBody.elements) ? 2 : 0)
   }
 
-  /// Codes everything at a step.
-  private func write(_ form: EntropyBody, into body: UnsafeMutableRawPointer) -> Int {
-    prepare(form)
-    var scale = xp_entropy_scale(
-      offset: 0, last: EntropyBody.lastClass, shift: Int32(form.shift), first: Int32(EntropyBody.elements))
-    var writer = xp_entropy_writer(bits: space.plain, buffer: 0, count: 0)
-    var tokens = space.tokens
-    func put(_ values: UnsafePointer<Int32>, _ count: Int, _ context: UInt8) {
-      codec.kernels.entropy_tokens(tokens, &writer, space.counts, values, count, context)
-      tokens += count
-    }
-    columnSteps()
-    put(space.integers, hidden, EntropyBody.columns)
-    var row = 0
-    for (index, group) in groups.enumerated() {
-      if isCentred(index) {
-        quantiseMean(form, group: index, into: tokens, &writer)
-        tokens += hidden
-      }
-      for _ in 0..<group.rows {
-        space.rowClasses[row] = classify(row: row)
-        put(space.rowClasses + row, 1, EntropyBody.rows)
-        if space.rowClasses[row] < EntropyBody.zeroRow {
-          let own = form.scale(ofRow: space.rowClasses[row])
-          scale.offset = own.offset
-          codec.kernels.entropy_contexts(space.contexts, space.columns, hidden, &scale)
-          codec.kernels.entropy_quantise(
-            tokens, &writer, space.counts, space.sums, space.residuals + row * hidden, hidden, space.contexts,
-            space.rounding, 1 / own.step)
-          tokens += hidden
-        }
-        row += 1
-      }
-    }
-    for context in 0..<form.contexts {
-      _ = EntropyTable.normalise(
-        space.counts + context * EntropyBody.stride, into: space.symbols + context * EntropyBody.stride)
-    }
-    // Residuals are not needed any more: words take their memory.
-    var words = space.wordsEnd
+  /// Codes all tokens, last first. Residuals are not needed any more: words take their memory.
+  private func write(_ form: EntropyBody, _ tokens: Tokens, into body: UnsafeMutableRawPointer) -> Int {
+    sumExcess(form)
+    var (end, words) = (tokens.end, space.wordsEnd)
     withUnsafeTemporaryAllocation(of: UInt32.self, capacity: EntropyBody.states) { states in
       states.update(repeating: EntropyBody.state)
       func take(_ count: Int, _ context: UInt8, contexts: UnsafePointer<UInt8>? = nil) {
-        tokens -= count
-        words = codec.kernels.entropy_encode(
-          words, states.baseAddress, tokens, count, contexts, context, space.symbols)!
+        end -= count
+        words = codec.kernels.entropy_encode(words, states.baseAddress, end, count, contexts, context, space.symbols)!
       }
+      var row = rows
       for (index, group) in groups.enumerated().reversed() {
         for _ in 0..<group.rows {
           row -= 1
-          if space.rowClasses[row] < EntropyBody.zeroRow {
-            scale.offset = form.scale(ofRow: space.rowClasses[row]).offset
-            codec.kernels.entropy_contexts(space.contexts, space.columns, hidden, &scale)
-            take(hidden, 0, contexts: space.contexts)
-          }
-          take(1, EntropyBody.rows)
+          if setContexts(form, space.rowClasses[row]) != nil { take(hidden, 0, contexts: space.contexts) }
         }
         if isCentred(index) { take(hidden, EntropyBody.means) }
       }
+      if memory != nil { take(rows, EntropyBody.labels) }
+      take(rows, EntropyBody.rows)
       take(hidden, EntropyBody.columns)
       words -= EntropyBody.finalBytes
       memcpy(words, states.baseAddress!, EntropyBody.finalBytes)
     }
-    return assemble(form, writer, words, into: body)
+    return assemble(form, tokens.writer, words, into: body)
   }
 
   /// Fixed part, tables, plain bits, states, words.
@@ -247,7 +269,7 @@ struct EntropyEncoder {
     body.put(UInt64(plainBytes), at: 12)
     var end = EntropyBody.fixedBytes
     for context in 0..<form.contexts {
-      let bytes = EntropyTable.write(space.symbols + context * EntropyBody.stride, to: body + end)
+      let bytes = EntropyTable.write(symbols(context), to: body + end)
       end += bytes
       guard bytes > 1, context >= Int(EntropyBody.elements) else { continue }
       body.put(Self.shrinkage(space.sums + 4 * context), at: end)

@@ -7,69 +7,114 @@ import CrosspointCore
 #endif
 
 /// Frequencies of a context's tokens: made, written, read.
+///
+/// A table has an entry for zero, one for each direct magnitude, whose two signs are equally frequent, and one for each
+/// further token.
 enum EntropyTable {
+  private static let openToken = 2 * EntropyBody.direct - 1
+  /// The escapes: magnitudes from 2^16 to 2^24; what is at least 2^24 steps, the float itself.
+  private static let longToken = 55
+  private static let rawToken = 56
+  static let entries = rawToken - openToken + 1 + EntropyBody.direct
+
+  /// The first of an entry's tokens.
+  private static func token(_ entry: Int) -> Int {
+    entry < EntropyBody.direct ? max(0, 2 * entry - 1) : entry + EntropyBody.direct - 1
+  }
+  /// How many it has.
+  private static func width(_ entry: Int) -> Int { (1..<EntropyBody.direct).contains(entry) ? 2 : 1 }
+
   /// Turns counts into symbols (frequency, start << 16) whose frequencies sum to 2048; returns the bits that the counted
   /// tokens will take, open bits and signs included.
   static func normalise(_ counts: UnsafePointer<UInt32>, into symbols: UnsafeMutablePointer<UInt32>) -> Double {
-    var sum = 0
-    for token in 0..<EntropyBody.tokens { sum += Int(counts[token]) }
-    guard sum > 0 else {
-      symbols.update(repeating: 0, count: EntropyBody.stride)
-      return 0
+    symbols.update(repeating: 0, count: EntropyBody.stride)
+    return withUnsafeTemporaryAllocation(of: (count: Int, frequency: Int).self, capacity: entries) { table in
+      var sum = 0
+      for entry in 0..<entries {
+        let first = token(entry)
+        table[entry] = (Int(counts[first]) + (width(entry) == 2 ? Int(counts[first + 1]) : 0), 0)
+        sum += table[entry].count
+      }
+      guard sum > 0 else { return 0 }
+      share(table, sum)
+      var bits = 0.0
+      for entry in 0..<entries where table[entry].count > 0 {
+        let frequency = Double(table[entry].frequency / width(entry))
+        bits += Double(table[entry].count) * (11 - log2(frequency) + Double(plainBits(token(entry))))
+      }
+      for entry in 0..<entries {
+        for sign in 0..<width(entry) {
+          symbols[token(entry) + sign] = UInt32(table[entry].frequency / width(entry))
+        }
+      }
+      accumulate(symbols)
+      return bits
     }
+  }
+
+  /// Shares 2048 among the entries; those of two tokens get an even part.
+  private static func share(_ table: UnsafeMutableBufferPointer<(count: Int, frequency: Int)>, _ sum: Int) {
     var left = EntropyBody.total
-    for token in 0..<EntropyBody.tokens {
-      let count = Int(counts[token])
-      let frequency = count == 0 ? 0 : max(1, (count * EntropyBody.total + sum / 2) / sum)
-      symbols[token] = UInt32(frequency)
-      left -= frequency
+    for entry in table.indices where table[entry].count > 0 {
+      let width = width(entry)
+      let parts = EntropyBody.total / width
+      table[entry].frequency = width * max(1, (table[entry].count * parts + sum / 2) / sum)
+      left -= table[entry].frequency
     }
-    // What rounding left over or took too much: from the most frequent, which feels it least.
-    while left != 0 {
+    func mostFrequent(where isAllowed: (Int) -> Bool) -> Int {
       var most = 0
-      for token in 1..<EntropyBody.tokens where symbols[token] > symbols[most] { most = token }
-      let change = left > 0 ? left : max(left, -Int(symbols[most]) / 2)
-      symbols[most] = UInt32(Int(symbols[most]) + change)
+      for entry in table.indices where isAllowed(entry) && table[entry].frequency > table[most].frequency {
+        most = entry
+      }
+      return most
+    }
+    func add(_ change: Int, to entry: Int) {
+      table[entry].frequency += change
       left -= change
     }
-    var bits = 0.0
-    for token in 0..<EntropyBody.tokens where counts[token] > 0 {
-      let cost = 11 - log2(Double(symbols[token])) + Double(plainBits(token))
-      bits += Double(counts[token]) * cost
+    // What rounding left over or took too much: from the most frequent, which feels it least.
+    if !left.isMultiple(of: 2) {
+      let single = mostFrequent { width($0) == 1 }
+      add(left < 0 && table[single].frequency > 1 ? -1 : 1, to: single)
     }
-    accumulate(symbols)
-    return bits
+    while left != 0 {
+      let most = mostFrequent { _ in true }
+      add(left > 0 ? left : max(left, -(table[most].frequency / 4 * 2)), to: most)
+    }
   }
 
   /// Bits that follow a token: those it leaves open, and a sign; of a long magnitude the most that may be.
   private static func plainBits(_ token: Int) -> Int {
     switch token {
-    case 0: 0
-    case ..<EntropyBody.plainTokens: 1
-    case EntropyBody.longToken: 3 + 23 + 1
-    case EntropyBody.rawToken: 32
-    default: 2 + (token - EntropyBody.plainTokens) / 4
+    case ..<openToken: 0
+    case longToken: 3 + 23 + 1
+    case rawToken: 32
+    default: 4 + (token - openToken) / 2
     }
   }
 
   private static func accumulate(_ symbols: UnsafeMutablePointer<UInt32>) {
     var start: UInt32 = 0
-    for token in 0..<EntropyBody.tokens {
+    for token in 0..<EntropyBody.stride where symbols[token] > 0 {
       let frequency = symbols[token]
       symbols[token] |= start << 16
       start += frequency
     }
-    for token in EntropyBody.tokens..<EntropyBody.stride { symbols[token] = 0 }
   }
 
-  /// Writes one table: number of tokens, then each frequency in one or two bytes.
+  /// Bytes of a table as it is written.
+  static func bytes(_ symbols: UnsafePointer<UInt32>) -> Int {
+    withUnsafeTemporaryAllocation(byteCount: 1 + 2 * entries, alignment: 1) { write(symbols, to: $0.baseAddress!) }
+  }
+
+  /// Writes one table: number of entries, then the frequency of each one's tokens in one or two bytes.
   static func write(_ symbols: UnsafePointer<UInt32>, to out: UnsafeMutableRawPointer) -> Int {
-    var count = EntropyBody.tokens
-    while count > 0, symbols[count - 1] & 0xFFFF == 0 { count -= 1 }
+    var count = entries
+    while count > 0, symbols[token(count - 1)] & 0xFFFF == 0 { count -= 1 }
     out.put(UInt8(count), at: 0)
     var end = 1
-    for token in 0..<count {
-      let frequency = symbols[token] & 0xFFFF
+    for entry in 0..<count {
+      let frequency = symbols[token(entry)] & 0xFFFF
       if frequency < 128 {
         out.put(UInt8(frequency), at: end)
         end += 1
@@ -82,33 +127,31 @@ enum EntropyTable {
     return end
   }
 
-  /// Reads one table into symbols and the tokens of its 2048 slots; a table of no tokens stands for zeros alone.
+  /// Reads one table into its 2048 slots; a table of no entries stands for zeros alone. Says whether it has some.
   static func read(
-    _ cursor: inout ByteCursor, symbols: UnsafeMutablePointer<UInt32>, slots: UnsafeMutablePointer<UInt8>
+    _ cursor: inout ByteCursor, slots: UnsafeMutablePointer<UInt32>
   ) throws(CrosspointError) -> Bool {
     let count = Int(try cursor.next())
-    guard count <= EntropyBody.tokens else { throw .corrupt("table", "\(count) tokens; at most \(EntropyBody.tokens)") }
-    symbols.update(repeating: 0, count: EntropyBody.stride)
+    guard count <= entries else { throw .corrupt("table", "\(count) entries; at most \(entries)") }
     var sum = 0
-    for token in 0..<count {
-      var frequency = UInt32(try cursor.next())
-      if frequency >= 128 { frequency = frequency & 127 | UInt32(try cursor.next()) << 7 }
-      guard sum + Int(frequency) <= EntropyBody.total else {
+    func fill(_ token: Int, _ frequency: Int) throws(CrosspointError) {
+      guard frequency > 0 else { return }
+      guard sum + frequency <= EntropyBody.total else {
         throw .corrupt("table", "frequencies beyond their sum of \(EntropyBody.total)")
       }
-      symbols[token] = frequency
-      (slots + sum).update(repeating: UInt8(token), count: Int(frequency))
-      sum += Int(frequency)
+      let slot = UInt32(token) | UInt32(frequency - 1) << 6
+      for place in 0..<frequency { slots[sum + place] = slot | UInt32(place) << 17 }
+      sum += frequency
     }
-    if count == 0 {
-      symbols[0] = UInt32(EntropyBody.total)
-      slots.update(repeating: 0, count: EntropyBody.total)
-      sum = EntropyBody.total
+    for entry in 0..<count {
+      var frequency = Int(try cursor.next())
+      if frequency >= 128 { frequency = frequency & 127 | Int(try cursor.next()) << 7 }
+      for sign in 0..<width(entry) { try fill(token(entry) + sign, frequency) }
     }
+    if count == 0 { try fill(0, EntropyBody.total) }
     guard sum == EntropyBody.total else {
       throw .corrupt("table", "frequencies sum to \(sum) instead of \(EntropyBody.total)")
     }
-    accumulate(symbols)
     return count > 0
   }
 }

@@ -15,7 +15,7 @@ struct EntropyWorkspace {
   let spreads: UnsafeMutablePointer<Float>
   /// `[hidden]`: what a row is weighted with before its spread is measured.
   let weights: UnsafeMutablePointer<Float>
-  /// `[hidden]`: steps from column to column.
+  /// `[max(hidden, rows)]`: integers that are about to become tokens.
   let integers: UnsafeMutablePointer<Int32>
   let columns: UnsafeMutablePointer<UInt8>
   /// `[hidden]`: contexts of a row's elements.
@@ -26,17 +26,17 @@ struct EntropyWorkspace {
   let rounding: UnsafeMutablePointer<Float>
   /// `[rows]`: what the frame says of each row.
   let rowClasses: UnsafeMutablePointer<Int32>
+  /// `[rows]`: under which numbers a memory knows the rows' anchors.
+  let numbers: UnsafeMutablePointer<Int32>
   /// Tokens in the order of the body.
   let tokens: UnsafeMutablePointer<UInt8>
   let plain: UnsafeMutablePointer<UInt8>
   /// One behind the space for words, which are written from here backwards.
   let wordsEnd: UnsafeMutablePointer<UInt8>
 
-  static let contextCapacity = 64
-
   init(rows: Int, groups: Int, hidden: Int, pool: BufferPool) throws(CrosspointError) {
-    let integerCount = rows * (hidden + 1) + (min(rows, groups) + 1) * hidden
-    let wordBytes = max(4 * rows * hidden, integerCount * 11 / 8 + 64)
+    let integerCount = rows * (hidden + 2) + (min(rows, groups) + 1) * hidden
+    let wordBytes = max(4 * rows * hidden, integerCount * 11 / 8 + 96)
     var size = 0
     func cut(_ bytes: Int) -> Int {
       defer { size += (bytes + 63) & ~63 }
@@ -47,14 +47,15 @@ struct EntropyWorkspace {
     let normsAt = cut(4 * rows)
     let spreadsAt = cut(4 * hidden)
     let weightsAt = cut(4 * hidden)
-    let integersAt = cut(4 * hidden)
+    let integersAt = cut(4 * max(hidden, rows))
     let columnsAt = cut(hidden)
     let contextsAt = cut(hidden)
-    let countsAt = cut(4 * Self.contextCapacity * EntropyBody.stride)
-    let sumsAt = cut(4 * Self.contextCapacity * 4)
-    let symbolsAt = cut(4 * Self.contextCapacity * EntropyBody.stride)
-    let roundingAt = cut(4 * Self.contextCapacity)
+    let countsAt = cut(4 * EntropyBody.countCopies * EntropyBody.contextCapacity * EntropyBody.stride)
+    let sumsAt = cut(4 * EntropyBody.contextCapacity * 4)
+    let symbolsAt = cut(4 * EntropyBody.contextCapacity * EntropyBody.stride)
+    let roundingAt = cut(4 * EntropyBody.contextCapacity)
     let classesAt = cut(4 * rows)
+    let numbersAt = cut(4 * rows)
     let tokensAt = cut(integerCount)
     let plainAt = cut(4 * integerCount + 16)
     buffer = try pool.lease(bytes: size)
@@ -76,6 +77,7 @@ struct EntropyWorkspace {
     symbols = words(symbolsAt)
     rounding = floats(roundingAt)
     rowClasses = signed(classesAt)
+    numbers = signed(numbersAt)
     tokens = bytes(tokensAt)
     plain = bytes(plainAt)
     wordsEnd = bytes(residualsAt + wordBytes)

@@ -14,11 +14,12 @@ struct EntropyFormat: RowFormat {
     return EntropyFormat(rate: rate)
   }
 
-  static func coded(_ code: UInt16) -> EntropyFormat? { code == 8 ? EntropyFormat(rate: 0) : nil }
+  static func coded(_ code: UInt16) -> EntropyFormat? { code == 11 ? EntropyFormat(rate: 0) : nil }
 
   var text: String { "entropy:" + (rate == rate.rounded() ? "\(Int(rate))" : "\(rate)") }
-  var code: UInt16 { 8 }
+  var code: UInt16 { 11 }
   var centres: Bool { true }
+  var remembers: Bool { true }
 
   func groupBytes(rows: Int, hidden: Int) -> Int? { nil }
   func maximumBytes(rows: Int, groups: Int, hidden: Int) -> Int {
@@ -30,13 +31,16 @@ struct EntropyFormat: RowFormat {
   }
 
   func decode(_ groups: [RowTarget], from body: inout BodyReader) throws(CrosspointError) {
-    try EntropyDecoder(codec: body.codec).decode(body.takeAll(), of: body.header, into: groups)
+    try EntropyDecoder(codec: body.codec, memory: body.memory).decode(body.takeAll(), of: body.header, into: groups)
   }
 }
 
 extension WireFormat {
   /// Bits per element that may be asked for.
   package static let entropyRates = 0.1...10.0
+  /// What a frame has once, tables above all, counts up to this part of what its rate allows: small frames take more,
+  /// rather than that nothing is left for their rows.
+  package static let entropyFixedPart = 1.0 / 16
 
   /// Entropy-coded rows of so many bits per element, which must be among ``entropyRates``.
   package init(entropyRate rate: Double) {

@@ -99,6 +99,8 @@ extension WireFormat: Codable {
 extension WireFormat {
   /// Bytes of the key from which the signs of a frame's rows follow.
   static let signKeyBytes = 8
+  /// Bytes of the fingerprint of a memory.
+  static let fingerprintBytes = 8
 
   static func packedBytes(_ n: Int, bits: Int) -> Int { bits * ((n + 7) / 8) }
 
@@ -112,8 +114,11 @@ extension WireFormat {
   func maximumBodyBytes(rows: Int, groups: Int, hidden: Int) -> Int {
     let used = min(rows, groups)
     return coding.maximumBytes(rows: rows, groups: used, hidden: hidden) + used * meanBytes(hidden: hidden)
-      + (coding.rotates ? Self.signKeyBytes : 0)
+      + (coding.rotates ? Self.signKeyBytes : 0) + (coding.remembers ? Self.fingerprintBytes : 0)
   }
+
+  /// Whether it makes use of what both ends remember of rows.
+  package var remembers: Bool { coding.remembers }
 
   /// Whether it matters to the encoder which rows are important.
   package var weighsRows: Bool { coding.weighsRows }

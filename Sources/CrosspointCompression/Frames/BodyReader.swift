@@ -8,6 +8,8 @@ struct BodyReader {
   let header: UnsafeRawPointer
   /// The keys of rows that have signs of their own.
   var signs: RowRounding?
+  /// The memory that rows are relative to.
+  var memory: RowMemory?
   private let body: UnsafeRawBufferPointer
   private let start: UnsafeRawPointer
   private var checksum: FrameChecksum
@@ -32,10 +34,10 @@ struct BodyReader {
     return start + count
   }
 
-  /// The whole body, verified.
+  /// What is left of the body, all of it verified.
   mutating func takeAll() throws(CrosspointError) -> UnsafeRawBufferPointer {
     try verify()
-    return body
+    return UnsafeRawBufferPointer(rebasing: body[min(count, body.count)...])
   }
 
   /// Throws `corruptFrame` unless the whole body has the checksum that it must have.

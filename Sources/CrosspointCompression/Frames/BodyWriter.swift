@@ -7,6 +7,8 @@ struct BodyWriter {
   /// The frame's header, which says of each group whether it is centred.
   let header: UnsafeMutableRawPointer
   var rounding: RowRounding
+  /// What the receiver remembers, for formats that make use of it.
+  let memory: RowMemory?
   private let format: WireFormat
   private let admitted: AdmittedValues
   private let bound: Float
@@ -16,10 +18,12 @@ struct BodyWriter {
   private(set) var count = 0
 
   init(
-    _ codec: RowCodec, _ format: WireFormat, _ rounding: RowRounding, _ admitted: AdmittedValues,
+    _ codec: RowCodec, _ format: WireFormat, _ rounding: RowRounding, _ memory: RowMemory?,
+    _ admitted: AdmittedValues,
     header: UnsafeMutableRawPointer, start: UnsafeMutableRawPointer
   ) {
-    (self.codec, self.format, self.rounding, self.admitted) = (codec, format, rounding, admitted)
+    (self.codec, self.format, self.rounding, self.memory) = (codec, format, rounding, memory)
+    self.admitted = admitted
     (self.header, self.start, hidden, bound) = (header, start, codec.hidden, format.bound)
     checksum = FrameChecksum(of: start, lanes: codec.lanes, kernels: codec.kernels)
   }

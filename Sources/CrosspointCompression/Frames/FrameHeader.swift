@@ -8,12 +8,15 @@ struct FrameHeader {
   static let fixedBytes = 48
   /// Rows have random signs; the body starts with their key.
   static let signedFlag: UInt8 = 2
+  /// Rows are relative to a memory; the body starts with its fingerprint.
+  static let rememberedFlag: UInt8 = 4
   /// The top bit of a group's row count: the group is centred and starts with its mean row.
   static let centredBit: UInt32 = 1 << 31
   static let maximumRows = Int(Int32.max)
 
   var format: WireFormat
   var signed = false
+  var remembered = false
   var hidden: UInt32
   var groups: UInt32
   var rows: UInt64
@@ -27,7 +30,7 @@ struct FrameHeader {
   func write(to frame: UnsafeMutableRawPointer, checksum: (UnsafeRawPointer, Int) -> UInt64) {
     frame.put(Self.magic, at: 0)
     frame.put(Self.version, at: 4)
-    frame.put(signed ? Self.signedFlag : 0, at: 5)
+    frame.put((signed ? Self.signedFlag : 0) | (remembered ? Self.rememberedFlag : 0), at: 5)
     frame.put(format.code, at: 6)
     frame.put(hidden, at: 8)
     frame.put(groups, at: 12)
@@ -62,8 +65,11 @@ extension FrameHeader {
     guard stored == computed else { throw .corrupt("header checksum", "\(hex(stored)); computed \(hex(computed))") }
 
     let flags: UInt8 = base.get(at: 5)
-    guard flags & ~Self.signedFlag == 0 else { throw .corrupt("flags", "0x\(hex(flags)); known: 0x2") }
+    guard flags & ~(Self.signedFlag | Self.rememberedFlag) == 0 else {
+      throw .corrupt("flags", "0x\(hex(flags)); known: 0x6")
+    }
     signed = flags & Self.signedFlag != 0
+    remembered = flags & Self.rememberedFlag != 0
     let code: UInt16 = base.get(at: 6)
     guard let format = WireFormat(code: code) else { throw .corrupt("format", "0x\(hex(code)) names no format") }
     self.format = format

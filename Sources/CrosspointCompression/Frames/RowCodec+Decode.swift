@@ -5,19 +5,30 @@ extension RowCodec {
   /// Decodes a whole frame; its row counts must equal those of `groups`.
   ///
   /// Any damaged bit is found. What the targets hold after an error is unspecified.
-  /// - Throws: `truncatedFrame` when bytes are missing, `corruptFrame` for everything else that is wrong with the frame
-  ///   (both without a rank: the caller knows who sent it), `outOfMemory`.
-  package func decode(_ frame: UnsafeRawBufferPointer, into groups: [RowTarget]) throws(CrosspointError) {
+  /// - Throws: `truncatedFrame` when bytes are missing, `ranksDisagree` where its rows are relative to another memory,
+  ///   `corruptFrame` for everything else that is wrong with the frame (all without a rank: the caller knows who sent it),
+  ///   `outOfMemory`.
+  package func decode(
+    _ frame: UnsafeRawBufferPointer, memory: RowMemory? = nil, into groups: [RowTarget]
+  ) throws(CrosspointError) {
     let header = try FrameHeader(reading: frame, checksum: checksum)
     let start = FrameHeader.bytes(groups: Int(header.groups))
-    try decode(header, UnsafeRawBufferPointer(rebasing: frame[..<start]), frame[start...], into: groups)
+    try decode(header, UnsafeRawBufferPointer(rebasing: frame[..<start]), frame[start...], memory, into: groups)
   }
 
   /// Decodes a frame whose header came apart from its body.
   package func decode(
-    header: UnsafeRawBufferPointer, body: UnsafeRawBufferPointer, into groups: [RowTarget]
+    header: UnsafeRawBufferPointer, body: UnsafeRawBufferPointer, memory: RowMemory? = nil, into groups: [RowTarget]
   ) throws(CrosspointError) {
-    try decode(FrameHeader(reading: header, checksum: checksum), header, body[...], into: groups)
+    try decode(FrameHeader(reading: header, checksum: checksum), header, body[...], memory, into: groups)
+  }
+
+  /// The size of the frame that bytes begin with, as its header says.
+  func frameBytes(_ bytes: UnsafeRawBufferPointer) throws(CrosspointError) -> Int {
+    let header = try FrameHeader(reading: bytes, checksum: checksum)
+    let (size, overflow) = FrameHeader.bytes(groups: Int(header.groups)).addingReportingOverflow(
+      Int(clamping: header.bodyBytes))
+    return overflow ? .max : size
   }
 
   /// Checks a frame of fp32 rows whose body has come straight to where its rows belong.
@@ -33,12 +44,18 @@ extension RowCodec {
 
   private func decode(
     _ header: FrameHeader, _ headerBytes: UnsafeRawBufferPointer, _ body: Slice<UnsafeRawBufferPointer>,
-    into groups: [RowTarget]
+    _ memory: RowMemory?, into groups: [RowTarget]
   ) throws(CrosspointError) {
     let base = headerBytes.baseAddress!
     try check(header, base, bodyBytes: body.count, against: groups)
     var reader = BodyReader(self, header: base, body: UnsafeRawBufferPointer(rebasing: body), sum: header.bodyChecksum)
     if header.signed { reader.signs = RowRounding(.eden, key: reader.take(WireFormat.signKeyBytes).get(at: 0)) }
+    if header.remembered {
+      let fingerprint: UInt64 = reader.take(WireFormat.fingerprintBytes).get(at: 0)
+      // A damaged one is damage, not another memory.
+      if fingerprint != memory?.fingerprint { try reader.verify() }
+      reader.memory = try memory.matching(fingerprint)
+    }
     try header.format.coding.decode(groups, from: &reader)
     try reader.verify()
   }
@@ -68,6 +85,9 @@ extension RowCodec {
         throw .corrupt("flags", "\(rows) rows as \(header.format) cannot have signs of their own")
       }
       bytes += WireFormat.signKeyBytes
+    }
+    guard !header.remembered || (header.format.coding.remembers && rows > 0 && header.bodyBytes >= 8) else {
+      throw .corrupt("flags", "\(rows) rows as \(header.format) cannot be relative to a memory")
     }
     guard header.rows == rows else { throw .corrupt("rows", "\(header.rows) in all; the groups hold \(rows)") }
     if !header.format.hasFixedRows {

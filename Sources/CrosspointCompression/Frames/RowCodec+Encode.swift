@@ -8,24 +8,25 @@ extension RowCodec {
   ///   - groups: Rows of `hidden` floats each; groups without rows, and no groups at all, are ordinary. Values are not
   ///     looked at: finite ones beyond the format's ``WireFormat/bound`` may come back as something else.
   ///   - rounding: How values between two of the format's are rounded, with the frame's random numbers.
+  ///   - memory: What the receiver remembers too; nothing of it is used by formats that do not say so.
   ///   - frame: At least ``maximumFrameBytes(_:rows:groups:)`` bytes at any alignment.
   /// - Returns: The size of the frame in bytes.
   /// - Throws: `invalidArgument` when the frame is too small or a group too large, `outOfMemory`.
   package func encode(
-    _ groups: [RowSource], as format: WireFormat, rounding: RowRounding = .nearest,
+    _ groups: [RowSource], as format: WireFormat, rounding: RowRounding = .nearest, memory: RowMemory? = nil,
     into frame: UnsafeMutableRawBufferPointer
   ) throws(CrosspointError) -> Int {
     let start = FrameHeader.bytes(groups: groups.count)
     let header = UnsafeMutableRawBufferPointer(rebasing: frame[..<min(start, frame.count)])
     let body = UnsafeMutableRawBufferPointer(rebasing: frame[header.count...])
-    return start + (try encode(groups, as: format, rounding: rounding, header: header, body: body))
+    return start + (try encode(groups, as: format, rounding: rounding, memory: memory, header: header, body: body))
   }
 
   /// Encodes groups of rows with the header apart from the body; returns the size of the body.
   ///
   /// - Parameter admitting: Throws `nonFinite` at a row that holds anything else, each looked at just before it is encoded.
   package func encode(
-    _ groups: [RowSource], as format: WireFormat, rounding: RowRounding = .nearest,
+    _ groups: [RowSource], as format: WireFormat, rounding: RowRounding = .nearest, memory: RowMemory? = nil,
     admitting values: AdmittedValues = .any, header: UnsafeMutableRawBufferPointer,
     body: UnsafeMutableRawBufferPointer
   ) throws(CrosspointError) -> Int {
@@ -38,15 +39,21 @@ extension RowCodec {
     }
     let base = header.baseAddress!
     // A frame without rows may come without memory for its body.
-    var writer = BodyWriter(self, format, rounding, values, header: base, start: body.baseAddress ?? base)
+    let memory = format.coding.remembers && rows > 0 ? memory : nil
+    var writer = BodyWriter(self, format, rounding, memory, values, header: base, start: body.baseAddress ?? base)
     let signed = rounding.rounding == .eden && format.coding.rotates && rows > 0
     if signed {
       writer.next.put(rounding.key, at: 0)
       writer.advance(by: WireFormat.signKeyBytes)
     }
+    if let memory {
+      writer.next.put(memory.fingerprint, at: 0)
+      writer.advance(by: WireFormat.fingerprintBytes)
+    }
     try format.coding.encode(groups, to: &writer)
     FrameHeader(
-      format: format, signed: signed, hidden: UInt32(hidden), groups: UInt32(groups.count), rows: UInt64(rows),
+      format: format, signed: signed, remembered: memory != nil, hidden: UInt32(hidden), groups: UInt32(groups.count),
+      rows: UInt64(rows),
       bodyBytes: UInt64(writer.count), bodyChecksum: writer.sum()
     ).write(to: base, checksum: checksum)
     return writer.count

@@ -1,28 +1,37 @@
 /// Rows to encode: contiguous from `base`, or gathered: row i is at `base + indices[i] · hidden`.
 ///
 /// Row i is as important as the magnitude of `importances[i]`; none: all are alike. Only
-/// formats that weigh rows ask. Borrows its memory, which must outlive the call it is handed to. Indices are trusted.
+/// formats that weigh rows ask. Its label, where rows have some, is at the same place as the row itself. Borrows its memory, which must outlive the call it is handed to. Indices are trusted.
 package struct RowSource {
   package let base: UnsafePointer<Float>
   package let indices: UnsafePointer<Int32>?
   package let rows: Int
   package let importances: UnsafePointer<Float>?
+  package let labels: UnsafePointer<Int32>?
 
   package init(
     base: UnsafePointer<Float>, indices: UnsafePointer<Int32>? = nil, rows: Int,
-    importances: UnsafePointer<Float>? = nil
+    importances: UnsafePointer<Float>? = nil, labels: UnsafePointer<Int32>? = nil
   ) {
     precondition(rows >= 0)
     self.base = base
     self.indices = indices
     self.rows = rows
     self.importances = importances
+    self.labels = labels
   }
 
   @inline(__always)
   package func row(_ index: Int, hidden: Int) -> UnsafePointer<Float> {
-    base + (indices.map { Int($0[index]) } ?? index) * hidden
+    base + place(index) * hidden
   }
+
+  /// −1 where rows have none.
+  @inline(__always)
+  package func label(_ index: Int) -> Int32 { labels.map { $0[place(index)] } ?? -1 }
+
+  @inline(__always)
+  private func place(_ index: Int) -> Int { indices.map { Int($0[index]) } ?? index }
 }
 
 /// Where decoded rows go: contiguous from `base`. Borrows its memory.
