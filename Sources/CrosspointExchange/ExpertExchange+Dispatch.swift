@@ -19,16 +19,28 @@ extension ExpertExchange {
     _ tokens: borrowing TokenBatch, _ routing: Routing,
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> DispatchHandle {
+    try dispatch(tokens, routing, labels: nil, meanwhile: work)
+  }
+
+  /// The same for tokens with labels, of ``RowMemory/labelRange``: those of one label resemble each other, which a
+  /// ``memory`` makes use of.
+  package func dispatch(
+    _ tokens: borrowing TokenBatch, _ routing: Routing, labels: [Int32]?,
+    meanwhile work: LocalWork = { () throws(CrosspointError) in false }
+  ) throws(CrosspointError) -> DispatchHandle {
     let handle = vacantHandle()
     handle.roundingStep = gradientSteps
     transfer.begin(.dispatch)
     handle.number = transfer.sequence
+    transfer.memory = memory
     defer { transfer.end() }
     if clusterer == nil { transfer.checked = checked("tokens", tokens) }
-    var attempt = Attempt(unsettled ?? problem(tokens: tokens, routing: routing))
+    var attempt = Attempt(
+      unsettled ?? problem(tokens: tokens, routing: routing) ?? problem(labels: labels, tokens: tokens.rows))
     let base = tokens.base
     attempt { () throws(CrosspointError) in
       handle.routing.copy(routing)
+      if let labels { try handle.source.keep(labels) }
       if sharesCopies { handle.copies = copies(of: routing, handle.copies.take()) }
       try handle.source.plan.group(handle.destinations)
     }
@@ -76,7 +88,8 @@ extension ExpertExchange {
     for rank in 0..<fabric.rankCount {
       for destination in destinations.served(by: rank) {
         let members = handle.source.plan.tokens(at: handle.source.plan.members(of: destination))
-        transfer.sources[rank].append(RowSource(base: tokens, indices: members.baseAddress, rows: members.count))
+        transfer.sources[rank].append(
+          RowSource(base: tokens, indices: members.baseAddress, rows: members.count, labels: handle.source.labelBase))
       }
     }
   }
@@ -95,7 +108,7 @@ extension ExpertExchange {
               importances: weights)
             : RowSource(
               base: tokens, indices: handle.source.plan.memberTokens.base + rows.lowerBound, rows: rows.count,
-              importances: weights))
+              importances: weights, labels: handle.source.labelBase))
       }
     }
   }

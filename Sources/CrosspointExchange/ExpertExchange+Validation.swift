@@ -41,6 +41,16 @@ extension ExpertExchange {
     return nil
   }
 
+  func problem(labels: [Int32]?, tokens: Int) -> CrosspointError? {
+    guard let labels else { return nil }
+    if labels.count != tokens { return invalid("labels", "\(labels.count) labels for \(tokens) tokens") }
+    let range = RowMemory.labelRange
+    guard let token = labels.firstIndex(where: { !range.contains($0) }) else { return nil }
+    return invalid(
+      "labels",
+      "token \(token) has label \(labels[token]); \(range.lowerBound) (none) to \(range.upperBound) is possible")
+  }
+
   /// Shape of a batch that a caller hands in.
   func problem(_ argument: String, _ batch: borrowing TokenBatch, rows: Int) -> CrosspointError? {
     if batch.hidden != layout.hidden {

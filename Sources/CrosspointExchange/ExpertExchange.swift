@@ -43,6 +43,8 @@ public final class ExpertExchange {
   let policy: (any TransferPolicy)?
   /// What the policy says of the transfer under way; `nil`: the caller's settings hold.
   var plan: TransferPlan?
+  /// What every rank remembers of the tokens that are dispatched; the same on all of them, or their frames are refused.
+  package var memory: RowMemory?
   /// How many centroids the last dispatch with clusters had.
   var lastCentroidCount = 0
   /// Where the rows of the transfer under way lie.

@@ -51,7 +51,7 @@ extension Transfer {
     let header = announcement(to: rank).header
     try codec.decode(
       header: UnsafeRawBufferPointer(rebasing: header[..<RowCodec.headerBytes(groups: sources[rank].count)]),
-      body: encoded[rank], into: ownTargets)
+      body: encoded[rank], memory: memory, into: ownTargets)
   }
 
   private func compareRows(to rank: Int) -> Fidelity {

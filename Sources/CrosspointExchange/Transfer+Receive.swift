@@ -188,7 +188,7 @@ extension Transfer {
       return nil
     } catch {
       // A frame that does not decode is its sender's; anything else is this rank's own.
-      return error.code == .corruptFrame || error.code == .truncatedFrame ? error.on(rank: rank) : error
+      return [.corruptFrame, .truncatedFrame, .ranksDisagree].contains(error.code) ? error.on(rank: rank) : error
     }
   }
 
@@ -216,7 +216,7 @@ extension Transfer {
     if arrivesInPlace[rank] {
       try codec.verify(header: header, in: targets)
     } else {
-      try codec.decode(header: header, body: bodies[rank], into: targets)
+      try codec.decode(header: header, body: bodies[rank], memory: memory, into: targets)
     }
   }
 }

@@ -44,6 +44,7 @@ extension Transfer {
       let bytes = sources[rank].rowCount * rowBytes
       if rank == fabric.rank { measure.localBytes = bytes } else { bodyBytes[rank] = bytes }
     }
+    measure.wireBytes += standingBytes
   }
 
   /// The most bytes of the body of a frame to a rank.
@@ -54,6 +55,12 @@ extension Transfer {
   /// Whether the body of a frame to a rank travels with its announcement, however well it codes.
   private func fitsBehindRecord(to rank: Int) -> Bool {
     route(rank) == .message && mostBytes(to: rank) + metadataOut[rank].count <= smallBytes
+  }
+
+  /// What keeping a memory the same on all ranks takes of each step, of a rank that sends rows.
+  var standingBytes: Int {
+    let sends = sources.indices.contains { $0 != fabric.rank && sources[$0].rowCount > 0 }
+    return sends ? memory?.bytesPerStep ?? 0 : 0
   }
 
   /// Rows that are sent from where they lie, a block per group.
@@ -68,7 +75,7 @@ extension Transfer {
   ) throws(CrosspointError) -> Int {
     let sources = sources[rank]
     let size = try codec.encode(
-      sources, as: format, rounding: rounding, admitting: admitted,
+      sources, as: format, rounding: rounding, memory: memory, admitting: admitted,
       header: announcement(to: rank).header, body: room)
     bodyBytes[rank] = size
     encoded[rank] = UnsafeRawBufferPointer(start: room.baseAddress, count: size)

@@ -88,6 +88,8 @@ final class Transfer {
   /// The batch that the rows come from, if they must be finite; each row is looked at just before it is read. Without, NaN and
   /// infinity travel; what is beyond the format's bound never does.
   var checked: CheckedBatch?
+  /// What both ends remember of the rows under way. Set before ``encode(as:rounding:)``.
+  var memory: RowMemory?
   var measure = Measure()
   /// Groups of rows to every rank, in the order of its destinations.
   var sources: [[RowSource]]
@@ -194,6 +196,7 @@ final class Transfer {
   func begin(_ kind: TransferKind, of dispatch: UInt64? = nil) {
     self.kind = kind
     format = .fp32
+    memory = nil
     sequence += 1
     self.dispatch = dispatch ?? sequence
     measure = Measure()

@@ -124,6 +124,7 @@ final class BudgetPolicy: TransferPolicy {
       try sampler.measure(transfer, except: fabric.rank, number: state.clock, into: &mine)
       mine.pairs = Double(transfer.pairs)
       mine.metadataBytes = Double(transfer.metadataBytes)
+      mine.standingBytes = Double(transfer.standingBytes)
     } catch {
       mine.clear()
       failure = error

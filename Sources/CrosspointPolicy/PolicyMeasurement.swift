@@ -24,6 +24,8 @@ struct PolicyMeasurement: Equatable {
   var pairs = 0.0
   /// Bytes of metadata that travel with the rows if none of them are clustered.
   var metadataBytes = 0.0
+  /// Bytes that keeping a memory takes in each step, whatever is chosen.
+  var standingBytes = 0.0
   /// Σ‖x‖² of the rows.
   var energy = 0.0
   /// Of each clustering the rows sent; zero where it is not to be decided about.
@@ -37,7 +39,7 @@ struct PolicyMeasurement: Equatable {
   /// Where a record is put together.
   private var scratch = [Float](repeating: 0, count: numbers(clusterings: clusterings))
 
-  private static func numbers(clusterings: Int) -> Int { 6 + 2 * clusterings * (1 + PolicyMenu.trials.count) }
+  private static func numbers(clusterings: Int) -> Int { 7 + 2 * clusterings * (1 + PolicyMenu.trials.count) }
 
   /// Words of 32 bits that a record of so many clusterings takes.
   static func words(clusterings: Int) -> Int { (numbers(clusterings: clusterings) + 1) / 2 }
@@ -49,6 +51,7 @@ struct PolicyMeasurement: Equatable {
     body(&rows, false)
     body(&pairs, false)
     body(&metadataBytes, false)
+    body(&standingBytes, false)
     body(&energy, true)
     for clustering in 0..<clusterings {
       body(&kept[clustering], false)
@@ -102,7 +105,7 @@ struct PolicyMeasurement: Equatable {
   /// Residual and coding error are orthogonal, since a centroid is a mean: their squares add.
   func estimate(clustering: Int, code: PolicyMenu.Code, hidden: Int) -> (error: Double, bytes: Double) {
     func total(_ coding: Double) -> Double { share(residuals[clustering] + coding).squareRoot() }
-    let metadata = rows == 0 ? 0 : metadataBytes * kept[clustering] / rows
+    let metadata = (rows == 0 ? 0 : metadataBytes * kept[clustering] / rows) + standingBytes
     switch code {
     case .fp32: return (total(0), kept[clustering] * Double(4 * hidden) + metadata)
     case .fixed(let index): return (total(errors[clustering][index]), bytes[clustering][index] + metadata)

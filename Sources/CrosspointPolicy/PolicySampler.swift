@@ -25,6 +25,7 @@ final class PolicySampler {
   private var sources: [RowSource] = []
   private var oneRow: [RowSource] = []
   private var targets: [RowTarget] = []
+  private var memory: RowMemory?
 
   init(codec: RowCodec, pool: BufferPool) {
     self.codec = codec
@@ -47,6 +48,7 @@ final class PolicySampler {
       groups += transfer.sources[peer]
     }
     let rounding = transfer.rounding
+    memory = transfer.memory
     result.rows = Double(groups.rowCount)
     guard result.rows > 0 else { return }
     chooseRows(number)
@@ -55,11 +57,13 @@ final class PolicySampler {
     let scale = result.rows / Double(rows)
     for row in 0..<rows { result.energy += scale * kernels.squares(tokens.base + row * hidden, hidden) }
 
+    let labels = try copyLabels(rows)
+    defer { pool.release(labels) }
     sources.removeAll(keepingCapacity: true)
-    var next = UnsafePointer(tokens.base)
+    var (next, label) = (UnsafePointer(tokens.base), UnsafePointer(labels.base.assumingMemoryBound(to: Int32.self)))
     for (_, count) in taken {
-      sources.append(RowSource(base: next, rows: count))
-      next += count * hidden
+      sources.append(RowSource(base: next, rows: count, labels: label))
+      (next, label) = (next + count * hidden, label + count)
     }
     result.kept[0] = result.rows
     try tryCodes(0, of: rows, weights: nil, rounding, into: &result)
@@ -138,14 +142,29 @@ final class PolicySampler {
     }
   }
 
+  /// Calls `body` with each row of the sample: its group, and its number there.
+  private func forEachRow(_ body: (RowSource, Int) -> Void) {
+    for (group, count) in taken {
+      for number in 0..<count { body(group, number * group.rows / count) }
+    }
+  }
+
+  private func copyLabels(_ rows: Int) throws(CrosspointError) -> BufferPool.Buffer {
+    let buffer = try pool.lease(bytes: 4 * rows)
+    var next = buffer.base.assumingMemoryBound(to: Int32.self)
+    forEachRow { group, number in
+      next.pointee = group.label(number)
+      next += 1
+    }
+    return buffer
+  }
+
   private func copySample(_ rows: Int) throws(CrosspointError) -> TokenBatch {
     let batch = try TokenBatch(uninitializedRows: rows, hidden: hidden, pool: pool)
     var next = batch.base
-    for (group, count) in taken {
-      for number in 0..<count {
-        next.update(from: group.row(number * group.rows / count, hidden: hidden), count: hidden)
-        next += hidden
-      }
+    forEachRow { group, number in
+      next.update(from: group.row(number, hidden: hidden), count: hidden)
+      next += hidden
     }
     return batch
   }
@@ -210,20 +229,29 @@ final class PolicySampler {
         result.bytes[clustering][index] = scale * Double(trial.bytes - trial.means) + means
       } else {
         result.bytes[clustering][index] = try entropyBytes(
-          format, perRow: Double(trial.bytes) / Double(rows), kept: Double(rows) / Double(tokens))
+          format, bytes: Double(trial.bytes), of: Double(rows), kept: Double(rows) / Double(tokens))
       }
     }
   }
 
-  /// Bytes of entropy-coded frames: at least what their rate allows, and never less than a frame of one row.
-  private func entropyBytes(_ format: WireFormat, perRow: Double, kept: Double) throws(CrosspointError) -> Double {
+  /// Bytes of entropy-coded frames: at least what their rate allows, more where what a frame has once is more than a part of
+  /// that, and never less than a frame of one row.
+  ///
+  /// - Parameters:
+  ///   - bytes: those of a frame of `sampled` rows.
+  ///   - kept: rows per token.
+  private func entropyBytes(_ format: WireFormat, bytes: Double, of sampled: Double, kept: Double)
+    throws(CrosspointError) -> Double
+  {
     let source = sources.first { $0.rows > 0 }!
-    oneRow.refill(with: RowSource(base: source.base, rows: 1), count: 1)
+    oneRow.refill(with: RowSource(base: source.base, rows: 1, labels: source.labels), count: 1)
     let least = Double(try encodeAndDecode(oneRow, format, .nearest) {}.bytes)
     let nominal = format.rate * Double(hidden) / 8
+    let fixed = bytes - sampled * nominal * (1 - WireFormat.entropyFixedPart)
     return frames.indices.reduce(0) { sum, frame in
       let rows = kept * Double(rows(ofFrame: frame))
-      return rows == 0 ? sum : sum + max(least, rows * max(nominal, perRow))
+      let excess = max(0, fixed - rows * nominal * WireFormat.entropyFixedPart)
+      return rows == 0 ? sum : sum + max(least, rows * nominal + excess)
     }
   }
 
@@ -241,7 +269,7 @@ final class PolicySampler {
     defer { pool.release(decoded) }
     let header = UnsafeMutableRawBufferPointer(start: frame.base, count: headerBytes)
     let size = try codec.encode(
-      sources, as: format, rounding: rounding, header: header,
+      sources, as: format, rounding: rounding, memory: memory, header: header,
       body: UnsafeMutableRawBufferPointer(start: frame.base + headerBytes, count: most))
     targets.removeAll(keepingCapacity: true)
     var next = decoded.base.assumingMemoryBound(to: Float.self)
@@ -251,7 +279,7 @@ final class PolicySampler {
     }
     try codec.decode(
       header: UnsafeRawBufferPointer(header),
-      body: UnsafeRawBufferPointer(start: frame.base + headerBytes, count: size), into: targets)
+      body: UnsafeRawBufferPointer(start: frame.base + headerBytes, count: size), memory: memory, into: targets)
     body()
     return (size, RowCodec.meanBytes(in: UnsafeRawBufferPointer(header), format, groups: groups, hidden: hidden))
   }

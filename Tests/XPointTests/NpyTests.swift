@@ -6,7 +6,7 @@ import Testing
 @testable import xpoint
 
 /// A folder of its own for each test, gone with it.
-private final class Folder {
+final class Folder {
   let url = FileManager.default.temporaryDirectory.appendingPathComponent("xpoint-\(UUID().uuidString)")
 
   init() throws { try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true) }
@@ -21,7 +21,7 @@ private final class Folder {
 }
 
 /// A file as NumPy writes it, made by hand.
-private func npy(version: UInt8 = 1, _ header: String, _ body: [UInt8] = []) -> Data {
+func npy(version: UInt8 = 1, _ header: String, _ body: [UInt8] = []) -> Data {
   let text = Array(header.utf8)
   let length = version == 1 ? [UInt8(text.count & 255), UInt8(text.count >> 8)] : [UInt8(text.count), 0, 0, 0]
   return Data([0x93] + Array("NUMPY".utf8) + [version, 0] + length + text + body)

@@ -43,11 +43,14 @@ class Model:
         mixed = (scores / scores.sum(-1, keepdims=True)) @ value
         return self.linear(mixed.transpose(0, 2, 1, 3).reshape(count, SEQUENCE, -1), layer + "attention.output.dense")
 
-    def ffn_inputs(self, text, blocks):
-        """Rows [tokens, 384] that enter the FFN of each block, for a text cut into sequences of 128 tokens."""
+    def token_ids(self, text):
+        """The ids of a text's tokens, as many as fill sequences of 128."""
         ids = self.tokenizer.encode(text, add_special_tokens=False).ids
-        count = len(ids) // SEQUENCE
-        ids = np.array(ids[: count * SEQUENCE]).reshape(count, SEQUENCE)
+        return np.array(ids[: len(ids) // SEQUENCE * SEQUENCE], dtype=np.int32)
+
+    def ffn_inputs(self, ids, blocks):
+        """Rows [tokens, 384] that enter the FFN of each block, for tokens cut into sequences of 128."""
+        ids = ids.reshape(-1, SEQUENCE)
         embedding = "embeddings.{}_embeddings.weight".format
         x = self.weights[embedding("word")][ids] + self.weights[embedding("position")][:SEQUENCE][None]
         x = self.normalise(x + self.weights[embedding("token_type")][0], "embeddings.LayerNorm")

@@ -24,7 +24,8 @@ extension ExpertExchange {
       PendingTransfer(
         kind: kind, pairs: failure == nil ? pairsAway(handle) : 0,
         metadataBytes: failure == nil ? metadataBytes(kind, handle) : 0, rounding: rounding(kind, handle),
-        clusterer: clusterer, sources: transfer.sources),
+        memory: transfer.memory, standingBytes: failure == nil ? transfer.standingBytes : 0, clusterer: clusterer,
+        sources: transfer.sources),
       failure: &failure)
     attempt.fail(failure)
     statistics.seconds.policy += watch.lap()

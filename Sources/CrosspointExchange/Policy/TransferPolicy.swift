@@ -65,6 +65,9 @@ package struct PendingTransfer {
   /// Bytes of metadata that will travel with the rows if none of them are clustered.
   package let metadataBytes: Int
   package let rounding: RowRounding
+  /// What both ends remember of the rows, and what keeping it the same takes of this rank in each step.
+  package let memory: RowMemory?
+  package let standingBytes: Int
   /// Forms clusters, if they are to be decided about.
   package let clusterer: TokenClusterer?
   /// By rank the groups of rows for it, before any clustering.
