@@ -1,4 +1,5 @@
 import Crosspoint
+import CrosspointCore
 
 /// What the exchanges of all ranks and layers moved in training; evaluations are not counted.
 package struct Traffic: Codable, Sendable, Equatable {
@@ -101,6 +102,19 @@ package struct Movement: Codable, Sendable, Equatable {
     body(&stageSeconds)
     for place in stages.indices { stages[place].forEachNumber(body) }
     for place in overlaps.indices { overlaps[place].forEachNumber(body) }
+  }
+
+  /// Becomes a copy of another, in the memory that it has.
+  mutating func hold(_ other: Movement) {
+    (traffic, stageSeconds) = (other.traffic, other.stageSeconds)
+    stages.refill(with: other.stages)
+    overlaps.refill(with: other.overlaps)
+  }
+
+  /// Takes the memory that a copy of another needs.
+  mutating func reserve(for other: Movement) {
+    stages.reserveCapacity(other.stages.count)
+    overlaps.reserveCapacity(other.overlaps.count)
   }
 
   /// Forgets everything and keeps the memory.

@@ -181,9 +181,12 @@ package final class Trainer {
   private func advance(by numbers: ArraySlice<Double>) {
     var rest = numbers.makeIterator()
     moved.forEachNumber { $0 = rest.next()! }
-    if progress.step == options.steps - options.steps / 4 { progress.beforeLastQuarter = progress.moved }
+    if progress.step == options.steps - options.steps / 4 { progress.beforeLastQuarter.hold(progress.moved) }
     progress.step += 1
-    if progress.moved.isEmpty { progress.moved = moved } else { progress.moved.add(numbers) }
+    guard progress.moved.isEmpty else { return progress.moved.add(numbers) }
+    progress.moved = moved
+    // No step after the first allocates.
+    progress.beforeLastQuarter.reserve(for: moved)
   }
 }
 
