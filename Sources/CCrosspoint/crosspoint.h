@@ -258,7 +258,7 @@ crosspoint_status crosspoint_dispatch_backward(
     crosspoint_exchange *exchange, crosspoint_handle *handle, const crosspoint_rows *row_gradients,
     const crosspoint_rows *token_gradients);
 /* The gradients of the routing's weights, [T x top_k]; 0 where a choice was not sent. Complete after combine_backward; with
- * copies=rank after dispatch_backward. count says how many there is room for. */
+ * copies=rank or node after dispatch_backward. count says how many there is room for. */
 crosspoint_status crosspoint_handle_weight_gradients(
     const crosspoint_handle *handle, float *gradients, int64_t count);
 /* Takes part in a transfer only to fail it: every rank gets CROSSPOINT_INVALID_ARGUMENT with this argument and message. For
@@ -268,6 +268,9 @@ crosspoint_status crosspoint_handle_weight_gradients(
 crosspoint_status crosspoint_exchange_refuse(
     crosspoint_exchange *exchange, crosspoint_handle *handle, int32_t transfer, const char *argument,
     const char *message);
+/* Returns when no rank has failed in any transfer so far, of whichever exchange of the fabric; else the error, the same on
+ * every rank. For agreement=deferred: at the end of a step, before anything is kept of its results. */
+crosspoint_status crosspoint_exchange_settle(crosspoint_exchange *exchange);
 /* Gives the handle's memory back to its exchange. */
 void crosspoint_handle_free(crosspoint_handle *handle);
 

@@ -93,6 +93,14 @@ public func crosspoint_exchange_reset_statistics(_ exchange: OpaquePointer?) -> 
 }
 
 @c @implementation
+public func crosspoint_exchange_settle(_ exchange: OpaquePointer?) -> crosspoint_status {
+  status { () throws(CrosspointError) in
+    let owner: ExchangeOfC = try object(exchange, "crosspoint_exchange_settle", "exchange")
+    try owner.exchange.settle()
+  }
+}
+
+@c @implementation
 public func crosspoint_exchange_set_adapts(_ exchange: OpaquePointer?, _ adapts: Int32) -> crosspoint_status {
   status { () throws(CrosspointError) in
     let owner: ExchangeOfC = try object(exchange, "crosspoint_exchange_set_adapts", "exchange")

@@ -262,6 +262,14 @@ static void rows_and_weights_are_those_of_the_routing(crosspoint_fabric *fabric)
   end(l);
 }
 
+static void the_vote_can_be_left_to_the_end_of_a_step(crosspoint_fabric *fabric) {
+  layer *l = make(fabric, "agreement=deferred", 8);
+  step(l);
+  OK(crosspoint_exchange_settle(l->exchange));
+  EXPECT(crosspoint_exchange_settle(NULL) == CROSSPOINT_INVALID_ARGUMENT);
+  end(l);
+}
+
 static void statistics_count_what_was_moved(crosspoint_fabric *fabric) {
   layer *l = make(fabric, "", 8);
   step(l);
@@ -441,6 +449,7 @@ int main(void) {
       CLAIM(what_is_wrong_on_one_rank_is_named_on_all),
       CLAIM(options_are_checked_together),
       CLAIM(rows_and_weights_are_those_of_the_routing),
+      CLAIM(the_vote_can_be_left_to_the_end_of_a_step),
       CLAIM(statistics_count_what_was_moved),
       CLAIM(a_saved_state_goes_on_bit_for_bit),
       CLAIM(two_exchanges_at_once_keep_apart),

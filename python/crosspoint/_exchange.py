@@ -200,6 +200,15 @@ class Exchange:
         """Forgets what was counted."""
         check(library.crosspoint_exchange_reset_statistics(self._pointer))
 
+    def settle(self) -> None:
+        """Returns when no rank has failed in any transfer so far, of whichever exchange of the fabric. Collective.
+
+        For ``agreement=deferred``: at the end of a step, before anything is kept of its results.
+
+        :raises CrosspointError: what went wrong on any rank, the same on every rank.
+        """
+        check(library.crosspoint_exchange_settle(self._pointer))
+
     def save(self) -> str:
         """What training needs to go on bit for bit, the same on every rank."""
         needed = ctypes.c_int64()
@@ -259,7 +268,7 @@ class Handle:
 
     def weight_gradients(self) -> np.ndarray:
         """``(T, K)``: of the loss by the routing's weights; 0 where a choice was not sent. Complete after
-        ``combine_backward``; with ``copies=rank`` after ``dispatch_backward``."""
+        ``combine_backward``; with ``copies=rank`` or ``node`` after ``dispatch_backward``."""
         gradients = np.empty((self.tokens, self.top_k), np.float32)
         check(library.crosspoint_handle_weight_gradients(self._pointer, gradients.ctypes.data, gradients.size))
         return gradients

@@ -120,6 +120,7 @@ _functions = {
     "exchange_local_experts": [_handle, POINTER(c_int64), POINTER(c_int64)],
     "exchange_statistics": [_handle, POINTER(Statistics)],
     "exchange_reset_statistics": [_handle],
+    "exchange_settle": [_handle],
     "exchange_save": [_handle, c_char_p, c_int64, POINTER(c_int64)],
     "exchange_restore": [_handle, c_char_p],
     "exchange_set_adapts": [_handle, c_int32],

@@ -224,6 +224,15 @@ def test_a_saved_state_goes_on_bit_for_bit():
     simulate(2, body)
 
 
+def test_the_vote_can_be_left_to_the_end_of_a_step():
+    def body(fabric):
+        exchange = Exchange(fabric, experts=6, hidden=16, options="agreement=deferred")
+        step(exchange, Problem(fabric.rank, 40))
+        exchange.settle()
+
+    simulate(2, body)
+
+
 def test_statistics_count_what_was_moved():
     def body(fabric):
         exchange = Exchange(fabric, experts=6, hidden=16, options="wire=bf16")
