@@ -142,7 +142,7 @@ struct Roundtrip: ParsableCommand {
 
   /// Labels of rows, checked.
   private func readLabels(_ path: String, _ argument: String, rows: Int) throws(CrosspointError) -> [Int32] {
-    let labels = try Npy.readIntegers(path, argument: argument)
+    let labels = try Npy.readIntegers(path, argument: argument).values
     guard labels.count == rows else {
       throw fileError(argument, path, "has \(labels.count) values for \(rows) rows")
     }
