@@ -22,7 +22,7 @@ extension ExpertExchange {
   func copies(of routing: Routing, _ earlier: consuming RankCopies?) -> RankCopies {
     var copies = RankCopies(
       experts: destinations.mostExperts, hidden: layout.hidden, routing: earlier?.takeRouting() ?? .none, pool: pool)
-    copies.routing.regroup(routing, groups: destinations.count, groupOf: destinations.destination(of:))
+    copies.routing.regroup(routing, groups: destinations.count) { destinations.destination(of: $0) }
     return copies
   }
 
