@@ -41,8 +41,7 @@ struct EntropyEncoder {
       return
     }
     let codec = body.codec
-    let space = try EntropyWorkspace(rows: rows, groups: groups.count, hidden: codec.hidden, pool: codec.pool)
-    defer { codec.pool.release(space.buffer) }
+    let space = try EntropyWorkspace(rows: rows, groups: groups.count, codec: codec)
     let encoder = EntropyEncoder(
       codec: codec, groups: groups, rows: rows, memory: body.memory, frame: body.header, space: space)
     try encoder.centreGroups(body)

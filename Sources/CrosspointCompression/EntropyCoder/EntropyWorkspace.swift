@@ -2,9 +2,8 @@ import CCrosspointKernels
 import CrosspointCore
 import CrosspointTokens
 
-/// Scratch of one entropy-coded frame, cut from one buffer of the pool.
+/// Scratch of one entropy-coded frame, cut from the codec's workspace.
 struct EntropyWorkspace {
-  let buffer: BufferPool.Buffer
   /// `[rows × hidden]`: rows without their group's mean; later the coded words.
   let residuals: UnsafeMutablePointer<Float>
   /// `[groups × hidden]`: mean rows.
@@ -34,7 +33,8 @@ struct EntropyWorkspace {
   /// One behind the space for words, which are written from here backwards.
   let wordsEnd: UnsafeMutablePointer<UInt8>
 
-  init(rows: Int, groups: Int, hidden: Int, pool: BufferPool) throws(CrosspointError) {
+  init(rows: Int, groups: Int, codec: RowCodec) throws(CrosspointError) {
+    let hidden = codec.hidden
     let integerCount = rows * (hidden + 2) + (min(rows, groups) + 1) * hidden
     let wordBytes = max(4 * rows * hidden, integerCount * 11 / 8 + 96)
     var size = 0
@@ -58,8 +58,7 @@ struct EntropyWorkspace {
     let numbersAt = cut(4 * rows)
     let tokensAt = cut(integerCount)
     let plainAt = cut(4 * integerCount + 16)
-    buffer = try pool.lease(bytes: size)
-    let base = buffer.base
+    let base = try codec.workspace(bytes: size).base
     func floats(_ offset: Int) -> UnsafeMutablePointer<Float> { (base + offset).assumingMemoryBound(to: Float.self) }
     func bytes(_ offset: Int) -> UnsafeMutablePointer<UInt8> { (base + offset).assumingMemoryBound(to: UInt8.self) }
     func words(_ offset: Int) -> UnsafeMutablePointer<UInt32> { (base + offset).assumingMemoryBound(to: UInt32.self) }

@@ -22,6 +22,7 @@ package final class RowCodec {
   let pool: BufferPool
   let rotation: PseudoRotation
   private let scratch: BufferPool.Buffer
+  private var workspace = BufferPool.Buffer.empty
 
   /// - Parameters:
   ///   - hidden: Floats per row, 1…2²⁴.
@@ -37,7 +38,20 @@ package final class RowCodec {
     scratch = try pool.lease(bytes: 512 + 3 * 4 * hidden)
   }
 
-  deinit { pool.release(scratch) }
+  deinit {
+    pool.release(scratch)
+    pool.release(workspace)
+  }
+
+  /// Memory for the work on one frame, kept for the next: a format's largest, which would find no other of its size idle.
+  func workspace(bytes: Int) throws(CrosspointError) -> BufferPool.Buffer {
+    if workspace.capacity < bytes {
+      pool.release(workspace)
+      workspace = .empty
+      workspace = try pool.lease(bytes: bytes)
+    }
+    return workspace
+  }
 
   /// The 64 words of a checksum under way.
   var lanes: UnsafeMutablePointer<UInt32> { scratch.base.assumingMemoryBound(to: UInt32.self) }
