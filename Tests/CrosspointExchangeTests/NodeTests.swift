@@ -73,7 +73,7 @@ import Testing
     try Self.expectNoBitChanges(ranks: ranks, experts: experts, .init(), smallBytes: [0, 700, nil])
   }
 
-  @Test(arguments: 1...6, 0..<3)
+  @Test(arguments: 1...4, 0..<3)
   func copiesAndClustersOfANodeKeepEveryBit(ranks: Int, kind: Int) throws {
     let copies = ExchangeOptions.Copies.all(ranks: ranks)[kind]
     for compensation in [ResidualCompensation.none, .identity] {
@@ -99,11 +99,11 @@ import Testing
       try .mixed(low: 2, high: 6), try .entropy(bits: 2.5),
     ], 0..<3)
   func codedRowsOfANodeKeepEveryBit(wire: WireFormat, kind: Int) throws {
-    for ranks in [4, 5] {
+    for ranks in kind == 2 ? [4] : [2, 5] {
       let copies = ExchangeOptions.Copies.all(ranks: ranks)[kind]
       try Self.expectNoBitChanges(
         ranks: ranks, experts: 6, .init(copies: copies, wire: .init(wire), gradientRounding: .stochastic),
-        inPlace: [.none, .some], smallBytes: [0, 400, nil])
+        inPlace: [.some], smallBytes: [0, nil])
     }
   }
 }
