@@ -7,8 +7,9 @@ import CrosspointFabric
 ///
 /// A record of fixed size that travels sealed (``SealedRecord``), little-endian words: magic · operation, verdict and flags, a
 /// byte each · sequence (two words) · number of the dispatch (two words) · groups · hash of the metadata · body bytes (two
-/// words) · bytes of metadata (two words) · seconds that the sender waited in the transfer before · rows of each group · header of the frame, zeros where none is sent · floats of a
-/// note, if a policy decides. A small body lies behind the record, and behind it the metadata.
+/// words) · bytes of metadata (two words) · seconds that the sender waited in the transfer before · rows of each group ·
+/// header of the frame, zeros where none is sent · floats of a note, if a policy decides. A small body lies behind the
+/// record, and behind it the metadata.
 /// Everything a receiver allocates follows from it, so it is checked before use.
 struct Announcement {
   static let magic: UInt32 = 0x5850_4133  // "XPA3"

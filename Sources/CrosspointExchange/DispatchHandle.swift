@@ -42,18 +42,16 @@ public final class DispatchHandle {
   /// it unchanged until the latter has returned, which ends it.
   /// - Throws: `outOfMemory`, on this rank alone.
   public func outputs() throws(CrosspointError) -> TokenBatch {
-    if let within { return try within.outputs() }
-    try Self.fill(&outputRows, like: rows, pool)
-    return TokenBatch(viewing: outputRows)
+    try Self.fill(&holder.outputRows, like: rows, pool)
+    return TokenBatch(viewing: holder.outputRows)
   }
 
   /// `[rows × hidden]`, in the order of ``rows``: where experts write ∂L/∂rows for
   /// ``ExpertExchange/dispatchBackward(_:meanwhile:)``. Uninitialised at first; a view of the handle's memory.
   /// - Throws: `outOfMemory`, on this rank alone.
   public func rowGradients() throws(CrosspointError) -> TokenBatch {
-    if let within { return try within.rowGradients() }
-    try Self.fill(&gradientRows, like: rows, pool)
-    return TokenBatch(viewing: gradientRows)
+    try Self.fill(&holder.gradientRows, like: rows, pool)
+    return TokenBatch(viewing: holder.gradientRows)
   }
 
   private static func fill(
@@ -84,8 +82,10 @@ public final class DispatchHandle {
   var received: ReceivedRows
   /// Which experts the rows of either side serve, with shared copies; `nil` with one per expert.
   var copies: RankCopies?
-  /// With one copy per node, the dispatch that took the rows on to their experts: it holds ``rows``, outputs and gradients.
+  /// With one copy per node, the dispatch that took the rows on to their experts.
   var within: DispatchHandle?
+  /// Whose memory the rows' outputs and gradients are.
+  var holder: DispatchHandle { within ?? self }
 
   private let pool: BufferPool
   private let hidden: Int

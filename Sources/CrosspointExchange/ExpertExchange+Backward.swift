@@ -117,7 +117,15 @@ extension ExpertExchange {
     _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle,
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {
-    try dispatchBackward(rowGradient, handle, work) { () throws(CrosspointError) in
+    try dispatchBackward(rowGradient, handle, after: nil, meanwhile: work)
+  }
+
+  /// - Parameter failure: what is wrong on this rank already.
+  func dispatchBackward(
+    _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle, after failure: CrosspointError?,
+    meanwhile work: LocalWork = { () throws(CrosspointError) in false }
+  ) throws(CrosspointError) -> TokenBatch {
+    try dispatchBackward(rowGradient, handle, work, after: failure) { () throws(CrosspointError) in
       try leaseRows(handle.routing.tokens)
     }
   }
@@ -128,17 +136,14 @@ extension ExpertExchange {
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) {
     let (memory, hidden) = (result.elements, result.hidden)
-    _ = try dispatchBackward(rowGradient, handle, work) { () throws(CrosspointError) in
+    _ = try dispatchBackward(rowGradient, handle, work, after: nil) { () throws(CrosspointError) in
       try room(memory, hidden: hidden, rows: handle.routing.tokens)
     }
   }
 
-  /// - Parameters:
-  ///   - failure: what is wrong on this rank already.
-  ///   - room: gives the rows for the sums.
-  func dispatchBackward(
-    _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle, _ work: LocalWork,
-    after failure: CrosspointError? = nil,
+  /// - Parameter room: gives the rows for the sums.
+  private func dispatchBackward(
+    _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle, _ work: LocalWork, after failure: CrosspointError?,
     room: () throws(CrosspointError) -> TokenBatch
   ) throws(CrosspointError) -> TokenBatch {
     transfer.begin(.dispatchBackward, of: handle.number)
@@ -193,7 +198,7 @@ extension ExpertExchange {
   public func dispatchBackward(
     _ handle: DispatchHandle, meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {
-    try dispatchBackward(TokenBatch(viewing: (handle.within ?? handle).gradientRows), handle, meanwhile: work)
+    try dispatchBackward(TokenBatch(viewing: handle.holder.gradientRows), handle, meanwhile: work)
   }
 
   private func isDirect(_ destination: Int) -> Bool {

@@ -22,7 +22,17 @@ extension ExpertExchange {
     _ output: borrowing TokenBatch, _ handle: DispatchHandle,
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {
-    try combine(output, handle, work) { () throws(CrosspointError) in try leaseRows(handle.routing.tokens) }
+    try combine(output, handle, after: nil, meanwhile: work)
+  }
+
+  /// - Parameter failure: what is wrong on this rank already.
+  func combine(
+    _ output: borrowing TokenBatch, _ handle: DispatchHandle, after failure: CrosspointError?,
+    meanwhile work: LocalWork = { () throws(CrosspointError) in false }
+  ) throws(CrosspointError) -> TokenBatch {
+    try combine(output, handle, work, after: failure) { () throws(CrosspointError) in
+      try leaseRows(handle.routing.tokens)
+    }
   }
 
   /// ``combine(_:_:meanwhile:)`` into rows of the caller's, `[T × hidden]`; undefined after an error. Collective.
@@ -31,16 +41,14 @@ extension ExpertExchange {
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) {
     let (memory, hidden) = (result.elements, result.hidden)
-    _ = try combine(output, handle, work) { () throws(CrosspointError) in
+    _ = try combine(output, handle, work, after: nil) { () throws(CrosspointError) in
       try room(memory, hidden: hidden, rows: handle.routing.tokens)
     }
   }
 
-  /// - Parameters:
-  ///   - failure: what is wrong on this rank already.
-  ///   - room: gives the rows for the sums.
-  func combine(
-    _ output: borrowing TokenBatch, _ handle: DispatchHandle, _ work: LocalWork, after failure: CrosspointError? = nil,
+  /// - Parameter room: gives the rows for the sums.
+  private func combine(
+    _ output: borrowing TokenBatch, _ handle: DispatchHandle, _ work: LocalWork, after failure: CrosspointError?,
     room: () throws(CrosspointError) -> TokenBatch
   ) throws(CrosspointError) -> TokenBatch {
     transfer.begin(.combine, of: handle.number)
@@ -84,7 +92,7 @@ extension ExpertExchange {
   public func combine(
     _ handle: DispatchHandle, meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {
-    try combine(TokenBatch(viewing: (handle.within ?? handle).outputRows), handle, meanwhile: work)
+    try combine(TokenBatch(viewing: handle.holder.outputRows), handle, meanwhile: work)
   }
 
   /// Sums each token's choices into its row of `y`.

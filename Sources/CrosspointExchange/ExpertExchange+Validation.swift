@@ -44,11 +44,7 @@ extension ExpertExchange {
   func problem(labels: [Int32]?, tokens: Int) -> CrosspointError? {
     guard let labels else { return nil }
     if labels.count != tokens { return invalid("labels", "\(labels.count) labels for \(tokens) tokens") }
-    let range = RowMemory.labelRange
-    guard let token = labels.firstIndex(where: { !range.contains($0) }) else { return nil }
-    return invalid(
-      "labels",
-      "token \(token) has label \(labels[token]); \(range.lowerBound) (none) to \(range.upperBound) is possible")
+    return RowMemory.problem(labels: labels, of: "token").map { invalid("labels", $0) }
   }
 
   /// Shape of a batch that a caller hands in.

@@ -146,12 +146,7 @@ struct Roundtrip: ParsableCommand {
     guard labels.count == rows else {
       throw fileError(argument, path, "has \(labels.count) values for \(rows) rows")
     }
-    let range = RowMemory.labelRange
-    if let row = labels.firstIndex(where: { !range.contains($0) }) {
-      throw fileError(
-        argument, path, "row \(row) has label \(labels[row]); \(range.lowerBound) (none) to \(range.upperBound) allowed"
-      )
-    }
+    if let problem = RowMemory.problem(labels: labels, of: "row") { throw fileError(argument, path, problem) }
     return labels
   }
 

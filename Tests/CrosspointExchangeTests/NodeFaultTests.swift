@@ -91,12 +91,17 @@ import Testing
           throw error
         }
       }
-      #expect(thrown.count == 3)
-      for error in thrown {
-        #expect(error.code == .nonFinite && error.rank == 1 && error.operation == "\(kind)", "\(error)")
-        #expect(error.message.contains("row 3, column 5 is nan"), "\(error)")
-        #expect(error == thrown[0])
-      }
+      Self.expectBadRow(of: kind, in: thrown, ranks: 3)
+    }
+  }
+
+  /// All ranks name rank 1 and the NaN that ``step(_:_:bad:)`` puts there.
+  static func expectBadRow(of kind: TransferKind, in thrown: [CrosspointError], ranks: Int) {
+    #expect(thrown.count == ranks)
+    for error in thrown {
+      #expect(error.code == .nonFinite && error.rank == 1 && error.operation == "\(kind)", "\(error)")
+      #expect(error.message.contains("row 3, column 5 is nan"), "\(error)")
+      #expect(error == thrown[0])
     }
   }
 

@@ -89,8 +89,8 @@ struct EntropyBody {
     xp_entropy_scale(offset: 0, last: Self.lastClass, shift: Int32(shift), first: Int32(Self.elements))
   }
 
-  /// A label's number as the integer that is coded, and back: neighbours in frequency on both sides of zero, where both signs
-  /// are equally frequent.
+  /// A label's number as the integer that is coded, and back (zigzag): labels of about the same frequency get integers of the
+  /// same magnitude, whose two signs share a frequency.
   static func integer(_ number: Int32) -> Int32 { number & 1 == 0 ? number / 2 : -(number / 2) - 1 }
   static func number(_ integer: Int32) -> Int32 { integer < 0 ? -2 &* (integer &+ 1) &+ 1 : 2 &* integer }
 

@@ -11,6 +11,14 @@ package struct RowMemory: Sendable {
   /// Labels that rows may have; −1 stands for none.
   package static let labelRange: ClosedRange<Int32> = -1...1 << 24
 
+  /// Which label is none of ``labelRange``; `nil`: all are.
+  /// - Parameter row: what a row is called.
+  package static func problem(labels: [Int32], of row: String) -> String? {
+    guard let index = labels.firstIndex(where: { !labelRange.contains($0) }) else { return nil }
+    let (least, most) = (labelRange.lowerBound, labelRange.upperBound)
+    return "\(row) \(index) has label \(labels[index]); \(least) (none) to \(most) allowed"
+  }
+
   /// Labels that may have an anchor; their numbers are coded in 16 bits at most.
   static let mostAnchors = 0xFFFF
 

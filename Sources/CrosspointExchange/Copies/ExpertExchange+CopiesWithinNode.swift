@@ -33,10 +33,7 @@ extension ExpertExchange {
   func sumOutputsWithinNode(
     _ node: ExpertExchange, _ output: borrowing TokenBatch, _ handle: DispatchHandle, after failure: CrosspointError?
   ) throws(CrosspointError) {
-    let inner = handle.innerHandle(of: node, at: handle.stage)
-    handle.copies!.sums = try node.combine(
-      output, inner, { () throws(CrosspointError) in false }, after: failure,
-      room: { () throws(CrosspointError) in try node.leaseRows(inner.routing.tokens) })
+    handle.copies!.sums = try node.combine(output, handle.innerHandle(of: node, at: handle.stage), after: failure)
     statistics.take(&node.statistics)
   }
 
@@ -54,10 +51,8 @@ extension ExpertExchange {
     _ node: ExpertExchange, _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle,
     after failure: CrosspointError?
   ) throws(CrosspointError) {
-    let inner = handle.innerHandle(of: node, at: handle.stage)
     handle.copies!.sums = try node.dispatchBackward(
-      rowGradient, inner, { () throws(CrosspointError) in false }, after: failure,
-      room: { () throws(CrosspointError) in try node.leaseRows(inner.routing.tokens) })
+      rowGradient, handle.innerHandle(of: node, at: handle.stage), after: failure)
     statistics.take(&node.statistics)
   }
 
