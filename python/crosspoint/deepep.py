@@ -21,6 +21,8 @@ __all__ = ["Buffer", "Config", "EventOverlap", "Handle"]
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _CALLS = ("combine", "dispatch", "dispatch with a handle")
+# What all ranks must say the same of a call; the first call has the number 0.
+_FACTS = dict.fromkeys(("call", "hidden", "dtype", "handle", "experts", "choices"), 0)
 _WORDS = {"call": _CALLS, "dtype": tuple(str(dtype) for dtype in _DTYPES)}
 # As in DeepEP NaN and infinity travel. Rows that were bfloat16 lose nothing in a wire format of that name.
 _OPTIONS = {
@@ -225,7 +227,7 @@ class Buffer:
         _no_such("num_tokens_per_rdma_rank", num_tokens_per_rdma_rank, "there are no RDMA ranks")
         _has_happened(previous_event)
         refusal = None
-        facts = dict.fromkeys(("call", "hidden", "dtype", "handle", "experts", "choices"), 0)
+        facts = dict(_FACTS)
         try:
             facts.update(_facts(x, "x"))
             if handle is None:
@@ -272,7 +274,7 @@ class Buffer:
         """
         _has_happened(previous_event)
         refusal = None
-        facts = dict.fromkeys(("call", "hidden", "dtype", "handle", "experts", "choices"), 0)
+        facts = dict(_FACTS)
         biases = [bias] if isinstance(bias, torch.Tensor) else list(bias or ())
         try:
             facts.update(_facts(x, "x"))
