@@ -227,6 +227,8 @@ import Testing
         #expect(Int(tokens[index]) == (magnitude == 0 ? 0 : 2 * magnitude - (x[index] < 0 ? 0 : 1)))
       }
       #expect(counts.reduce(0, +) == UInt32(n))
+      variant.entropy_sum_counts(&counts, 64)
+      #expect(counts[..<(64 * EntropyBody.stride)].reduce(0, +) == UInt32(n))
       if let first {
         #expect(first.0 == tokens + plain && first.1 == counts && first.2 == sums)
       } else {

@@ -141,6 +141,17 @@ static void entropy_quantise(uint8_t *tokens, xp_entropy_writer *w, uint32_t *co
   }
 }
 
+// Adds the copies of the counts of so many contexts up in the first.
+static void entropy_sum_counts(uint32_t *counts, size_t contexts) {
+  for (size_t copy = 1; copy < COUNT_COPIES; copy++)
+    for (size_t i = 0; i < TOKENS * contexts; i++) counts[i] += counts[copy * COUNT_STRIDE + i];
+}
+
+// The slots of a token of some frequency.
+static void entropy_fill_slots(uint32_t *slots, uint32_t token, uint32_t frequency) {
+  for (uint32_t place = 0; place < frequency; place++) slots[place] = token | (frequency - 1) << 6 | place << 17;
+}
+
 // For magnitudes of 1 and of 2 to 7: their number, and by how much they exceed what they stand for.
 static void entropy_excess(float *sums, const float *y, size_t n, const uint8_t *contexts, const float *rounding,
                            float inverse_step) {

@@ -40,9 +40,11 @@ const xp_kernels VARIANT_TABLE = {
     .multiply = multiply_rows,
     .entropy_contexts = entropy_contexts,
     .entropy_quantise = entropy_quantise,
+    .entropy_sum_counts = entropy_sum_counts,
     .entropy_excess = entropy_excess,
     .entropy_tokens = entropy_tokens,
     .entropy_encode = entropy_encode,
+    .entropy_fill_slots = entropy_fill_slots,
     .entropy_decode = entropy_decode,
     .entropy_decode_integers = entropy_decode_integers,
 };

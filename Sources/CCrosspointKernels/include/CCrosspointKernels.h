@@ -111,12 +111,14 @@ typedef struct xp_kernels {
   void (*entropy_contexts)(uint8_t *out, const uint8_t *columns, size_t n, const xp_entropy_scale *scale);
   void (*entropy_quantise)(uint8_t *tokens, xp_entropy_writer *w, uint32_t *counts, const float *y, size_t n,
                            const uint8_t *contexts, const float *rounding, float inverse_step);
+  void (*entropy_sum_counts)(uint32_t *counts, size_t contexts);
   void (*entropy_excess)(float *sums, const float *y, size_t n, const uint8_t *contexts, const float *rounding,
                          float inverse_step);
   void (*entropy_tokens)(uint8_t *tokens, xp_entropy_writer *w, uint32_t *counts, const int32_t *values, size_t n,
                          uint8_t context);
   uint8_t *(*entropy_encode)(uint8_t *end, uint32_t *states, const uint8_t *tokens, size_t n, const uint8_t *contexts,
                              uint8_t context, const uint32_t *symbols);
+  void (*entropy_fill_slots)(uint32_t *slots, uint32_t token, uint32_t frequency);
   void (*entropy_decode)(float *out, size_t n, xp_entropy_decoder *d, const uint8_t *contexts, float step);
   void (*entropy_decode_integers)(int32_t *out, size_t n, xp_entropy_decoder *d, uint8_t context);
 } xp_kernels;

@@ -179,10 +179,7 @@ struct EntropyEncoder {
 
   /// The bits of a body whose tokens have been counted, those of rows times a scale; makes the tables.
   private func cost(_ form: EntropyBody, _ budget: Double, scale: Double) -> Double {
-    let (copy, counted) = (EntropyBody.contextCapacity * EntropyBody.stride, form.contexts * EntropyBody.stride)
-    for other in 1..<EntropyBody.countCopies {
-      for index in 0..<counted { space.counts[index] += space.counts[other * copy + index] }
-    }
+    codec.kernels.entropy_sum_counts(space.counts, form.contexts)
     var rowBits = 0.0
     // Once per frame: columns, tables, means.
     var fixedBits = 8 * Double(EntropyBody.fixedBytes + EntropyBody.finalBytes)

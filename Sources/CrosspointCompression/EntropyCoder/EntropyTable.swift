@@ -1,4 +1,5 @@
 import CrosspointCore
+import CrosspointTokens
 
 #if canImport(Glibc)
   import Glibc
@@ -139,8 +140,7 @@ enum EntropyTable {
       guard sum + frequency <= EntropyBody.total else {
         throw .corrupt("table", "frequencies beyond their sum of \(EntropyBody.total)")
       }
-      let slot = UInt32(token) | UInt32(frequency - 1) << 6
-      for place in 0..<frequency { slots[sum + place] = slot | UInt32(place) << 17 }
+      kernels.entropy_fill_slots(slots + sum, UInt32(token), UInt32(frequency))
       sum += frequency
     }
     for entry in 0..<count {
