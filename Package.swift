@@ -137,6 +137,7 @@ let package = Package(
       name: "XPointTests",
       dependencies: [
         "xpoint", "CrosspointCore", "CrosspointTokens", "CrosspointRouting", "CrosspointExchange", "CrosspointOptions",
+        "MPI",
       ]),
     .testTarget(name: "CrosspointFilesTests", dependencies: ["CrosspointCore", "CrosspointFiles"]),
     .testTarget(name: "MoELMTests", dependencies: ["MoELM", "Crosspoint", "CrosspointTestSupport"]),

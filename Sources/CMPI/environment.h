@@ -40,6 +40,22 @@ static inline int cmpi_max_library_version(void) { return MPI_MAX_LIBRARY_VERSIO
 static inline int cmpi_error_string(int code, char *text, int *length) { return MPI_Error_string(code, text, length); }
 static inline int cmpi_processor_name(char *text, int *length) { return MPI_Get_processor_name(text, length); }
 static inline int cmpi_library_version(char *text, int *length) { return MPI_Get_library_version(text, length); }
+#define CMPI_LITERAL(value) #value
+#define CMPI_TEXT(value) CMPI_LITERAL(value)
+
+/// The MPI whose binary interface this was compiled for, and its version.
+static inline const char *cmpi_interface(void) {
+#if defined(MPI_ABI_VERSION)
+  return "MPI ABI " CMPI_TEXT(MPI_ABI_VERSION) "." CMPI_TEXT(MPI_ABI_SUBVERSION);
+#elif defined(OPEN_MPI)
+  return "Open MPI " CMPI_TEXT(OMPI_MAJOR_VERSION) "." CMPI_TEXT(OMPI_MINOR_VERSION) "." CMPI_TEXT(OMPI_RELEASE_VERSION);
+#elif defined(MPICH_VERSION)
+  return "MPICH " MPICH_VERSION;
+#else
+  return "unknown";
+#endif
+}
+
 static inline int cmpi_standard_version(int *major, int *minor) { return MPI_Get_version(major, minor); }
 
 static inline double cmpi_wtime(void) { return MPI_Wtime(); }

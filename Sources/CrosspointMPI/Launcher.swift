@@ -26,12 +26,13 @@ enum Launcher {
     func size(_ variable: String) -> Int? { getenv(variable).flatMap { Int(String(cString: $0)) } }
     // Its own launcher may have started one process, inside a job of another.
     guard world.size == 1, size("OMPI_COMM_WORLD_SIZE") != 1 else { return }
+    let launchers = MPIProduct(MPIEnvironment.libraryVersion)?.launchers ?? "see its manual"
     for (variable, launcher) in sizes {
       guard let size = size(variable), size > 1 else { continue }
       throw CrosspointError(
         .invalidArgument, operation: "world", rank: 0, argument: "launcher",
         "\(launcher) has started \(size) processes (\(variable)), but each is rank 0 of 1 to \(MPIEnvironment.libraryVersion.prefix { $0 != "," }): start them "
-          + "with the launcher of that MPI (mpirun.openmpi, or srun --mpi=pmix)")
+          + "with the launcher of that MPI (\(launchers))")
     }
   }
 }

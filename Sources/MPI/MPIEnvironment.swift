@@ -103,6 +103,9 @@ public enum MPIEnvironment {
     return name.split(whereSeparator: \.isNewline).joined(separator: " ")
   }
 
+  /// The MPI whose binary interface this was compiled for, and its version. Callable at any time.
+  public static var interface: String { String(cString: cmpi_interface()) }
+
   /// The version of the MPI standard that the library follows. Callable at any time.
   public static var standardVersion: (major: Int, minor: Int) {
     var major: Int32 = 0

@@ -5,10 +5,13 @@ import MPI
 
 extension Doctor {
   static func checks() -> [Check] {
-    [platform, cores, kernelVariant, mpiLibrary, launcher, rootPermission, sharedMemory, nodeMemory, simulatedExchange]
+    [
+      platform, cores, kernelVariant, mpiLibrary, mpiStart, launcher, rootPermission, sharedMemory, nodeMemory,
+      simulatedExchange,
+    ]
   }
 
-  private static var environment: [String: String] { ProcessInfo.processInfo.environment }
+  static var environment: [String: String] { ProcessInfo.processInfo.environment }
 
   private static var platform: Check {
     #if arch(x86_64)
@@ -52,36 +55,6 @@ extension Doctor {
         fix: "no fast kernels for this processor: everything works, hashing and coding are slow")
     }
     return .ok("kernels", found)
-  }
-
-  private static var mpiLibrary: Check {
-    let standard = MPIEnvironment.standardVersion
-    let found = "\(MPIEnvironment.libraryVersion) (MPI \(standard.major).\(standard.minor))"
-    guard standard.major >= 3 else {
-      return Check(
-        name: "MPI library", verdict: .broken, found: found,
-        fix: "MPI 3 is needed: apt-get install libopenmpi-dev openmpi-bin, then build again")
-    }
-    return .ok("MPI library", found)
-  }
-
-  private static var launcher: Check {
-    guard let path = find("mpirun") ?? find("mpirun.openmpi") else {
-      return Check(
-        name: "mpirun", verdict: .broken, found: "not on PATH",
-        fix: "apt-get install openmpi-bin, or add its folder to PATH")
-    }
-    guard let line = firstLine(of: path, ["--version"]) else {
-      return Check(
-        name: "mpirun", verdict: .broken, found: "\(path) does not run", fix: "apt-get install --reinstall openmpi-bin")
-    }
-    let library = MPIEnvironment.libraryVersion
-    if library.contains("Open MPI"), !line.contains("Open MPI") {
-      return Check(
-        name: "mpirun", verdict: .broken, found: "\(path) (\(line)) is not the launcher of the library in use",
-        fix: "launch with mpirun.openmpi")
-    }
-    return .ok("mpirun", "\(path) (\(line))")
   }
 
   private static var rootPermission: Check {
@@ -166,24 +139,5 @@ extension Doctor {
         name: "simulated exchange", verdict: .broken, found: "\(error)",
         fix: "report this with the output of xpoint doctor")
     }
-  }
-
-  /// Where the shell would find a program.
-  private static func find(_ program: String) -> String? {
-    (environment["PATH"] ?? "").split(separator: ":").map { "\($0)/\(program)" }
-      .first { FileManager.default.isExecutableFile(atPath: $0) }
-  }
-
-  private static func firstLine(of program: String, _ arguments: [String]) -> String? {
-    let process = Process()
-    let pipe = Pipe()
-    process.executableURL = URL(fileURLWithPath: program)
-    process.arguments = arguments
-    process.standardOutput = pipe
-    process.standardError = FileHandle.nullDevice
-    guard (try? process.run()) != nil else { return nil }
-    let text = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    process.waitUntilExit()
-    return process.terminationStatus == 0 ? text.split(separator: "\n").first.map(String.init) : nil
   }
 }

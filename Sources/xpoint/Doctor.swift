@@ -16,6 +16,9 @@ struct Doctor: ParsableCommand {
   @Flag(help: "Print one JSON object {\"ok\", \"checks\"} instead of text.")
   var json = false
 
+  @Flag(help: .hidden)
+  var startMpi = false
+
   /// One thing that was checked.
   struct Check: Encodable {
     enum Verdict: String, Encodable {
@@ -37,6 +40,7 @@ struct Doctor: ParsableCommand {
   }
 
   func run() throws {
+    if startMpi { return try Self.startMPI() }
     let checks = Self.checks()
     let broken = checks.filter { $0.verdict == .broken }
     if json {
@@ -52,7 +56,8 @@ struct Doctor: ParsableCommand {
       }
     }
     guard broken.isEmpty else {
-      throw CleanExitFailure(message: "\(broken.map(\.name).joined(separator: ", ")): see the fixes above")
+      throw CleanExitFailure(
+        message: broken.map { "\($0.name): \($0.found): \($0.fix ?? "")" }.joined(separator: "; "))
     }
   }
 }
