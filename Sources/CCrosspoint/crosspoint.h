@@ -148,6 +148,15 @@ crosspoint_status crosspoint_fabric_on_wait(
 crosspoint_status crosspoint_fabric_barrier(crosspoint_fabric *fabric);
 /* Sums count floats over all ranks, in place, in the order of ranks: the same bits on each and in every run. Collective. */
 crosspoint_status crosspoint_fabric_allreduce(crosspoint_fabric *fabric, float *values, int64_t count);
+/* Sends bytes to every rank and receives bytes from every rank, itself among them. Collective.
+ *   send, send_bytes        [ranks]: for each rank where its bytes are, and how many
+ *   receive, receive_bytes  [ranks]: for each rank where its bytes go, and how many it sends here. Those places overlap
+ *                           neither each other nor what is sent
+ * How many come a rank must know; if it does not, tell it in an exchange of 8 bytes before. A rank that sends another number
+ * is named by CROSSPOINT_TRUNCATED_FRAME. Arguments that cannot be are refused by the rank alone. */
+crosspoint_status crosspoint_fabric_exchange(
+    crosspoint_fabric *fabric, const void *const *send, const int64_t *send_bytes, void *const *receive,
+    const int64_t *receive_bytes);
 /* Waits for every rank, then ends MPI if crosspoint_fabric_world started it. The last call of every rank after success and
  * after an agreed error. Collective. */
 crosspoint_status crosspoint_fabric_finalize(crosspoint_fabric *fabric);

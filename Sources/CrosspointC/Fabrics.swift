@@ -18,6 +18,9 @@ import MPI
 /// One rank as C holds it.
 final class RankOfC {
   let fabric: any Fabric
+  /// The blocks of an exchange of bytes, kept so that none allocates.
+  var send: [UnsafeRawBufferPointer] = []
+  var receive: [UnsafeMutableRawBufferPointer] = []
   /// The cluster of a simulated rank that has not left it.
   private var cluster: SimulatedRanks?
 

@@ -393,6 +393,65 @@ static void sums_are_the_same_on_every_rank(crosspoint_fabric *fabric) {
   OK(crosspoint_fabric_finalize(fabric));
 }
 
+/* Rank r sends r + 2 p bytes to rank p, large ones where `factor` is. */
+static void exchange_bytes(crosspoint_fabric *fabric, int64_t factor) {
+  int32_t rank;
+  OK(crosspoint_fabric_rank(fabric, &rank, NULL));
+  const void *send[3];
+  void *receive[3];
+  int64_t send_bytes[3], receive_bytes[3], told[3];
+  for (int p = 0; p < 3; p++) {
+    send_bytes[p] = factor * (rank + 2 * p);
+    char *bytes = malloc((size_t)send_bytes[p] + 1);
+    memset(bytes, 1 + 3 * rank + p, (size_t)send_bytes[p]);
+    send[p] = bytes;
+  }
+  /* Each tells the others how many. */
+  const void *counts[3] = {&send_bytes[0], &send_bytes[1], &send_bytes[2]};
+  void *places[3] = {&told[0], &told[1], &told[2]};
+  const int64_t eight[3] = {8, 8, 8};
+  OK(crosspoint_fabric_exchange(fabric, counts, eight, places, eight));
+  for (int p = 0; p < 3; p++) {
+    EXPECT(told[p] == factor * (p + 2 * rank));
+    receive_bytes[p] = told[p];
+    receive[p] = told[p] ? malloc((size_t)told[p]) : NULL;
+  }
+  OK(crosspoint_fabric_exchange(fabric, send, send_bytes, receive, receive_bytes));
+  for (int p = 0; p < 3; p++) {
+    for (int64_t i = 0; i < receive_bytes[p]; i++) EXPECT(((char *)receive[p])[i] == 1 + 3 * p + rank);
+    free((void *)send[p]);
+    free(receive[p]);
+  }
+}
+
+static void bytes_reach_every_rank(crosspoint_fabric *fabric) {
+  exchange_bytes(fabric, 1);
+  exchange_bytes(fabric, 100000);
+}
+
+static void bytes_of_another_number_name_their_sender(crosspoint_fabric *fabric) {
+  int32_t rank;
+  OK(crosspoint_fabric_rank(fabric, &rank, NULL));
+  OK(crosspoint_fabric_set_deadline(fabric, 0.5));
+  char sent[8] = {0}, received[3][8];
+  const void *send[3] = {sent, sent, sent};
+  void *receive[3] = {received[0], received[1], received[2]};
+  int64_t send_bytes[3] = {8, 8, 8}, receive_bytes[3] = {8, 8, 8};
+  send_bytes[2] = -1;
+  EXPECT(crosspoint_fabric_exchange(fabric, send, send_bytes, receive, receive_bytes) == CROSSPOINT_INVALID_ARGUMENT);
+  EXPECT(strcmp(last_error().argument, "send") == 0 && strstr(last_error().message, "-1 bytes"));
+  send_bytes[2] = 8;
+  receive[0] = NULL;
+  EXPECT(crosspoint_fabric_exchange(fabric, send, send_bytes, receive, receive_bytes) == CROSSPOINT_INVALID_ARGUMENT);
+  EXPECT(strcmp(last_error().argument, "receive") == 0 && strstr(last_error().message, "8 bytes at NULL for rank 0"));
+  EXPECT(crosspoint_fabric_exchange(fabric, send, NULL, receive, receive_bytes) == CROSSPOINT_INVALID_ARGUMENT);
+  receive[0] = received[0];
+  /* Ranks 1 and 2 do not agree. */
+  if (rank == 1) send_bytes[2] = 5;
+  crosspoint_status status = crosspoint_fabric_exchange(fabric, send, send_bytes, receive, receive_bytes);
+  if (rank == 2) EXPECT(status == CROSSPOINT_TRUNCATED_FRAME && last_error().rank == 1 && !last_error().is_agreed);
+}
+
 static crosspoint_cluster *cluster;
 
 static void a_cancelled_cluster_waits_for_nobody(crosspoint_fabric *fabric) {
@@ -458,6 +517,8 @@ int main(void) {
       CLAIM(a_rank_that_does_not_come_is_named_at_the_deadline),
       CLAIM(errors_belong_to_a_thread),
       CLAIM(sums_are_the_same_on_every_rank),
+      CLAIM(bytes_reach_every_rank),
+      CLAIM(bytes_of_another_number_name_their_sender),
       CLAIM(a_cancelled_cluster_waits_for_nobody),
   };
   null_is_refused();

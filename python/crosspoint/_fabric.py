@@ -4,7 +4,7 @@ import ctypes
 import sys
 import threading
 import traceback
-from typing import Any, Callable, List, Optional, TypeVar
+from typing import Any, Callable, List, Optional, Sequence, Tuple, TypeVar
 
 import numpy as np
 
@@ -82,6 +82,49 @@ class Fabric:
                 Code.INVALID_ARGUMENT, "allreduce", "values", f"{_describe(values)}; contiguous float32 is expected"
             )
         self._check(library.crosspoint_fabric_allreduce(self._pointer, values.ctypes.data, values.size))
+
+    def exchange(
+        self, send: Sequence[np.ndarray], receive: Optional[Sequence[np.ndarray]] = None
+    ) -> Sequence[np.ndarray]:
+        """Sends an array to every rank and receives one from every rank, itself among them. Collective.
+
+        :param send: by rank; contiguous, of any type and size.
+        :param receive: by rank, arrays of as many bytes as that rank sends here, to be written. ``None``: ranks tell each
+            other how many, and get arrays of one dimension of the type of what they send.
+        :returns: what was received, by rank.
+        """
+        sent = self._blocks("send", send)
+        if receive is None:
+            told = np.empty(self.rank_count, np.int64)
+            eight = [8] * self.rank_count
+            mine = np.array(sent[1], np.int64)
+            self.exchange_memory(_addresses(mine), eight, _addresses(told), eight)
+            of = send[self.rank].dtype
+            receive = [np.empty(size // of.itemsize, of) for size in told.tolist()]
+        self.exchange_memory(*sent, *self._blocks("receive", receive))
+        return receive
+
+    def exchange_memory(
+        self, send: Sequence[int], send_bytes: Sequence[int], receive: Sequence[int], receive_bytes: Sequence[int]
+    ) -> None:
+        """The same by addresses and numbers of bytes, one of each per rank. Collective."""
+        addresses, sizes = ctypes.c_void_p * self.rank_count, ctypes.c_int64 * self.rank_count
+        self._check(
+            library.crosspoint_fabric_exchange(
+                self._pointer, addresses(*send), sizes(*send_bytes), addresses(*receive), sizes(*receive_bytes)
+            )
+        )
+
+    def _blocks(self, argument: str, arrays: Sequence[np.ndarray]) -> Tuple[List[int], List[int]]:
+        if len(arrays) != self.rank_count:
+            message = f"{len(arrays)} arrays for {self.rank_count} ranks"
+            raise CrosspointError(Code.INVALID_ARGUMENT, "exchange", argument, message, rank=self.rank)
+        for rank, array in enumerate(arrays):
+            flags = getattr(array, "flags", None)
+            if flags is None or not flags.c_contiguous or not (flags.writeable or argument == "send"):
+                message = f"{_describe(array)} for rank {rank}; a contiguous array is expected, writeable to receive"
+                raise CrosspointError(Code.INVALID_ARGUMENT, "exchange", argument, message, rank=self.rank)
+        return [array.ctypes.data for array in arrays], [array.nbytes for array in arrays]
 
     def finalize(self) -> None:
         """Waits for every rank, then ends MPI if :func:`world` started it. Collective."""
@@ -193,6 +236,11 @@ def _require_same_mpi(comm: Any) -> None:
         raise CrosspointError(
             Code.INVALID_ARGUMENT, "Fabric.of", "comm", f"mpi4py runs on '{theirs}', Crosspoint on '{ours}': one is needed"
         )
+
+
+def _addresses(array: np.ndarray) -> List[int]:
+    """Of its elements."""
+    return [array.ctypes.data + i * array.itemsize for i in range(array.size)]
 
 
 def _describe(value: Any) -> str:

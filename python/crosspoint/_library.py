@@ -113,6 +113,7 @@ _functions = {
     "fabric_on_wait": [_handle, Check, c_void_p],
     "fabric_barrier": [_handle],
     "fabric_allreduce": [_handle, c_void_p, c_int64],
+    "fabric_exchange": [_handle, c_void_p, c_void_p, c_void_p, c_void_p],
     "fabric_finalize": [_handle],
     "fabric_abort": [_handle, c_int32, c_char_p],
     "fabric_leave": [_handle, c_char_p],

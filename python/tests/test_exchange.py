@@ -336,3 +336,18 @@ def test_structs_are_those_of_the_header():
 def test_the_version_is_that_of_the_package():
     version = importlib.metadata.version("crosspoint")
     assert crosspoint.__version__ == version
+
+
+def test_arrays_of_numpy_reach_every_rank():
+    def body(fabric):
+        send = [np.full(fabric.rank + p, 10 * fabric.rank + p, np.int16) for p in range(3)]
+        for received in (
+            fabric.exchange(send),
+            fabric.exchange(send, [np.empty(p + fabric.rank, np.int16) for p in range(3)]),
+        ):
+            assert [a.tolist() for a in received] == [[10 * p + fabric.rank] * (p + fabric.rank) for p in range(3)]
+        for bad, message in (([send[0]], "1 arrays for 3 ranks"), ([np.zeros((2, 2)).T] * 3, "a contiguous array is")):
+            with pytest.raises(CrosspointError, match=message):
+                fabric.exchange(bad)
+
+    simulate(3, body)
