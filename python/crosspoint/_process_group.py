@@ -1,7 +1,7 @@
 """The communicator of MPI whose processes are those of a process group of torch.distributed."""
 
 import sys
-from typing import Any
+from typing import Any, List
 
 from ._errors import Code, CrosspointError
 
@@ -19,6 +19,13 @@ def communicator_of(group: Any) -> Any:
 
     ranks = [-1] * group.size()
     torch.distributed.all_gather_object(ranks, MPI.COMM_WORLD.rank, group=group)
+    return communicator_of_ranks(ranks)
+
+
+def communicator_of_ranks(ranks: List[int]) -> Any:
+    """A new communicator of mpi4py of these processes of the job. Collective over them."""
+    from mpi4py import MPI
+
     if len(set(ranks)) != len(ranks):
         raise CrosspointError(
             Code.INVALID_ARGUMENT,

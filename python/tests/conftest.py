@@ -54,10 +54,10 @@ def resident_bytes():
 class Launch:
     """Ranks under mpirun, each a Python that runs a scenario of rank_program.py; none is left behind."""
 
-    def __init__(self, ranks, scenario, *arguments):
+    def __init__(self, ranks, scenario, *arguments, python=()):
         self.process = subprocess.Popen(
-            [root / "launch/mpirun", "-n", str(ranks), sys.executable, root / "python/tests/rank_program.py", scenario]
-            + list(arguments),
+            [root / "launch/mpirun", "-n", str(ranks), sys.executable, *python]
+            + [root / "python/tests/rank_program.py", scenario, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -86,8 +86,8 @@ class Launch:
 def launch():
     launches = []
 
-    def start(*arguments):
-        launches.append(Launch(*arguments))
+    def start(*arguments, **named):
+        launches.append(Launch(*arguments, **named))
         return launches[-1]
 
     yield start

@@ -199,6 +199,82 @@ def torchtitan():
     distributed.destroy_process_group()
 
 
+def process_group():
+    """A small model, its dense part copied and its experts spread over ranks, trained through this back end and Gloo's."""
+    import datetime
+
+    import torch
+    import torch.distributed as dist
+    from torch.distributed._functional_collectives import all_to_all_single_autograd
+
+    import crosspoint.distributed  # noqa: F401
+
+    dist.init_process_group("crosspoint", init_method="mpi://", timeout=datetime.timedelta(seconds=30))
+    rank, size = dist.get_rank(), dist.get_world_size()
+    everyone = list(range(size))
+    groups = {name: dist.new_group(everyone, backend=name) for name in ("crosspoint", "gloo")}
+
+    def losses(group):
+        torch.manual_seed(0)
+        gate = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(8, size, bias=False), process_group=group)
+        torch.manual_seed(1 + rank)
+        expert = torch.nn.Linear(8, 8)
+        optimizer = torch.optim.SGD([*gate.parameters(), *expert.parameters()], lr=0.1)
+        seen = []
+        for _ in range(8):
+            x = torch.randn(5 + 3 * rank, 8)
+            scores, chosen = gate(x).softmax(dim=1).max(dim=1)
+            order = chosen.argsort(stable=True)
+            to = torch.bincount(chosen, minlength=size)
+            come = torch.empty_like(to)
+            dist.all_to_all_single(come, to, group=group)
+            rows = all_to_all_single_autograd(x[order], come.tolist(), to.tolist(), group)
+            home = all_to_all_single_autograd(expert(rows), to.tolist(), come.tolist(), group)
+            y = torch.empty_like(home).index_copy(0, order, home) * scores[:, None]
+            loss = (y - x.roll(1, 1)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total = loss.detach().clone()
+            dist.all_reduce(total, group=group)
+            seen.append(total)
+        return torch.stack(seen)
+
+    ours, theirs = (losses(group) for group in groups.values())
+    told = [None] * size
+    dist.all_gather_object(told, {"rank": rank})
+    pair = dist.new_group([size - 1, 0] if size > 1 else [0], backend="crosspoint")
+    if dist.get_rank(pair) >= 0:
+        x = torch.tensor([rank])
+        dist.broadcast(x, src=size - 1, group=pair)
+        assert x.item() == size - 1
+    say(ours.allclose(theirs, rtol=1e-4) and ours[-1] < ours[0] and told == [{"rank": r} for r in everyone])
+    dist.destroy_process_group()
+
+
+def lost_in_process_group(how, timeout):
+    """Rank 1 takes no part any more."""
+    import datetime
+
+    import torch
+    import torch.distributed as dist
+
+    import crosspoint.distributed  # noqa: F401
+
+    dist.init_process_group("crosspoint", init_method="mpi://", timeout=datetime.timedelta(seconds=float(timeout)))
+    dist.all_reduce(torch.ones(3))
+    say(f"ready {dist.get_rank()} {os.getpid()}")
+    if dist.get_rank() == 1:
+        if how == "raises":
+            raise ValueError("the data are at an end")
+        time.sleep(60)
+    try:
+        dist.barrier()
+    except CrosspointError as error:
+        say(f"rank {dist.get_rank()}: {error.code.name} {error.rank}")
+        raise
+
+
 def without_mpirun(rank, port):
     import torch.distributed
 
