@@ -1,9 +1,14 @@
 // Communicators. Those made here return errors instead of ending the program.
 
 static inline cmpi_comm cmpi_comm_world(void) { return (cmpi_comm){MPI_COMM_WORLD}; }
-/// MPI_COMM_NULL where the library knows no such handle, for which Open MPI gives a null pointer.
+/// MPI_COMM_NULL where the library knows no such handle, for which Open MPI gives a null pointer. The standard ABI has its own
+/// integers in place of Fortran's.
 static inline cmpi_comm cmpi_comm_from_fortran(int handle) {
+#ifdef MPI_ABI_VERSION
+  MPI_Comm comm = MPI_Comm_fromint(handle);
+#else
   MPI_Comm comm = MPI_Comm_f2c((MPI_Fint)handle);
+#endif
   return (cmpi_comm){comm == (MPI_Comm)0 ? MPI_COMM_NULL : comm};
 }
 static inline int cmpi_comm_is_null(cmpi_comm comm) { return comm.raw == MPI_COMM_NULL; }
