@@ -15,7 +15,6 @@ left out where it is not installed.
 import argparse
 import importlib.util
 import json
-import os
 import pathlib
 import subprocess
 import tempfile
@@ -23,8 +22,8 @@ import time
 
 import numpy as np
 
-import crosspoint
 from crosspoint import Exchange, simulate
+from crosspoint._library import path as library_path
 
 root = pathlib.Path(__file__).resolve().parents[1]
 HIDDEN = 8
@@ -39,16 +38,11 @@ def medians(step, steps):
 
 
 def in_c(steps):
-    library = pathlib.Path(
-        os.environ.get("CROSSPOINT_LIBRARY") or pathlib.Path(crosspoint.__file__).parent / "lib/libcrosspoint.so"
-    )
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        # By the name that programs look for, which has the major version.
-        (folder / f"libcrosspoint.so.{crosspoint.__version__.split('.')[0]}").symlink_to(library.resolve())
-        flags = ["-O2", "-I", root / "Sources/CCrosspoint", f"-Wl,-rpath,{folder}"]
-        subprocess.run(["cc", root / "benchmarks/overhead.c", *flags, library, "-o", folder / "overhead"], check=True)
-        output = subprocess.run([folder / "overhead", str(steps)], check=True, capture_output=True, text=True).stdout
+    with tempfile.TemporaryDirectory() as folder:
+        program = pathlib.Path(folder) / "overhead"
+        flags = ["-O2", "-I", root / "Sources/CCrosspoint", f"-Wl,-rpath,{library_path.parent}"]
+        subprocess.run(["cc", root / "benchmarks/overhead.c", *flags, library_path, "-o", program], check=True)
+        output = subprocess.run([program, str(steps)], check=True, capture_output=True, text=True).stdout
     return [float(word) for word in output.split()]
 
 

@@ -27,7 +27,9 @@ class BuildLibrary(build_py):
                 [root / "launch/install", "--library", "--prefix", prefix], check=True
             )
             target.mkdir(parents=True, exist_ok=True)
-            shutil.copy(pathlib.Path(prefix) / "lib/libcrosspoint.so", target / "libcrosspoint.so")
+            # Under the name that it has for the linker.
+            library = (pathlib.Path(prefix) / "lib/libcrosspoint.so").resolve()
+            shutil.copy(library, target / library.name)
 
 
 class PlatformWheel(bdist_wheel):

@@ -59,6 +59,18 @@
       #expect(found == committed, "interface.txt should be:\n\(found)")
     }
 
+    /// What a program asks for at its start is the file that is installed, named after the interface.
+    @Test(.enabled(if: Example.prefix != nil)) func theInstalledLibraryIsNamedAfterItsInterface() throws {
+      let prefix = try #require(Example.prefix)
+      let file = prefix.appendingPathComponent("lib/libcrosspoint.so").resolvingSymlinksInPath()
+      let header = try String(contentsOf: prefix.appendingPathComponent("include/crosspoint.h"), encoding: .utf8)
+      let name = file.lastPathComponent
+      #expect(header.contains("#define CROSSPOINT_INTERFACE \(name.split(separator: ".").last ?? "")\n"), "\(name)")
+      let outcome = try Launch.run(
+        URL(fileURLWithPath: "/usr/bin/env"), ["readelf", "-d", file.path], limit: 10)
+      #expect(outcome.output.contains("Library soname: [\(name)]"), "\(outcome)")
+    }
+
     /// C++ reads it too.
     @Test func theHeaderIsCPlusPlus() throws {
       let text = "#include <crosspoint.h>\nint main() { return CROSSPOINT_INIT(crosspoint_rows).version - 1; }\n"

@@ -138,9 +138,13 @@ _functions = {
 }
 
 
+#: The library that the package carries; CROSSPOINT_LIBRARY names another.
+path = pathlib.Path(
+    os.environ.get("CROSSPOINT_LIBRARY") or pathlib.Path(__file__).parent / f"lib/libcrosspoint.so.{INTERFACE}"
+)
+
+
 def _load():
-    """The library that the package carries; CROSSPOINT_LIBRARY names another."""
-    path = os.environ.get("CROSSPOINT_LIBRARY") or pathlib.Path(__file__).parent / "lib/libcrosspoint.so"
     try:
         # MPI's own plug-ins look for its symbols among those of the process.
         library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
