@@ -175,5 +175,12 @@ let package = Package(
         "CCrosspoint", "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting",
         "CrosspointExchange", "CrosspointPolicy", "CrosspointMPI", "MPI",
       ]),
+    .executableTarget(
+      name: "c-over-swift",
+      dependencies: [
+        "CCrosspoint", "CrosspointC", "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting",
+        "CrosspointExchange",
+      ],
+      path: "benchmarks/c_over_swift"),
   ]
 #endif
