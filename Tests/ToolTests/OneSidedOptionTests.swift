@@ -18,6 +18,7 @@ struct OneSidedOptionTests {
     "compensation": "none", "wire": "bf16", "wire-dispatch": "bf16", "wire-combine": "bf16", "wire-gradient": "bf16",
     "wire-combine-backward": "bf16", "wire-dispatch-backward": "bf16", "rounding-gradient": "nearest",
     "within-node": "plain", "agreement": "deferred", "latent": "8", "record-routing": "other.npy",
+    "trace": "other.json",
     "rounding-forward": "stochastic", "budget-bytes": "0.5", "budget-error": "0.1",
     "deletion-threshold": "0.25", "granularity": "2", "router-groups": "2", "link-speed": "100", "transport": "plain",
   ]

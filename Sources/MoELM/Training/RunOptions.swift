@@ -20,6 +20,12 @@ package struct RunOptions: CommandLineOptions {
       valueName: "R.npy"))
   package var recordRouting: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "When each rank did what in the first \(TraceRecord.steps) steps, for Perfetto (ui.perfetto.dev): one file for all ranks.",
+      valueName: "file"))
+  package var trace: String?
+
   @Option(help: "Steps between checkpoints; 0 writes one at the end only.")
   package var checkpointEvery = 0
 

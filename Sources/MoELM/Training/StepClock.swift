@@ -33,6 +33,9 @@ final class StepClock {
   private var current = 0
   private var last = ContinuousClock.now
   private var isRunning = false
+  private var stepStart = ContinuousClock.now
+  /// Where every phase is noted, if anywhere.
+  var trace: TraceRecord?
 
   init(blocks: Int) {
     self.blocks = blocks
@@ -42,6 +45,7 @@ final class StepClock {
   /// A step begins.
   func start() {
     (current, last, isRunning) = (slot(.other, nil), .now, true)
+    stepStart = last
   }
 
   /// A step ends.
@@ -49,6 +53,7 @@ final class StepClock {
     _ = enter(current)
     steps += 1
     isRunning = false
+    trace?.addStep(from: stepStart, to: last)
   }
 
   func measure<Result: ~Copyable>(
@@ -72,6 +77,14 @@ final class StepClock {
       seconds[slot(phase, block) + 1 + part.rawValue] += taken
     }
     return result
+  }
+
+  /// Writes what was noted, beginning with step `first`. Collective.
+  func writeTrace(to path: String, first: Int, _ fabric: any Fabric) throws(CrosspointError) {
+    try trace?.write(to: path, first: first, fabric) { slot in
+      let (block, phase) = (slot / Self.slots, Phase(rawValue: slot % Self.slots / (1 + Part.allCases.count))!)
+      return (block < blocks ? "block\(block)." : "") + "\(phase)"
+    }
   }
 
   /// Seconds of a step by phase, means over steps and ranks. Collective.
@@ -109,6 +122,7 @@ final class StepClock {
   private func enter(_ slot: Int) -> Int {
     let now = ContinuousClock.now
     seconds[current] += (now - last).inSeconds
+    trace?.add(current, from: last, to: now)
     defer { (current, last) = (slot, now) }
     return current
   }

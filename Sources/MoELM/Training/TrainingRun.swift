@@ -38,6 +38,7 @@ package final class TrainingRun {
       // What cannot be written in the end is known now.
       for (path, argument) in [
         (run.checkpoint, "checkpoint"), (run.summary, "summary"), (run.recordRouting, "record-routing"),
+        (run.trace, "trace"),
       ] {
         if let path { _ = try FileDestination(path, argument: argument) }
       }
@@ -58,6 +59,8 @@ package final class TrainingRun {
         + "\(trainer.fabric.rankCount) ranks, \(options.exchange)")
     var held: HeldOut?
     var stopped = false
+    let first = trainer.progress.step + 1
+    if run.trace != nil { trainer.clock.trace = try TraceRecord(trainer.fabric) }
     while trainer.progress.step < options.steps, !stopped {
       let report = try timedStep()
       try routings?.append(trainer.routings)
@@ -71,6 +74,7 @@ package final class TrainingRun {
     }
     try saveCheckpoint()
     try routings?.write()
+    if let path = run.trace { try trainer.clock.writeTrace(to: path, first: first, trainer.fabric) }
     if stopped, let path = run.checkpoint {
       say("stopped after step \(trainer.progress.step) of \(options.steps); \(path) continues with --resume")
     } else if stopped {
