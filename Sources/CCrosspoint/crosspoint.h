@@ -130,8 +130,9 @@ void crosspoint_cluster_free(crosspoint_cluster *cluster);
 
 /* All processes that mpirun started. Starts MPI unless the program has. Collective. options: NULL: the defaults. */
 crosspoint_status crosspoint_fabric_world(const crosspoint_fabric_options *options, crosspoint_fabric **fabric);
-/* The processes of a communicator, given as MPI_Comm_c2f(comm), which is duplicated. MPI must be running, and be the one that
- * this library is linked with: see crosspoint_mpi_library. Collective over the communicator. */
+/* The processes of a communicator, given as MPI_Comm_c2f(comm), which is duplicated; where the library is built for the MPI
+ * standard's own ABI, as MPI_Comm_toint(comm). MPI must be running, and be the one that this library is linked with: see
+ * crosspoint_mpi_library. Collective over the communicator. */
 crosspoint_status crosspoint_fabric_from_communicator(
     int64_t fortran_handle, const crosspoint_fabric_options *options, crosspoint_fabric **fabric);
 /* What MPI_Get_library_version says to this library, on one line. */
