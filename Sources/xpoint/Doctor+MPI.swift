@@ -8,7 +8,7 @@ extension Doctor {
     let standard = MPIEnvironment.standardVersion
     let file = libraryFile.map { ", \($0)" } ?? ""
     let found =
-      "\(MPIEnvironment.libraryVersion) (MPI \(standard.major).\(standard.minor))\(file); "
+      "\(libraryName) (MPI \(standard.major).\(standard.minor))\(file); "
       + "compiled for the interface of \(MPIEnvironment.interface)"
     guard standard.major >= 3 else {
       return Check(
@@ -62,16 +62,16 @@ extension Doctor {
   private static let levelPrefix = "thread level "
 
   static var launcher: Check {
-    let first = launchers.lazy.compactMap { Launcher(named: $0) }.first
-    let known = library.map { "\($0)" } ?? MPIEnvironment.libraryVersion
-    guard let first else {
+    // Under another MPI's it would not be here: see MPIFabric.world.
+    if let rank = MPIEnvironment.launchedRank { return .ok("mpirun", "has started this process as rank \(rank)") }
+    guard let first = launchers.lazy.compactMap({ Launcher(named: $0) }).first else {
       return Check(
         name: "mpirun", verdict: .broken, found: "not on PATH",
-        fix: "install the launcher of \(known), for example with launch/setup, or add its folder to PATH")
+        fix: "install the launcher of \(libraryName), for example with launch/setup, or add its folder to PATH")
     }
     guard let library, let product = first.product else {
       return Check(
-        name: "mpirun", verdict: .warning, found: "\(first.path) may not be the launcher of \(known)",
+        name: "mpirun", verdict: .warning, found: "\(first.path) may not be the launcher of \(libraryName)",
         fix: "start two ranks: each should say that it is one of 2")
     }
     guard !library.runs(under: product) else { return .ok("mpirun", "\(first.path) (\(product))") }
@@ -91,6 +91,8 @@ extension Doctor {
       .compactMap { $0.split(separator: " ").last.map(String.init) }
       .first { $0.contains("/libmpi") }
   }
+
+  private static var libraryName: String { library.map { "\($0)" } ?? MPIEnvironment.libraryVersion }
 
   private static var library: MPIProduct? { MPIProduct(MPIEnvironment.libraryVersion) }
 

@@ -38,6 +38,14 @@ struct DoctorTests {
     }
   }
 
+  @Test func underTheRightLauncherAnotherOnThePathDoesNotMatter() throws {
+    let path = "\(Self.fake):\(ProcessInfo.processInfo.environment["PATH"] ?? "")"
+    let outcome = try Tool.xpoint.run(
+      ranks: 2, ["doctor"], environment: ["PATH": path, "CROSSPOINT_FAKE_MPIRUN": "HYDRA 4.0.2"])
+    #expect(outcome.exitCode == 0, "\(outcome)")
+    for rank in 0..<2 { #expect(outcome.output.contains("has started this process as rank \(rank)\n"), "\(outcome)") }
+  }
+
   @Test func withoutALauncherItFails() throws {
     let outcome = try Self.doctor(["/nowhere"])
     #expect(outcome.exitCode != 0 && outcome.errors.contains("mpirun: not on PATH: install "), "\(outcome)")
