@@ -58,6 +58,7 @@ let package = Package(
       name: "CrosspointPolicy",
       dependencies: [
         "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointCompression", "CrosspointExchange",
+        "CrosspointFiles",
       ]),
     .target(
       name: "Crosspoint",
@@ -129,7 +130,7 @@ let package = Package(
       name: "CrosspointPolicyTests",
       dependencies: [
         "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointCompression",
-        "CrosspointExchange", "CrosspointPolicy", "CrosspointTestSupport",
+        "CrosspointExchange", "CrosspointPolicy", "CrosspointFiles", "CrosspointTestSupport",
       ]),
     .testTarget(
       name: "CrosspointBaselineTests", dependencies: ["Crosspoint", "CrosspointBaseline", "CrosspointTestSupport"]),
@@ -139,7 +140,8 @@ let package = Package(
         "xpoint", "CrosspointCore", "CrosspointTokens", "CrosspointRouting", "CrosspointExchange", "CrosspointOptions",
         "MPI",
       ]),
-    .testTarget(name: "CrosspointFilesTests", dependencies: ["CrosspointCore", "CrosspointFiles"]),
+    .testTarget(
+      name: "CrosspointFilesTests", dependencies: ["CrosspointCore", "CrosspointFiles", "CrosspointTestSupport"]),
     .testTarget(name: "MoELMTests", dependencies: ["MoELM", "Crosspoint", "CrosspointTestSupport"]),
     // What launches programs and does not link them: RankProgram's malloc must not become that of the test process.
     .target(name: "LaunchSupport", path: "Tests/LaunchSupport"),

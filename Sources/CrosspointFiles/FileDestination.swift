@@ -1,5 +1,12 @@
 import CrosspointCore
-import Foundation
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#elseif canImport(Darwin)
+  import Darwin
+#endif
 
 /// What a path to be written leads to, links followed.
 package enum FileDestination: Equatable {

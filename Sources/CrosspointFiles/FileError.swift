@@ -1,5 +1,12 @@
 import CrosspointCore
-import Foundation
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#elseif canImport(Darwin)
+  import Darwin
+#endif
 
 /// A file's failure: what is wrong with which path, given as which argument.
 /// - Parameter cause: the system's error number, if that says why.

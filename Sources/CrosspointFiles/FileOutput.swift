@@ -1,5 +1,12 @@
 import CrosspointCore
-import Foundation
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#elseif canImport(Darwin)
+  import Darwin
+#endif
 
 /// An open file, device or FIFO to write to.
 final class FileOutput {
@@ -31,7 +38,7 @@ final class FileOutput {
     var written = 0
     while written < bytes.count {
       let count = withoutSignals {
-        Foundation.write(descriptor, bytes.baseAddress! + written, bytes.count - written)
+        writeSome(descriptor, bytes.baseAddress! + written, bytes.count - written)
       }
       if count >= 0 {
         written += count
@@ -70,4 +77,9 @@ final class FileOutput {
     errno = cause
     return result
   }
+}
+
+/// The system's call, where a method of the same name hides it.
+private func writeSome(_ descriptor: Int32, _ bytes: UnsafeRawPointer, _ count: Int) -> Int {
+  write(descriptor, bytes, count)
 }

@@ -1,5 +1,12 @@
 import CrosspointCore
-import Foundation
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#elseif canImport(Darwin)
+  import Darwin
+#endif
 
 /// A regular file, open for reading.
 ///
@@ -49,7 +56,7 @@ package final class FileReader {
   package func fill(_ bytes: UnsafeMutableRawBufferPointer) throws(CrosspointError) {
     var filled = 0
     while filled < bytes.count {
-      let count = Foundation.read(descriptor, bytes.baseAddress! + filled, bytes.count - filled)
+      let count = readSome(descriptor, bytes.baseAddress! + filled, bytes.count - filled)
       if count < 0, errno == EINTR { continue }
       guard count >= 0 else { throw fileError(argument, path, "cannot be read", cause: errno) }
       guard count > 0 else { throw fileError(argument, path, "ends early: it is cut short, or was while it was read") }
@@ -63,4 +70,9 @@ package final class FileReader {
 package func readFile(_ path: String, argument: String) throws(CrosspointError) -> [UInt8] {
   let file = try FileReader(path, argument: argument)
   return try file.read(file.size)
+}
+
+/// The system's call, where a method of the same name hides it.
+private func readSome(_ descriptor: Int32, _ bytes: UnsafeMutableRawPointer, _ count: Int) -> Int {
+  read(descriptor, bytes, count)
 }

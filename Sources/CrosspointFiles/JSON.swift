@@ -1,5 +1,10 @@
 import CrosspointCore
-import Foundation
+
+#if canImport(FoundationEssentials)
+  import FoundationEssentials
+#else
+  import Foundation
+#endif
 
 /// A value as JSON with sorted keys and a line feed behind it.
 /// - Throws: `nonFinite` if a number in it is not finite.

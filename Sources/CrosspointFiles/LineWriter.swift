@@ -1,5 +1,12 @@
 import CrosspointCore
-import Foundation
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#elseif canImport(Darwin)
+  import Darwin
+#endif
 
 /// Appends lines to a file, a device or a FIFO.
 ///

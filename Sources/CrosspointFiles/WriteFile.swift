@@ -1,5 +1,12 @@
 import CrosspointCore
-import Foundation
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#elseif canImport(Darwin)
+  import Darwin
+#endif
 
 /// Writes a file as a whole, in pieces one after the other.
 ///

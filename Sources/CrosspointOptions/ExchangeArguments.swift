@@ -13,7 +13,7 @@ import CrosspointPolicy
 /// --within-node coded|plain
 /// --rounding-gradient nearest|stochastic|eden
 /// --agreement immediate|deferred
-/// --budget-bytes F | --budget-error E     --budget-speed
+/// --budget-bytes F | --budget-error E | --fastest E [--tuning FILE]
 /// ```
 package struct ExchangeArguments: ParsableArguments {
   @Option(
@@ -93,8 +93,16 @@ package struct ExchangeArguments: ParsableArguments {
       valueName: "E"))
   package var budgetError: Double?
 
-  @Flag(help: "With a budget: time link and codec first and send fp32 where coding takes longer. Runs may then differ.")
-  package var budgetSpeed = false
+  @Option(
+    help: ArgumentHelp(
+      "Choose formats: at most this relative error of each transfer, in (0, 1], in the least time of codes and links.",
+      discussion: "Both are timed at the start, so that runs may differ, or taken from --tuning.", valueName: "E"))
+  package var fastest: Double?
+
+  @Option(
+    help: ArgumentHelp("What codes and links take, for --fastest: a file that xpoint tune wrote.", valueName: "FILE"),
+    transform: reading(Tuning.init(path:)))
+  package var tuning: Tuning?
 
   @Option(help: "Seed of every random choice.")
   package var seed: UInt64 = 0
@@ -121,7 +129,8 @@ package struct ExchangeArguments: ParsableArguments {
     (settings.wireCombineBackward, settings.wireDispatchBackward) = (wireCombineBackward, wireDispatchBackward)
     (settings.withinNode, settings.roundingGradient) = (withinNode, roundingGradient)
     settings.agreement = agreement
-    (settings.budgetBytes, settings.budgetError, settings.budgetSpeed) = (budgetBytes, budgetError, budgetSpeed)
+    (settings.budgetBytes, settings.budgetError) = (budgetBytes, budgetError)
+    (settings.fastest, settings.tuning) = (fastest, tuning)
     settings.seed = seed
     return settings
   }

@@ -2,7 +2,6 @@ import CrosspointCompression
 import CrosspointCore
 import CrosspointExchange
 import CrosspointFabric
-import CrosspointTokens
 
 #if canImport(FoundationEssentials)
   import FoundationEssentials
@@ -32,13 +31,12 @@ final class BudgetPolicy: TransferPolicy {
   }
 
   private let budget: Budget
-  let fabric: any Fabric
-  let pool: BufferPool
+  private let fabric: any Fabric
   private let hidden: Int
   private let transfers: Set<TransferKind>
   /// Bytes of an announcement, without what a sample adds.
   private let announcementBytes: Int
-  let sampler: PolicySampler
+  private let sampler: PolicySampler
   /// What this rank tells, and after it what every rank tells in an exchange of its own.
   private let note: UnsafeMutableBufferPointer<Float>
   private var kept = PolicyState()
@@ -53,7 +51,6 @@ final class BudgetPolicy: TransferPolicy {
   init(_ budget: Budget, _ context: PolicyContext) {
     self.budget = budget
     fabric = context.fabric
-    pool = context.pool
     hidden = context.codec.hidden
     transfers = context.transfers
     announcementBytes = context.announcementBytes + 2 * 4
@@ -65,7 +62,13 @@ final class BudgetPolicy: TransferPolicy {
   deinit { note.deallocate() }
 
   func start(_ agreement: Agreement) throws(CrosspointError) {
-    if budget.measuresSpeed { try measureSpeed(agreement) }
+    guard case .fastest = budget.goal else { return }
+    let operation: StaticString = "ExpertExchange.init"
+    var tuning = budget.tuning
+    if tuning == nil { tuning = try Tuning(measuring: fabric, hidden: hidden, operation: operation) }
+    var failure: CrosspointError?
+    do throws(CrosspointError) { state.speed = try PolicySpeed(tuning!, on: fabric) } catch { failure = error }
+    try agreement.settle(failure, operation: operation)
   }
 
   func prepare(
@@ -119,6 +122,7 @@ final class BudgetPolicy: TransferPolicy {
   /// Tries the menu on a sample of this rank's rows.
   private func measure(_ transfer: PendingTransfer, _ failure: inout CrosspointError?) {
     mine.clear()
+    sampler.speed = state.speed
     guard failure == nil else { return }
     do throws(CrosspointError) {
       try sampler.measure(transfer, except: fabric.rank, number: state.clock, into: &mine)

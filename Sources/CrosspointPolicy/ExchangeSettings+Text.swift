@@ -21,7 +21,7 @@ extension ExchangeSettings {
   package static let names = [
     "compression", "copies", "compensation", "wire", "wire-dispatch", "wire-combine", "wire-gradient",
     "wire-combine-backward", "wire-dispatch-backward", "within-node", "rounding-gradient", "non-finite", "agreement",
-    "budget-bytes", "budget-error", "budget-speed", "capacity-bytes", "seed",
+    "budget-bytes", "budget-error", "fastest", "tuning", "capacity-bytes", "seed",
   ]
 
   fileprivate static func pairs(_ text: String) throws(CrosspointError) -> [(name: String, value: String)] {
@@ -65,7 +65,8 @@ extension ExchangeSettings {
     case "agreement": agreement = try read(.init(rawValue: value), "immediate or deferred")
     case "budget-bytes": budgetBytes = try read(Double(value), "a number in (0, 2]")
     case "budget-error": budgetError = try read(Double(value), "a number in (0, 1]")
-    case "budget-speed": budgetSpeed = try read(Bool(value), "true or false")
+    case "fastest": fastest = try read(Double(value), "a number in (0, 1]")
+    case "tuning": tuning = try Tuning(path: value)
     case "capacity-bytes": capacityBytes = try read(Int(value).flatMap { $0 >= 0 ? $0 : nil }, "a number of bytes")
     case "seed": seed = try read(UInt64(value), "a whole number from 0")
     default: throw Self.refuse("options", "'\(name)' is no setting: one of \(Self.names.joined(separator: ", "))")

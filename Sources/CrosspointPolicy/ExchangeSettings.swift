@@ -22,7 +22,8 @@ package struct ExchangeSettings: Sendable {
   package var agreement = ExchangeOptions.Agreement.immediate
   package var budgetBytes: Double?
   package var budgetError: Double?
-  package var budgetSpeed = false
+  package var fastest: Double?
+  package var tuning: Tuning?
   package var capacityBytes = Int.max
   package var seed: UInt64 = 0
 
@@ -47,18 +48,17 @@ package struct ExchangeSettings: Sendable {
     func refuse(_ argument: String, _ message: String) -> CrosspointError {
       CrosspointError(.invalidArgument, operation: "ExchangeOptions", argument: argument, message)
     }
-    let policy: ExchangeOptions.Policy
-    switch (budgetBytes, budgetError) {
-    case (.some, .some): throw refuse("budget-bytes", "it and budget-error exclude one another: give one")
-    case (let bytes?, nil): policy = .budget(bytes: bytes, measuresSpeed: budgetSpeed)
-    case (nil, let error?): policy = .budget(relativeError: error, measuresSpeed: budgetSpeed)
-    case (nil, nil):
-      guard !budgetSpeed else { throw refuse("budget-speed", "it needs budget-bytes or budget-error") }
-      policy = .off
+    var policies: [(name: String, policy: ExchangeOptions.Policy)] = []
+    if let budgetBytes { policies.append(("budget-bytes", .budget(bytes: budgetBytes))) }
+    if let budgetError { policies.append(("budget-error", .budget(relativeError: budgetError))) }
+    if let fastest {
+      policies.append(("fastest", .fastest(relativeError: fastest, tuning: tuning)))
+    } else if tuning != nil {
+      throw refuse("tuning", "it needs fastest")
     }
-    do throws(CrosspointError) { try policy.validate() } catch {
-      throw refuse(budgetBytes == nil ? "budget-error" : "budget-bytes", error.message)
-    }
+    guard let (name, policy) = policies.first else { return .off }
+    guard policies.count == 1 else { throw refuse(name, "it and \(policies[1].name) exclude one another: give one") }
+    do throws(CrosspointError) { try policy.validate() } catch { throw refuse(name, error.message) }
     return policy
   }
 }

@@ -54,7 +54,6 @@ struct PolicyJudge {
     }
     func consider(_ clustering: Int, _ code: PolicyMenu.Code) {
       let (prediction, predicted) = believe(clustering, code)
-      guard speed == nil || prediction.seconds < lossless.seconds else { return }
       let reason: PolicyChoice.Reason = keeps(prediction, tightening: tightening) ? .budget : .unreachable
       guard best.map({ precedes(prediction, reason, $0.prediction, $0.choice.reason) }) ?? true else { return }
       let choice = PolicyChoice(
@@ -63,14 +62,16 @@ struct PolicyJudge {
       best = (choice, prediction)
     }
     for clustering in measurement.kept.indices where measurement.kept[clustering] > 0 {
-      // Clusters take longer than codes: where no code saves time, they do not either.
-      if clustering > 0, best == nil { break }
+      // What clusters take, and what they spare the experts, is not timed.
+      if clustering > 0, case .fastest = goal { break }
       consider(clustering, .fp32)
       for format in PolicyMenu.formats.indices { consider(clustering, .fixed(format)) }
       let rate = entropyRate({ believe(clustering, .entropy($0)).believed }, tightening: tightening)
       consider(clustering, .entropy(rate))
     }
-    return best?.choice ?? .lossless(.slowCodec, bytes: lossless.bytes)
+    guard let choice = best?.choice else { preconditionFailure("rows that are measured can be sent") }
+    if case .fastest = goal, choice.keepsEveryBit { return .lossless(.slowCodec, bytes: lossless.bytes) }
+    return choice
   }
 
   /// How the present choice does now.
@@ -102,7 +103,7 @@ struct PolicyJudge {
   private func keeps(_ prediction: Prediction, tightening: Double) -> Bool {
     switch goal {
     case .bytes(let most): prediction.bytes <= most * (1 - tightening)
-    case .relativeError(let most): prediction.error <= most * Self.errorHeadroom
+    case .relativeError(let most), .fastest(let most): prediction.error <= most * Self.errorHeadroom
     }
   }
 
@@ -113,6 +114,7 @@ struct PolicyJudge {
     if reason != bestReason { return reason == .budget }
     let errors = (max(prediction.error, Self.leastError), max(best.error, Self.leastError))
     if case .bytes = goal, reason == .budget { return (errors.0, prediction.bytes) < (errors.1, best.bytes) }
+    if case .fastest = goal { return (prediction.seconds, errors.0) < (best.seconds, errors.1) }
     return (prediction.bytes, errors.0) < (best.bytes, errors.1)
   }
 

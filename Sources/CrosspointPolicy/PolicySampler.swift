@@ -16,6 +16,8 @@ final class PolicySampler {
   private let codec: RowCodec
   private let pool: BufferPool
   private let hidden: Int
+  /// What links and codes take, where time decides: codes that cannot gain are not tried, nor are clusters.
+  var speed: PolicySpeed?
   // Scratch that keeps its capacity from sample to sample.
   private var groups: [RowSource] = []
   /// Where each frame's groups begin.
@@ -68,7 +70,7 @@ final class PolicySampler {
     result.kept[0] = result.rows
     try tryCodes(0, of: rows, weights: nil, rounding, into: &result)
 
-    guard let clusterer = transfer.clusterer else { return }
+    guard speed == nil, let clusterer = transfer.clusterer else { return }
     let words = try pool.lease(bytes: 3 * 4 * rows)
     defer { pool.release(words) }
     let indices = words.base.assumingMemoryBound(to: Int32.self)
@@ -85,20 +87,20 @@ final class PolicySampler {
     }
   }
 
-  /// Seconds to encode and decode a byte of fp32 with each kind of coding, at best of some, on rows of noise.
-  func timeCodes() throws(CrosspointError) -> [Double] {
+  /// Seconds that a core takes to encode and decode a byte of fp32 in each format, at best of some, on rows of noise.
+  func timeCodes(_ formats: [WireFormat]) throws(CrosspointError) -> [Double] {
     let rows = Self.runs * Self.rowsOfRun
     let batch = try TokenBatch(uninitializedRows: rows, hidden: hidden, pool: pool)
     var generator = SplitMix64(seed: 0)
     for index in batch.elements.indices { batch.elements[index] = generator.nextUnit() - 0.5 }
     sources = [RowSource(base: batch.base, rows: rows)]
     var seconds: [Double] = []
-    for format in PolicyMenu.trials {
+    for format in formats {
       var least = Double.infinity
       for _ in 0..<3 {
-        var watch = Stopwatch()
+        let start = threadSeconds()
         _ = try encodeAndDecode(sources, format, .nearest) {}
-        least = min(least, watch.lap())
+        least = min(least, threadSeconds() - start)
       }
       seconds.append(least / Double(4 * hidden * rows))
     }
@@ -211,6 +213,12 @@ final class PolicySampler {
     let rows = sources.rowCount
     let usedGroups = Double(groups.count { $0.rows > 0 })
     for (index, format) in PolicyMenu.trials.enumerated() {
+      guard speed?.canGain(index) ?? true else {
+        // As if nothing of it arrived.
+        result.errors[clustering][index] = result.energy
+        result.bytes[clustering][index] = Double(4 * hidden) * result.rows
+        continue
+      }
       var error = 0.0
       let trial = try encodeAndDecode(sources, format, rounding) {
         var row = 0

@@ -105,7 +105,8 @@ struct TransferChoiceState: Codable, Equatable, Sendable {
       return dropCandidate()
     }
     if breaks(judge.goal, now, tightening), wanted.reason != .unreachable { return change(to: wanted, from: now) }
-    guard isBetter(wanted, than: now, judge.goal) else { return dropCandidate() }
+    let seconds = judge.prediction(measurement, of: wanted).seconds
+    guard isBetter(wanted, seconds, than: now, judge.goal) else { return dropCandidate() }
     if let candidate, (candidate.predictedBytes > now.bytes) != (wanted.predictedBytes > now.bytes) { dropCandidate() }
     agreeing += 1
     candidate = candidate.map { moreCareful($0, wanted, judge.goal) } ?? wanted
@@ -139,15 +140,16 @@ struct TransferChoiceState: Codable, Equatable, Sendable {
   private func breaks(_ goal: Budget.Goal, _ now: PolicyJudge.Prediction, _ tightening: Double) -> Bool {
     switch goal {
     case .bytes(let most): now.bytes > most * (1 - tightening) * (1 + Self.tolerance)
-    case .relativeError(let most): now.error > most
+    case .relativeError(let most), .fastest(let most): now.error > most
     }
   }
 
   private func isBetter(
-    _ wanted: PolicyChoice, than now: PolicyJudge.Prediction, _ goal: Budget.Goal
+    _ wanted: PolicyChoice, _ seconds: Double, than now: PolicyJudge.Prediction, _ goal: Budget.Goal
   ) -> Bool {
     switch (goal, wanted.reason) {
-    case (_, .nothingTravels), (_, .unmeasured), (_, .fewRows), (_, .budgetAllows), (_, .slowCodec): true
+    case (_, .nothingTravels), (_, .unmeasured), (_, .fewRows), (_, .budgetAllows): true
+    case (.fastest, _): seconds < (1 - Self.margin) * now.seconds
     case (.bytes, .budget):
       max(wanted.predictedError, PolicyJudge.leastError) < (1 - Self.margin) * max(now.error, PolicyJudge.leastError)
     default: wanted.predictedBytes < (1 - Self.margin) * now.bytes
@@ -159,8 +161,8 @@ struct TransferChoiceState: Codable, Equatable, Sendable {
     _ a: PolicyChoice, _ b: PolicyChoice, _ goal: Budget.Goal
   ) -> PolicyChoice {
     switch goal {
-    case .relativeError: a.predictedBytes > b.predictedBytes ? a : b
-    default: a.predictedBytes < b.predictedBytes ? a : b
+    case .relativeError, .fastest: a.predictedBytes > b.predictedBytes ? a : b
+    case .bytes: a.predictedBytes < b.predictedBytes ? a : b
     }
   }
 

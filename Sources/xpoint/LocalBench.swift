@@ -77,10 +77,6 @@ struct LocalBenchArguments: ParsableArguments {
     }
     return seconds
   }
-
-  private func threadSeconds() -> Double {
-    var time = timespec()
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
-    return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
-  }
 }
+
+var kernelName: String { String(cString: xp_kernels_best().pointee.name) }

@@ -1,24 +1,9 @@
 import CrosspointCore
+import CrosspointTestSupport
 import Foundation
 import Testing
 
 @testable import CrosspointFiles
-
-/// A folder that is gone when the test is over.
-final class Folder {
-  let path: String
-
-  init() throws {
-    path = FileManager.default.temporaryDirectory.appendingPathComponent("files-\(UUID().uuidString)").path
-    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-  }
-
-  deinit { try? FileManager.default.removeItem(atPath: path) }
-
-  func file(_ name: String) -> String { path + "/" + name }
-  func text(_ name: String) throws -> String { try String(contentsOfFile: file(name), encoding: .utf8) }
-  var names: [String] { ((try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []).sorted() }
-}
 
 /// The error that `body` throws, which must be one line that names the path.
 func failure(_ path: String, _ body: () throws -> Void) -> CrosspointError? {
@@ -31,7 +16,7 @@ func failure(_ path: String, _ body: () throws -> Void) -> CrosspointError? {
 
 @Suite struct FileReaderTests {
   @Test func aFileIsReadWholeAndInPieces() throws {
-    let folder = try Folder()
+    let folder = try TemporaryFolder()
     let bytes = (0..<3_000_000).map { UInt8(truncatingIfNeeded: $0 * 7) }
     try Data(bytes).write(to: URL(fileURLWithPath: folder.file("a")))
     #expect(try readFile(folder.file("a"), argument: "data") == bytes)
@@ -46,7 +31,7 @@ func failure(_ path: String, _ body: () throws -> Void) -> CrosspointError? {
 
   /// A FIFO without a writer would block for ever, /dev/zero never ends.
   @Test func whatIsNoRegularFileIsRefusedAtOnce() throws {
-    let folder = try Folder()
+    let folder = try TemporaryFolder()
     #expect(mkfifo(folder.file("fifo"), 0o600) == 0)
     for (path, what) in [
       (folder.file("fifo"), "a FIFO"), ("/dev/zero", "a character device"), (folder.path, "a folder"),
@@ -59,7 +44,7 @@ func failure(_ path: String, _ body: () throws -> Void) -> CrosspointError? {
   }
 
   @Test func aFileLargerThanMemoryIsRefused() throws {
-    let folder = try Folder()
+    let folder = try TemporaryFolder()
     #expect(FileManager.default.createFile(atPath: folder.file("sparse"), contents: nil))
     try #require(truncate(folder.file("sparse"), 1 << 43) == 0)
     let error = #expect(throws: CrosspointError.self) { try readFile(folder.file("sparse"), argument: "data") }
@@ -69,7 +54,7 @@ func failure(_ path: String, _ body: () throws -> Void) -> CrosspointError? {
 
 @Suite struct WriteFileTests {
   @Test func aFileIsMadeAndReplacedWithNothingBesideIt() throws {
-    let folder = try Folder()
+    let folder = try TemporaryFolder()
     for text in ["one", "", "a longer one"] {
       try writeFile(folder.file("a"), Array(text.utf8), argument: "json")
       #expect(try folder.text("a") == text)
@@ -81,7 +66,7 @@ func failure(_ path: String, _ body: () throws -> Void) -> CrosspointError? {
   }
 
   @Test func linksAreFollowedAndStay() throws {
-    let folder = try Folder()
+    let folder = try TemporaryFolder()
     try FileManager.default.createDirectory(atPath: folder.file("inner"), withIntermediateDirectories: false)
     for (name, target) in [("link", "inner/a"), ("second", "link"), ("dangling", folder.file("inner/new"))] {
       #expect(symlink(target, folder.file(name)) == 0)
@@ -105,7 +90,7 @@ func failure(_ path: String, _ body: () throws -> Void) -> CrosspointError? {
     try writeFile("/dev/null", [1, 2, 3], argument: "json")
     #expect(FileStatus("/dev/null")?.kind == "a character device")
 
-    let folder = try Folder()
+    let folder = try TemporaryFolder()
     #expect(mkfifo(folder.file("fifo"), 0o600) == 0)
     // Without a reader there is nobody to wait for.
     #expect(failure(folder.file("fifo")) { try writeFile(folder.file("fifo"), [1], argument: "json") } != nil)
@@ -123,7 +108,7 @@ func failure(_ path: String, _ body: () throws -> Void) -> CrosspointError? {
   }
 
   @Test func aReaderThatTakesNothingIsAnErrorOnceThePatienceIsOver() throws {
-    let folder = try Folder()
+    let folder = try TemporaryFolder()
     #expect(mkfifo(folder.file("fifo"), 0o600) == 0)
     let reader = open(folder.file("fifo"), O_RDONLY | O_NONBLOCK)
     defer { close(reader) }
@@ -134,7 +119,7 @@ func failure(_ path: String, _ body: () throws -> Void) -> CrosspointError? {
 
   /// Opened anew, it would be written from its start again.
   @Test func anOpenDescriptorIsWrittenToWhereItStands() throws {
-    let folder = try Folder()
+    let folder = try TemporaryFolder()
     let descriptor = open(folder.file("out"), O_WRONLY | O_CREAT, 0o600)
     defer { close(descriptor) }
     #expect(write(descriptor, "before ", 7) == 7)
@@ -153,7 +138,7 @@ func failure(_ path: String, _ body: () throws -> Void) -> CrosspointError? {
   }
 
   @Test func placesWhereNothingCanBeWrittenAreNamed() throws {
-    let folder = try Folder()
+    let folder = try TemporaryFolder()
     #expect(FileManager.default.createFile(atPath: folder.file("a"), contents: nil))
     for path in ["/nowhere/at/all", folder.path, "", "/proc/self/new", folder.file("a/b"), "/proc/version"] {
       #expect(failure(path) { try writeFile(path, [1], argument: "json") } != nil)

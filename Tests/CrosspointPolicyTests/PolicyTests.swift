@@ -351,7 +351,7 @@ enum PolicyData: String, CaseIterable, Sendable {
   }
 
   @Test func everyRankKeepsTheSlowestSpeeds() throws {
-    let policy = ExchangeOptions.Policy.budget(bytes: 0.2, measuresSpeed: true)
+    let policy = ExchangeOptions.Policy.fastest(relativeError: 0.2)
     let link = LinkModel(latency: .zero, bytesPerSecond: 1e7)
     let speeds = try SimulatedCluster(ranks: 3, link: link).run { fabric in
       let exchange = try ExpertExchange(
@@ -366,23 +366,27 @@ enum PolicyData: String, CaseIterable, Sendable {
     #expect(speed.codecSecondsPerByte.allSatisfy { $0 > 0 })
   }
 
-  @Test func aFastLinkGetsLosslessRowsAndASlowOneCodes() {
-    #expect(PolicyJudge.speedTest(linkSecondsPerByte: 1e-12) == .slowCodec)
-    #expect(PolicyJudge.speedTest(linkSecondsPerByte: 1e-6) == .budget)
+  @Test func theFasterTheLinkTheQuickerTheCode() {
+    // Bits per element of what keeps an error of a tenth; codes of fixed size take a nanosecond a byte, entropy codes ten.
+    let bits = [1e-12, 1e-8, 1e-6].map { PolicyJudge.fastest(linkSecondsPerByte: $0) }
+    #expect(bits[0].reason == .slowCodec && bits[0].wire == .fp32)
+    #expect(bits[1].wire == WireFormat("rotated:4"))
+    #expect(bits[2].wire.code == WireFormat(entropyRate: 1).code && bits[2].wire.rate < 4)
   }
 }
 
 extension PolicyJudge {
-  /// What is chosen on a link of this speed by a codec that takes a nanosecond a byte.
-  fileprivate static func speedTest(linkSecondsPerByte: Double) -> PolicyChoice.Reason {
+  /// What keeps an error of a tenth on a link of this speed, in the least time.
+  fileprivate static func fastest(linkSecondsPerByte: Double) -> PolicyChoice {
     let speed = PolicySpeed(
-      linkSecondsPerByte: linkSecondsPerByte,
-      codecSecondsPerByte: [Double](repeating: 1e-9, count: PolicyMenu.trials.count))
-    let judge = PolicyJudge(goal: .bytes(0.2), hidden: 64, announcementBytes: 100, speed: speed)
+      linkSecondsPerByte: linkSecondsPerByte, plainSecondsPerByte: 1e-10,
+      codecSecondsPerByte: PolicyMenu.trials.indices.map { $0 < PolicyMenu.formats.count ? 1e-9 : 1e-8 })
+    let judge = PolicyJudge(goal: .fastest(0.1), hidden: 64, announcementBytes: 100, speed: speed)
     var rows = PolicyMeasurement.gaussian(rows: 1000, hidden: 64)
-    // Clusters, whose own time is not counted.
+    // Entropy codes take fewer bytes for the same error, and clusters none at all, but their own time is not counted.
+    for index in PolicyMenu.knots.indices { rows.errors[0][PolicyMenu.formats.count + index] /= 64 }
     (rows.kept[1], rows.residuals[1]) = (10, 0)
-    return judge.best(rows, current: nil, PolicyJudge.Corrections(), tightening: 0).reason
+    return judge.best(rows, current: nil, PolicyJudge.Corrections(), tightening: 0)
   }
 }
 

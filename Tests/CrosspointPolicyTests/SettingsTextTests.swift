@@ -27,8 +27,8 @@ import Testing
 
   @Test func aBudgetIsAPolicy() throws {
     #expect(try ExchangeOptions(named: "budget-bytes=0.13").policy == .budget(bytes: 0.13))
-    let timed = ExchangeOptions.Policy.budget(relativeError: 0.05, measuresSpeed: true)
-    #expect(try ExchangeOptions(named: "budget-error=0.05,budget-speed=true").policy == timed)
+    #expect(try ExchangeOptions(named: "budget-error=0.05").policy == .budget(relativeError: 0.05))
+    #expect(try ExchangeOptions(named: "fastest=0.05").policy == .fastest(relativeError: 0.05))
   }
 
   @Test func theNameOfEverySettingIsKnown() throws {
@@ -44,7 +44,8 @@ import Testing
     ("wire=bf17", "format", "bf17"), ("copies=token", "copies", "expert, rank, node"),
     ("copies=node:0", "copies", "node:RANKS"), ("seed=-1", "seed", "-1"),
     ("wire=fp32,wire=bf16", "wire", "twice"), ("copies=rank,width=4", "options", "width=4"),
-    ("budget-bytes=0.1,budget-error=0.1", "budget-bytes", "exclude"), ("budget-speed=true", "budget-speed", "needs"),
+    ("budget-bytes=0.1,budget-error=0.1", "budget-bytes", "exclude"),
+    ("budget-error=0.1,fastest=0.1", "budget-error", "exclude"),
     ("budget-bytes=3", "budget-bytes", "3.0"), ("compression=lsh:functions=x", "compression", "functions"),
     ("wire=rotated:99", "format", "rotated:99"),
   ])

@@ -1,4 +1,5 @@
 import Crosspoint
+import CrosspointTestSupport
 import Foundation
 import Testing
 

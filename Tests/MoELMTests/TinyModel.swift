@@ -53,17 +53,3 @@ func lossCurve(_ options: TrainingOptions, _ cluster: SimulatedCluster) throws -
     return losses + [try trainer.evaluate()]
   }[0]
 }
-
-/// A folder that is gone when the test is over.
-final class TemporaryFolder: Sendable {
-  let path: String
-
-  init() throws {
-    path = FileManager.default.temporaryDirectory.appendingPathComponent("moe-lm-\(UUID().uuidString)").path
-    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-  }
-
-  deinit { try? FileManager.default.removeItem(atPath: path) }
-
-  func file(_ name: String) -> String { path + "/" + name }
-}

@@ -13,14 +13,14 @@ import Testing
   @Test func aBudgetIsAPolicy() throws {
     #expect(try ExchangeArguments.parse([]).exchangeOptions.policy == .off)
     #expect(try ExchangeArguments.parse(["--budget-bytes", "0.13"]).exchangeOptions.policy == .budget(bytes: 0.13))
-    let timed = ExchangeOptions.Policy.budget(relativeError: 0.05, measuresSpeed: true)
     #expect(
-      try ExchangeArguments.parse(["--budget-error", "0.05", "--budget-speed"]).exchangeOptions.policy == timed)
+      try ExchangeArguments.parse(["--fastest", "0.05"]).exchangeOptions.policy == .fastest(relativeError: 0.05))
   }
 
   @Test(arguments: [
     ["--budget-bytes", "0"], ["--budget-bytes", "-1"], ["--budget-bytes", "nan"], ["--budget-bytes", "2.1"],
-    ["--budget-error", "0"], ["--budget-error", "inf"], ["--budget-error", "x"], ["--budget-speed"],
+    ["--budget-error", "0"], ["--budget-error", "inf"], ["--budget-error", "x"],
+    ["--fastest", "2"], ["--tuning", "/nowhere"],
     ["--budget-bytes", "0.1", "--budget-error", "0.1"],
   ])
   func aBudgetThatIsNoneIsRefused(arguments: [String]) {

@@ -1,17 +1,14 @@
-import CCrosspointKernels
-import Crosspoint
+import CrosspointCore
 
 extension Fabric {
   /// Every rank's values, by rank; the same count on every rank. Collective.
-  func allgather(_ mine: [Double]) throws(CrosspointError) -> [[Double]] {
+  package func allgather(_ mine: [Double], operation: StaticString) throws(CrosspointError) -> [[Double]] {
     var all = [Double](repeating: 0, count: mine.count * rankCount)
     try mine.withUnsafeBufferPointer { mine throws(CrosspointError) in
       try all.withUnsafeMutableBufferPointer { all throws(CrosspointError) in
-        try allgather(UnsafeRawBufferPointer(mine), into: UnsafeMutableRawBufferPointer(all), operation: "bench")
+        try allgather(UnsafeRawBufferPointer(mine), into: UnsafeMutableRawBufferPointer(all), operation: operation)
       }
     }
     return (0..<rankCount).map { Array(all[$0 * mine.count..<($0 + 1) * mine.count]) }
   }
 }
-
-var kernelName: String { String(cString: xp_kernels_best().pointee.name) }
