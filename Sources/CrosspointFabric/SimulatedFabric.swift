@@ -25,23 +25,30 @@ final class SimulatedFabric: Fabric {
     self.switchboard = switchboard
   }
 
-  func exchange(
-    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], slack: Int, operation: StaticString,
-    arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
-  ) throws(CrosspointError) {
+  func beginExchange(
+    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], slack: Int, operation: StaticString
+  ) throws(CrosspointError) -> Int {
     precondition(send.count.isMultiple(of: rankCount) && send.count == receive.count, "as many blocks for each rank")
     precondition(slack == 0 || send.count == rankCount, "one block for each rank, where lengths may differ")
     let exchange = begun
     begun += 1
     do throws(CrosspointError) {
       try suffer(exchange, operation)
-      let transfer = Switchboard.Transfer(
-        rank: rank, send: send, receive: receive, slack: slack, operation: operation, deadline: deadline)
-      try switchboard.exchange(
-        transfer,
-        arrived: { source in
-          let share = receive.count / rankCount
-          flipBytes(of: receive[(source * share)..<((source + 1) * share)], from: source, exchange)
+      return try switchboard.begin(rank, .init(send: send, receive: receive, slack: slack, operation: operation))
+    } catch {
+      memory?.fail()
+      throw error
+    }
+  }
+
+  func finishExchange(
+    _ number: Int, arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
+  ) throws(CrosspointError) {
+    do throws(CrosspointError) {
+      try switchboard.finish(
+        number, of: rank, within: deadline,
+        arrived: { source, received in
+          flipBytes(of: received, from: source, number - 1)
           arrived(source)
         }, meanwhile: meanwhile)
     } catch {

@@ -1,154 +1,155 @@
 import CrosspointCore
 
 extension Switchboard {
-  /// One exchange as one rank sees it.
-  struct Transfer {
-    let rank: Int
-    let send: [UnsafeRawBufferPointer]
-    let receive: [UnsafeMutableRawBufferPointer]
-    let slack: Int
-    let operation: StaticString
-    let deadline: Duration
-  }
-
-  /// Lays out `send`, copies every block meant for this rank, and waits until the others have copied theirs.
-  func exchange(
-    _ transfer: Transfer, arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
+  /// Copies every block meant for a rank in one of its exchanges, and waits until all of its own have been copied.
+  func finish(
+    _ number: Int, of rank: Int, within deadline: Duration,
+    arrived: (_ source: Int, _ blocks: ArraySlice<UnsafeMutableRawBufferPointer>) -> Void, meanwhile: () -> Bool
   ) throws(CrosspointError) {
-    let rank = transfer.rank
     monitor.lock()
     defer { monitor.unlock() }
     if let end = desks[rank].end { throw end }
-    let start = ContinuousClock.now
-    var limit = start + transfer.deadline
-    desks[rank].begun += 1
-    desks[rank].postedAt = start
-    desks[rank].blocks = transfer.send
-    monitor.broadcast()
-
-    var portFree = start
+    guard let post = desks[rank].post(number) else { preconditionFailure("exchange \(number) is not under way") }
+    var limit = ContinuousClock.now + deadline
     var hasWork = true
+    desks[rank].finishing = number
+    defer { desks[rank].finishing = 0 }
     while true {
-      let now = ContinuousClock.now
-      let next = nextArrival(at: rank, portFree: portFree)
-      if let next, next.time <= now {
-        portFree = next.time
-        try copy(from: next.source, transfer)
+      if let end = desks[rank].end { throw end }
+      while let source = post.got.indices.first(where: { post.got[$0] && !post.reported[$0] }) {
+        post.reported[source] = true
+        let share = post.transfer.receive.count / desks.count
         monitor.unlock()
-        arrived(next.source)
+        arrived(source, post.transfer.receive[source * share..<(source + 1) * share])
         monitor.lock()
+      }
+      let now = ContinuousClock.now
+      let next = nextCopy(post, of: rank)
+      if let next, next.time <= now {
+        try copy(next, post, of: rank)
         continue
       }
-      guard let missing = missing(to: rank) else { break }
+      guard let missing = missing(post, to: rank) else { break }
       if let end = desks[missing].end { throw leave(rank, end) }
       if hasWork {
+        desks[rank].finishing = 0
         monitor.unlock()
         hasWork = meanwhile()
         monitor.lock()
+        desks[rank].finishing = number
         // Its own time is nobody's silence.
         limit += .now - now
         continue
       }
-      if now >= limit { throw leave(rank, silence(transfer)) }
+      if now >= limit { throw leave(rank, silence(post, of: rank, deadline)) }
       monitor.wait(until: next.map { min(limit, $0.time) } ?? limit)
     }
-    desks[rank].blocks = []
+    remove(post, of: rank)
   }
 
-  /// The posted block that reaches `receiver` first, and when.
-  private func nextArrival(
-    at receiver: Int, portFree: ContinuousClock.Instant
-  ) -> (source: Int, time: ContinuousClock.Instant)? {
-    var best: (source: Int, time: ContinuousClock.Instant)?
-    for source in desks.indices where isPosted(source, for: receiver) {
-      let time = departure(from: source, to: receiver)
-      if best.map({ time < $0.time }) ?? true { best = (source, time) }
-    }
-    guard let link, let found = best, found.source != receiver else { return best }
-    let busy = link.transmission(of: bytes(from: found.source, to: receiver))
-    return (found.source, max(found.time, portFree + busy))
+  /// A copy that can be made once its bytes have come: to a rank, or from it to one that does something else.
+  private struct Copy {
+    let source: Int
+    let receiver: Int
+    let time: ContinuousClock.Instant
   }
 
-  /// When the last byte of a posted block would arrive at an idle port.
-  private func departure(from source: Int, to receiver: Int) -> ContinuousClock.Instant {
-    let desk = desks[source]
-    guard let link, source != receiver, bytes(from: source, to: receiver) > 0 else { return desk.postedAt }
-    var queued = 0
-    var target = source
-    repeat {
-      target = (target + 1) % desks.count
-      queued += bytes(from: source, to: target)
-    } while target != receiver
-    return desk.postedAt + link.latency + link.transmission(of: queued)
-  }
-
-  /// What `source` has posted for `receiver`.
-  private func bytes(from source: Int, to receiver: Int) -> Int {
-    let share = desks[source].blocks.count / desks.count
-    return (0..<share).reduce(0) { $0 + desks[source].blocks[receiver * share + $1].count }
-  }
-
-  /// Copies the blocks of `source` and marks them taken. The lock is held, but not during the copy.
-  private func copy(from source: Int, _ transfer: Transfer) throws(CrosspointError) {
-    let rank = transfer.rank
-    let share = transfer.receive.count / desks.count
-    let isExpected =
-      desks[source].blocks.count == transfer.receive.count
-      && (0..<share).allSatisfy {
-        let most = transfer.receive[source * share + $0].count
-        return (most - transfer.slack...most).contains(desks[source].blocks[rank * share + $0].count)
+  /// The copy that comes first of those that are a rank's to make in an exchange.
+  private func nextCopy(_ post: Post, of rank: Int) -> Copy? {
+    var best: Copy?
+    func consider(_ source: Int, _ receiver: Int, _ sent: Post, _ received: Post) {
+      guard !sent.given[receiver] else { return }
+      var time = sent.departure
+      if let link, source != receiver {
+        let bytes = sent.bytes(to: receiver)
+        if bytes > 0 { time += link.latency + link.transmission(of: sent.bytes(upTo: receiver, from: source)) }
+        time = max(time, received.arrival + link.transmission(of: bytes))
       }
-    guard isExpected else {
-      let sent = bytes(from: source, to: rank)
-      let expected = transfer.receive[source * share..<(source + 1) * share].reduce(0) { $0 + $1.count }
+      if best.map({ time < $0.time }) ?? true { best = Copy(source: source, receiver: receiver, time: time) }
+    }
+    for other in desks.indices {
+      guard let others = desks[other].post(post.number) else { continue }
+      consider(other, rank, others, post)
+      // One that does not fit is found by its receiver.
+      if other != rank, desks[other].finishing != post.number, isExpected(post, rank, others, other) {
+        consider(rank, other, post, others)
+      }
+    }
+    return best
+  }
+
+  /// Whether what a rank sends is what a receiver expects.
+  private func isExpected(_ sent: Post, _ source: Int, _ received: Post, _ receiver: Int) -> Bool {
+    let (blocks, places) = (sent.transfer.send, received.transfer.receive)
+    let share = places.count / desks.count
+    return blocks.count == places.count
+      && (0..<share).allSatisfy {
+        let most = places[source * share + $0].count
+        return (most - received.transfer.slack...most).contains(blocks[receiver * share + $0].count)
+      }
+  }
+
+  /// Makes a copy for `rank`. The lock is held, but not during the copy.
+  private func copy(_ copy: Copy, _ post: Post, of rank: Int) throws(CrosspointError) {
+    let (source, receiver) = (copy.source, copy.receiver)
+    let (sent, received) = (desks[source].post(post.number)!, desks[receiver].post(post.number)!)
+    guard isExpected(sent, source, received, receiver) else {
+      let share = received.transfer.receive.count / desks.count
+      let expected = received.transfer.receive[source * share..<(source + 1) * share].reduce(0) { $0 + $1.count }
       throw leave(
         rank,
         CrosspointError(
-          .truncatedFrame, operation: transfer.operation.description, rank: source, argument: "receive",
-          "it sends \(sent) bytes to rank \(rank), which expects \(expected): counts and data disagree"))
+          .truncatedFrame, operation: post.transfer.operation.description, rank: source, argument: "receive",
+          "it sends \(sent.bytes(to: rank)) bytes to rank \(rank), which expects \(expected): counts and data disagree")
+      )
     }
-    desks[source].readers += 1
+    sent.given[receiver] = true
+    received.arrival = max(received.arrival, copy.time)
+    desks[source].copies += 1
+    desks[receiver].copies += 1
+    let share = sent.transfer.send.count / desks.count
+    monitor.unlock()
     for index in 0..<share {
-      let block = desks[source].blocks[rank * share + index]
-      monitor.unlock()
-      transfer.receive[source * share + index].copyMemory(from: block)
-      monitor.lock()
+      received.transfer.receive[source * share + index].copyMemory(from: sent.transfer.send[receiver * share + index])
     }
-    desks[source].readers -= 1
-    desks[source].taken[rank] = desks[rank].begun
-    if desks[source].readers == 0 { monitor.broadcast() }
+    monitor.lock()
+    desks[source].copies -= 1
+    desks[receiver].copies -= 1
+    sent.taken[receiver] = true
+    received.got[source] = true
+    monitor.broadcast()
   }
 
-  private func isPosted(_ source: Int, for receiver: Int) -> Bool {
-    let exchange = desks[receiver].begun
-    return desks[source].begun == exchange && desks[source].taken[receiver] < exchange && !desks[source].blocks.isEmpty
-  }
-
-  /// A rank that `rank` still waits for: one that has ended, if any.
-  private func missing(to rank: Int) -> Int? {
+  /// A rank that `rank` still waits for in an exchange: one that has ended, if any.
+  private func missing(_ post: Post, to rank: Int) -> Int? {
     var missing: Int?
-    for other in desks.indices where isMissing(other, to: rank) {
+    for other in desks.indices where !post.got[other] || !post.taken[other] {
       if desks[other].end != nil { return other }
       missing = missing ?? other
     }
     return missing
   }
 
-  /// Whether `other` has yet to send its block to `rank` or to take the one of `rank`.
-  private func isMissing(_ other: Int, to rank: Int) -> Bool {
-    let exchange = desks[rank].begun
-    return desks[other].taken[rank] < exchange || desks[rank].taken[other] < exchange
-  }
-
   /// The deadline has passed: names the ranks that have not even begun this exchange or, failing that, not finished it.
-  private func silence(_ transfer: Transfer) -> CrosspointError {
-    let rank = transfer.rank
-    let missing = desks.indices.filter { isMissing($0, to: rank) }
-    let absent = missing.filter { desks[$0].begun < desks[rank].begun }
+  private func silence(_ post: Post, of rank: Int, _ deadline: Duration) -> CrosspointError {
+    let missing = desks.indices.filter { !post.got[$0] || !post.taken[$0] }
+    let absent = missing.filter { desks[$0].begun < post.number }
     let silent = absent.isEmpty ? missing : absent
     return CrosspointError(
-      .deadlineExceeded, operation: transfer.operation.description, rank: silent.first, argument: "deadline",
-      "no answer within \(transfer.deadline) from \(silent.count == 1 ? "rank" : "ranks") "
+      .deadlineExceeded, operation: post.transfer.operation.description, rank: silent.first, argument: "deadline",
+      "no answer within \(deadline) from \(silent.count == 1 ? "rank" : "ranks") "
         + silent.map(String.init).joined(separator: ", ") + ": see what holds them up, or raise the deadline")
+  }
+}
+
+extension Switchboard.Post {
+  /// What a rank sends up to a receiver: to the next rank first.
+  fileprivate func bytes(upTo receiver: Int, from source: Int) -> Int {
+    var (bytes, target) = (0, source)
+    repeat {
+      target = (target + 1) % given.count
+      bytes += self.bytes(to: target)
+    } while target != receiver
+    return bytes
   }
 }

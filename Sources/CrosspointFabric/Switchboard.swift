@@ -1,22 +1,50 @@
 import CrosspointCore
 
-/// What the ranks of a simulated cluster share: a desk per rank, where it lays out its blocks for the others to copy.
+/// What the ranks of a simulated cluster share: a desk per rank, where it lays out its blocks for the others.
 ///
-/// Every copy is made once, by its receiver, outside the lock. A rank clears its desk only when nobody reads from it any
-/// more, in success and in failure. All fields are guarded by `monitor`.
+/// Every copy is made once, outside the lock, by its receiver, or by its sender if the receiver does something else: then
+/// the sender need not wait for it. A rank clears its desk only when nobody copies from it or to it any more, in success and
+/// in failure. All fields are guarded by `monitor`.
 final class Switchboard: @unchecked Sendable {
   struct Desk {
     /// Exchanges this rank has begun.
     var begun = 0
-    /// Blocks of the exchange under way, as many per receiver; empty otherwise.
-    var blocks: [UnsafeRawBufferPointer] = []
-    var postedAt = ContinuousClock.now
-    /// For each receiver, the exchanges it has taken its block of.
-    var taken: [Int]
-    /// Receivers that copy from here at this moment.
-    var readers = 0
+    /// Those that it has not finished, and others whose memory waits for the next.
+    var posts: [Post] = []
+    var idle: [Post] = []
+    /// The exchange that it waits in, and takes its blocks of.
+    var finishing = 0
+    /// When all that it has sent has left its port.
+    var sendFree = ContinuousClock.now
+    /// Copies from here and to here at this moment.
+    var copies = 0
     /// Why this rank will not answer any more; what others throw who wait for it.
     var end: CrosspointError?
+
+    func post(_ number: Int) -> Post? { posts.first { $0.number == number } }
+  }
+
+  /// What a rank sends and receives in one exchange.
+  final class Post {
+    fileprivate(set) var number = 0
+    fileprivate(set) var transfer = Transfer(send: [], receive: [], slack: 0, operation: "")
+    /// When its bytes begin to leave, and when its port has taken in what has arrived.
+    fileprivate(set) var departure = ContinuousClock.now
+    var arrival = ContinuousClock.now
+    /// For each receiver, whether its blocks are being copied, or have been; and whether they are there.
+    var given: [Bool] = []
+    var taken: [Bool] = []
+    /// For each sender, whether its blocks are here; and whether this rank has been told.
+    var got: [Bool] = []
+    var reported: [Bool] = []
+  }
+
+  /// The blocks of one rank in one exchange.
+  struct Transfer {
+    let send: [UnsafeRawBufferPointer]
+    let receive: [UnsafeMutableRawBufferPointer]
+    let slack: Int
+    let operation: StaticString
   }
 
   let monitor = Monitor()
@@ -30,7 +58,7 @@ final class Switchboard: @unchecked Sendable {
 
   init(ranks: Int, link: LinkModel?) {
     self.link = link
-    desks = Array(repeating: Desk(taken: Array(repeating: 0, count: ranks)), count: ranks)
+    desks = Array(repeating: Desk(), count: ranks)
     running = ranks
   }
 
@@ -46,6 +74,7 @@ final class Switchboard: @unchecked Sendable {
         .rankLost, operation: "exchange", rank: rank, argument: "fabric",
         "the rank \(how) after \(desks[rank].begun) exchanges while others waited for it")
     }
+    desks[rank].posts = []
     monitor.broadcast()
   }
 
@@ -77,8 +106,46 @@ final class Switchboard: @unchecked Sendable {
   func leave(_ rank: Int, _ error: CrosspointError) -> CrosspointError {
     if desks[rank].end == nil { desks[rank].end = error }
     monitor.broadcast()
-    while desks[rank].readers > 0 { monitor.wait() }
-    desks[rank].blocks = []
+    while desks[rank].copies > 0 { monitor.wait() }
+    desks[rank].posts = []
     return error
+  }
+
+  /// Lays out what a rank sends and receives in its next exchange, and returns its number.
+  func begin(_ rank: Int, _ transfer: Transfer) throws(CrosspointError) -> Int {
+    monitor.lock()
+    defer { monitor.unlock() }
+    if let end = desks[rank].end { throw end }
+    let post = desks[rank].idle.popLast() ?? Post()
+    desks[rank].begun += 1
+    (post.number, post.transfer) = (desks[rank].begun, transfer)
+    post.arrival = .now
+    post.departure = max(post.arrival, desks[rank].sendFree)
+    post.given.refill(with: false, count: desks.count)
+    post.taken.refill(with: false, count: desks.count)
+    post.got.refill(with: false, count: desks.count)
+    post.reported.refill(with: false, count: desks.count)
+    if let link {
+      let bytes = desks.indices.reduce(0) { $0 + ($1 == rank ? 0 : post.bytes(to: $1)) }
+      desks[rank].sendFree = post.departure + link.transmission(of: bytes)
+    }
+    desks[rank].posts.append(post)
+    monitor.broadcast()
+    return post.number
+  }
+
+  /// Takes a post away that is over. The lock is held.
+  func remove(_ post: Post, of rank: Int) {
+    desks[rank].posts.removeAll { $0 === post }
+    post.transfer = Transfer(send: [], receive: [], slack: 0, operation: "")
+    desks[rank].idle.append(post)
+  }
+}
+
+extension Switchboard.Post {
+  /// What goes to a rank.
+  func bytes(to receiver: Int) -> Int {
+    let share = transfer.send.count / given.count
+    return (0..<share).reduce(0) { $0 + transfer.send[receiver * share + $1].count }
   }
 }

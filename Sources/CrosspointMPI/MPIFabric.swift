@@ -39,18 +39,11 @@ public final class MPIFabric: Fabric {
   package static var memoryObstacle: String? { NodeMemory.obstacle?.description }
 
   let node: NodeMemory.Joined
-  // The exchange under way; kept between exchanges so that none allocates.
-  let group: RequestGroup
-  /// One for each message of `group`.
-  var transfers: [Transfer] = []
-  /// How much each rank has sent.
-  let sources: UnsafeMutableBufferPointer<Source>
-  /// Messages that this rank sends at the moment, without those to ranks that are passed over.
-  var sendsUnderWay = 0
+  /// The exchanges under way, in the order of their beginnings, and others whose memory waits for the next.
+  var underWay: [PostedExchange] = []
+  var idle: [PostedExchange] = []
   /// Exchanges so far.
   var sequence = 0
-  /// Bytes that blocks of this one may have fewer than is expected.
-  var slack = 0
   /// What made this fabric unusable.
   var failure: CrosspointError?
   private let endsMPI: Bool
@@ -157,14 +150,10 @@ public final class MPIFabric: Fabric {
     node = try Self.bounded("MPI_Comm_split_type", "world", deadline) { () throws(MPIError) in
       try NodeMemory.join(communicator, sharesMemory: sharesMemory, ranksPerNode: ranksPerNode)
     }
-    group = RequestGroup(on: communicator, capacity: 4 * rankCount)
-    sources = .allocate(capacity: rankCount)
-    sources.initialize(repeating: Source())
-    transfers.reserveCapacity(4 * rankCount)
+    idle.append(PostedExchange(on: self))
   }
 
   deinit {
-    sources.deallocate()
     // Late messages of an exchange that failed may still come, and be read from blocks that were to be sent: no later
     // communicator may get this one's context, and the memory stays.
     if failure != nil {

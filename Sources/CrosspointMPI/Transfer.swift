@@ -16,6 +16,8 @@ struct Transfer {
 struct Source {
   /// Whether it is known which of the blocks come in messages.
   var isKnown = true
+  /// Whether its mailbox is yet to be filled.
+  var isUnfilled = false
   /// Messages that make up those.
   var chunks = 0
   /// Messages that have come.
@@ -24,6 +26,8 @@ struct Source {
   var discardsBlock = false
   /// Messages whose bytes are all here; −1 where other blocks are not as long as expected.
   var done = 0
+  /// Whether it has been told of that all is here.
+  var isReported = false
   /// Whether it has yet to take blocks out of this rank's memory.
   var takes = false
   /// Messages to it that have not been started, and the part of its blocks that comes next.

@@ -9,6 +9,8 @@ final class WatchedFabric: Fabric {
   /// What happened so far; others may add to it.
   var events: [String] = []
   private var begun = 0
+  /// By the number that the base gave.
+  private var numbers: [Int: Int] = [:]
 
   init(_ base: any Fabric, before: @escaping (Int) -> Void = { _ in }) {
     self.base = base
@@ -24,16 +26,24 @@ final class WatchedFabric: Fabric {
     set { base.deadline = newValue }
   }
 
-  func exchange(
-    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], slack: Int, operation: StaticString,
-    arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
-  ) throws(CrosspointError) {
+  func beginExchange(
+    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], slack: Int, operation: StaticString
+  ) throws(CrosspointError) -> Int {
     let number = begun
     begun += 1
     before(number)
     events.append("\(number) begins")
-    try base.exchange(
-      send: send, receive: receive, slack: slack, operation: operation,
+    let own = try base.beginExchange(send: send, receive: receive, slack: slack, operation: operation)
+    numbers[own] = number
+    return own
+  }
+
+  func finishExchange(
+    _ own: Int, arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
+  ) throws(CrosspointError) {
+    let number = numbers[own]!
+    try base.finishExchange(
+      own,
       arrived: { source in
         if source != rank { events.append("\(number) arrives") }
         arrived(source)

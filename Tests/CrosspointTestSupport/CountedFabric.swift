@@ -18,13 +18,17 @@ public final class CountedFabric: Fabric {
     set { base.deadline = newValue }
   }
 
-  public func exchange(
-    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], slack: Int, operation: StaticString,
-    arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
-  ) throws(CrosspointError) {
+  public func beginExchange(
+    send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], slack: Int, operation: StaticString
+  ) throws(CrosspointError) -> Int {
     let share = send.count / rankCount
     sizes.append((0..<rankCount).map { send[$0 * share..<($0 + 1) * share].reduce(0) { $0 + $1.count } })
-    try base.exchange(
-      send: send, receive: receive, slack: slack, operation: operation, arrived: arrived, meanwhile: meanwhile)
+    return try base.beginExchange(send: send, receive: receive, slack: slack, operation: operation)
+  }
+
+  public func finishExchange(
+    _ number: Int, arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
+  ) throws(CrosspointError) {
+    try base.finishExchange(number, arrived: arrived, meanwhile: meanwhile)
   }
 }

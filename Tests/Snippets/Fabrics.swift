@@ -8,10 +8,12 @@ final class LoneFabric: Fabric {
   var deadline = Duration.seconds(60)
   let collectiveMemory = CollectiveMemory()
 
-  func exchange(
+  private var exchanges = 0
+
+  func beginExchange(
     send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], slack: Int,
-    operation: StaticString, arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
-  ) throws(CrosspointError) {
+    operation: StaticString
+  ) throws(CrosspointError) -> Int {
     for (source, target) in zip(send, receive) {
       guard (target.count - slack...target.count).contains(source.count) else {
         throw CrosspointError(
@@ -20,6 +22,13 @@ final class LoneFabric: Fabric {
       }
       target.copyMemory(from: source)
     }
+    exchanges += 1
+    return exchanges
+  }
+
+  func finishExchange(
+    _ number: Int, arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
+  ) throws(CrosspointError) {
     arrived(0)
   }
 }
@@ -42,17 +51,21 @@ final class CountingFabric: Fabric {
     set { inner.deadline = newValue }
   }
 
-  func exchange(
+  func beginExchange(
     send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], slack: Int,
-    operation: StaticString, arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
-  ) throws(CrosspointError) {
+    operation: StaticString
+  ) throws(CrosspointError) -> Int {
     let blocksPerRank = send.count / rankCount
     for (index, block) in send.enumerated() where index / blocksPerRank != rank {
       sentBytes += block.count
     }
-    try inner.exchange(
-      send: send, receive: receive, slack: slack, operation: operation, arrived: arrived,
-      meanwhile: meanwhile)
+    return try inner.beginExchange(send: send, receive: receive, slack: slack, operation: operation)
+  }
+
+  func finishExchange(
+    _ number: Int, arrived: (_ source: Int) -> Void, meanwhile: () -> Bool
+  ) throws(CrosspointError) {
+    try inner.finishExchange(number, arrived: arrived, meanwhile: meanwhile)
   }
 }
 // end

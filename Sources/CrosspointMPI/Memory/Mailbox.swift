@@ -3,8 +3,8 @@ import Synchronization
 /// Where one rank leaves another of its node what it sends it in one exchange: on the first pages of the receiver's file.
 ///
 /// Small blocks lie in it, larger ones of the sender's heap are named by their address, others come in messages. A pair of
-/// ranks has two for each direction, used by turns: a rank that begins an exchange has heard from all in the last one, so
-/// they have read what it left in the one before.
+/// ranks has two for each direction, used by turns. It is filled once what was left in it before has been taken: always,
+/// where exchanges are finished before others begin, since a rank that begins one has heard from all in the last.
 struct Mailbox: @unchecked Sendable {
   /// How a block comes.
   enum Place: Equatable {
@@ -85,8 +85,11 @@ struct Mailbox: @unchecked Sendable {
     return isTaken
   }
 
-  /// Whether the receiver has taken all that it was given an address of.
-  func isTaken(_ exchange: Int) -> Bool { taken.pointee.load(ordering: .acquiring) == UInt64(exchange) }
+  /// Whether the receiver has taken what was left last.
+  var isFree: Bool { taken.pointee.load(ordering: .acquiring) == filled.pointee.load(ordering: .relaxed) }
+
+  /// Whether the receiver has taken all that it was left in an exchange.
+  func isTaken(_ exchange: Int) -> Bool { taken.pointee.load(ordering: .acquiring) >= UInt64(exchange) }
 
   // The receiver's side.
 

@@ -18,44 +18,30 @@ extension MPIFabric {
   func messageLimit(_ peer: Int) -> Int {
     node.isHere(peer) ? chunkLimit : min(chunkLimit, networkMessage)
   }
+}
 
+extension PostedExchange {
   /// Messages that a block takes: at least one for a rank's first block, none for an empty one behind it, nor for one that
   /// a mailbox has or names.
-  func messages(_ block: Int, _ bytes: Int, _ count: Int, _ mailbox: Mailbox?, limit: Int) -> Int {
-    let (isFirst, index) = (block.isMultiple(of: count / rankCount), block % (count / rankCount))
-    if let mailbox, mailbox.place(index) != .message { return 0 }
-    return bytes == 0 && !isFirst ? 0 : Chunks(bytes: bytes, limit: limit).count
+  func messages(_ block: Int, _ bytes: Int, _ takesMessages: [Bool], limit: Int) -> Int {
+    let isFirst = block.isMultiple(of: send.count / rankCount)
+    return !takesMessages[block] || bytes == 0 && !isFirst ? 0 : Chunks(bytes: bytes, limit: limit).count
   }
 
-  /// Messages that all blocks between this rank and another take, of `count` of all ranks.
-  func messages(_ peer: Int, _ count: Int, _ mailbox: Mailbox?, bytes: (_ block: Int) -> Int) -> Int {
-    let limit = messageLimit(peer)
-    return blocks(of: peer, count).reduce(0) { $0 + messages($1, bytes($1), count, mailbox, limit: limit) }
-  }
-
-  /// Counts the messages to every rank.
-  func planMessages(_ send: [UnsafeRawBufferPointer]) {
-    sendsUnderWay = 0
-    for peer in 0..<rankCount where peer != rank {
-      sources[peer].nextBlock = blocks(of: peer, send.count).lowerBound
-      sources[peer].unsent = messages(peer, send.count, node.nodePeers[peer]?.sent(sequence)) { send[$0].count }
-    }
+  /// Messages that all blocks between this rank and another take.
+  func messages(_ peer: Int, _ takesMessages: [Bool], bytes: (_ block: Int) -> Int) -> Int {
+    let limit = fabric.messageLimit(peer)
+    return blocks(of: peer).reduce(0) { $0 + messages($1, bytes($1), takesMessages, limit: limit) }
   }
 
   /// Starts as many sends as may be under way, and returns how many.
-  func startSends(
-    _ send: [UnsafeRawBufferPointer], _ tag: Int, _ operation: StaticString
-  ) throws(CrosspointError) -> Int {
+  func startSends() throws(MPIError) -> Int {
     var started = 0
     for step in 1..<max(1, rankCount) {
       let peer = (rank + step) % rankCount
       while sources[peer].unsent > 0, !sources[peer].isPassedOver {
         guard sendsUnderWay < window else { return started }
-        do {
-          note(try group.send(nextMessage(to: peer, send), to: peer, tag: tag), Transfer(peer: peer, kind: .send))
-        } catch {
-          throw CrosspointError(error, operation: operation.description)
-        }
+        note(try group.send(nextMessage(to: peer), to: peer, tag: tag), Transfer(peer: peer, kind: .send))
         sources[peer].unsent -= 1
         sources[peer].sending += 1
         sources[peer].sent = .now
@@ -67,11 +53,11 @@ extension MPIFabric {
   }
 
   /// The next part of a rank's blocks.
-  private func nextMessage(to peer: Int, _ send: [UnsafeRawBufferPointer]) -> UnsafeRawBufferPointer {
-    let (mailbox, limit) = (node.nodePeers[peer]?.sent(sequence), messageLimit(peer))
+  private func nextMessage(to peer: Int) -> UnsafeRawBufferPointer {
+    let limit = fabric.messageLimit(peer)
     while true {
       let (block, chunk) = (sources[peer].nextBlock, sources[peer].nextChunk)
-      if chunk < messages(block, send[block].count, send.count, mailbox, limit: limit) {
+      if chunk < messages(block, send[block].count, sendsMessages, limit: limit) {
         sources[peer].nextChunk += 1
         return UnsafeRawBufferPointer(
           rebasing: send[block][Chunks(bytes: send[block].count, limit: limit).range(chunk)])
@@ -95,15 +81,6 @@ extension MPIFabric {
     where sources[peer].sending > 0 && !sources[peer].isPassedOver && now - sources[peer].sent > patience {
       sources[peer].isPassedOver = true
       sendsUnderWay -= sources[peer].sending
-    }
-  }
-
-  /// Remembers what a message of MPI is.
-  func note(_ index: Int, _ transfer: Transfer) {
-    if index == transfers.count {
-      transfers.append(transfer)
-    } else {
-      transfers[index] = transfer
     }
   }
 }
