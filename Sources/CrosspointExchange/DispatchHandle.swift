@@ -70,6 +70,8 @@ public final class DispatchHandle {
   /// The exchange that made it.
   let owner: ObjectIdentifier
   var stage = Stage.finished
+  /// Transfers of it that are under way.
+  var calls = 0
   /// The sequence number of its dispatch.
   var number: UInt64 = 0
   /// What ``ExpertExchange/gradientSteps`` was at its dispatch and, from then on, at its combineBackward.

@@ -25,85 +25,103 @@ extension ExpertExchange {
     _ outputGradient: borrowing TokenBatch, _ handle: DispatchHandle,
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {
-    transfer.begin(.combineBackward, of: handle.number)
-    defer { transfer.end() }
-    transfer.format = options.wire.combineBackward
-    // Sums over clusters are needed once more, and a policy samples them before they are sent.
-    let writesSums = policy == nil && !handle.source.isClustered
-    let keepsSums = !writesSums || !transfer.isAllDirect
-    var attempt = Attempt(
-      unsettled ?? problem(handle, expects: .combined)
-        ?? problem("outputGradient", outputGradient, rows: handle.routing.tokens))
-    let batch = checked("outputGradient", outputGradient)
-    if keepsSums {
-      if !attempt.hasFailed { attempt.fail(batch?.problem(.combineBackward, rank: fabric.rank)) }
-    } else {
-      // Each row is looked at when it is read.
-      transfer.checked = batch
-    }
-    var watch = Stopwatch()
-    let dy = UnsafePointer(outputGradient.base)
-    attempt { () throws(CrosspointError) in
-      handle.source.rowGradients = try leaseRows(keepsSums ? handle.source.plan.rows : 0)
-      let sums = handle.source.rowGradients.base
+    try finishCombineBackward(beginCombineBackward(outputGradient, handle, after: nil), meanwhile: work)
+  }
+
+  /// Begins a combineBackward, to be finished later; see ``beginDispatch(_:_:)``. Collective.
+  public func beginCombineBackward(
+    _ outputGradient: borrowing TokenBatch, _ handle: DispatchHandle
+  ) throws(CrosspointError) -> PendingRows {
+    PendingRows(self, try beginCombineBackward(outputGradient, handle, after: nil))
+  }
+
+  /// - Parameter failure: what is wrong on this rank already.
+  package func beginCombineBackward(
+    _ outputGradient: borrowing TokenBatch, _ handle: DispatchHandle, after failure: CrosspointError?
+  ) throws(CrosspointError) -> TransferCall {
+    try begin(.combineBackward, handle, after: failure) { call throws(CrosspointError) in
+      transfer.format = options.wire.combineBackward
+      // Sums over clusters are needed once more, and a policy samples them before they are sent.
+      let writesSums = policy == nil && !handle.source.isClustered
+      let keepsSums = !writesSums || !transfer.isAllDirect
+      var attempt = Attempt(
+        call.failure ?? problem(handle, expects: .combined)
+          ?? problem("outputGradient", outputGradient, rows: handle.routing.tokens))
+      let batch = checked("outputGradient", outputGradient)
       if keepsSums {
-        try differentiateSum(handle, dy, weights: false) { row, destination in
-          writesSums && isDirect(destination) ? nil : sums + row * layout.hidden
+        if !attempt.hasFailed { attempt.fail(batch?.problem(.combineBackward, rank: fabric.rank)) }
+      } else {
+        // Each row is looked at when it is read.
+        transfer.checked = batch
+      }
+      var watch = Stopwatch()
+      let dy = UnsafePointer(outputGradient.base)
+      (call.input, call.writesSums) = (dy, writesSums)
+      attempt { () throws(CrosspointError) in
+        handle.source.rowGradients = try leaseRows(keepsSums ? handle.source.plan.rows : 0)
+        let sums = handle.source.rowGradients.base
+        if keepsSums {
+          try differentiateSum(handle, dy, weights: false) { row, destination in
+            writesSums && isDirect(destination) ? nil : sums + row * layout.hidden
+          }
+        }
+        if compensates(handle) { handle.source.outputGradients = try copy(outputGradient) }
+        sendFromHome(handle, sums)
+        handle.roundingStep = gradientSteps
+      }
+      attempt { () throws(CrosspointError) in call.result = try leaseRows(handle.received.total) }
+      if sharesCopies, nodeExchange == nil {
+        call.copies = attempt { () throws(CrosspointError) in try roomForOutputGradients(handle) }
+      }
+      gradientSteps += 1
+      statistics.seconds.cluster += watch.lap()
+
+      if let policy { try prepare(policy, handle, nil, &attempt) }
+      encode(handle, &attempt)
+      try announce(call, &attempt) { () throws(CrosspointError) in receiveAtExperts(handle, call.result.base) }
+    }
+  }
+
+  func finishCombineBackward(_ call: TransferCall, meanwhile work: LocalWork) throws(CrosspointError) -> TokenBatch {
+    try finish(call) { handle, attempt throws(CrosspointError) in
+      try hear(meanwhile: work, &attempt) { () throws(CrosspointError) in receiveAtExperts(handle, call.result.base) }
+      let (dy, writesSums) = (call.input!, call.writesSums)
+      // Outputs that lie with their experts can be read until the vote.
+      func differentiate() throws(CrosspointError) {
+        if writesSums { find(&places, handle, handle.source.rowGradients.base, inNode: true) }
+        try differentiateSum(handle, dy, weights: true) { row, destination in
+          writesSums && places.isElsewhere(destination) ? places.row(row, of: destination, hidden: layout.hidden) : nil
         }
       }
-      if compensates(handle) { handle.source.outputGradients = try copy(outputGradient) }
-      sendFromHome(handle, sums)
-      handle.roundingStep = gradientSteps
-    }
-    var received = attempt { () throws(CrosspointError) in try leaseRows(handle.received.total) }
-    var copies: TokenBatch?
-    if sharesCopies, nodeExchange == nil {
-      copies = attempt { () throws(CrosspointError) in try roomForOutputGradients(handle) }
-    }
-    gradientSteps += 1
-    statistics.seconds.cluster += watch.lap()
-
-    if let policy { try prepare(policy, handle, nil, &attempt) }
-    encode(handle, &attempt)
-    let base = received?.base
-    try announce(&attempt) { () throws(CrosspointError) in
-      if let base { receiveAtExperts(handle, base) }
-    }
-    // Outputs that lie with their experts can be read until the vote.
-    func differentiate() throws(CrosspointError) {
-      if writesSums { find(&places, handle, handle.source.rowGradients.base, inNode: true) }
-      try differentiateSum(handle, dy, weights: true) { row, destination in
-        writesSums && places.isElsewhere(destination) ? places.row(row, of: destination, hidden: layout.hidden) : nil
+      try move(
+        writing: { () throws(CrosspointError) in
+          if writesSums { try differentiate() }
+          return writesSums
+        }, meanwhile: work, &attempt)
+      // As part of the moving phase it has been timed there.
+      var watch = Stopwatch()
+      if !writesSums {
+        attempt { () throws(CrosspointError) in try differentiate() }
+        statistics.seconds.cluster += watch.lap()
       }
-    }
-    try move(
-      writing: { () throws(CrosspointError) in
-        if writesSums { try differentiate() }
-        return writesSums
-      }, meanwhile: work, &attempt)
-    // As part of the moving phase it has been timed there.
-    if !writesSums {
-      watch = Stopwatch()
-      attempt { () throws(CrosspointError) in try differentiate() }
-      statistics.seconds.cluster += watch.lap()
-    }
-    try settle(handle, attempt)
+      try settle(handle, attempt)
 
-    defer {
-      handle.source.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
-      handle.outputRows = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
+      defer {
+        handle.source.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
+        handle.outputRows = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
+      }
+      let rows = call.takeResult()
+      if let nodeExchange { return try differentiateOutputsWithinNode(nodeExchange, rows, handle) }
+      if attempt.hasFailed {
+        rows.elements.update(repeating: 0)
+        handle.topkWeightGradients.refill(with: 0, count: handle.routing.topkIndices.count)
+      }
+      guard let gradients = call.copies.take() else { return rows }
+      watch = Stopwatch()
+      differentiateOutputs(rows.base, handle, into: gradients.base)
+      statistics.seconds.cluster += watch.lap()
+      return gradients
     }
-    let rows = received.take()!
-    if let nodeExchange { return try differentiateOutputsWithinNode(nodeExchange, rows, handle) }
-    if attempt.hasFailed {
-      rows.elements.update(repeating: 0)
-      handle.topkWeightGradients.refill(with: 0, count: handle.routing.topkIndices.count)
-    }
-    guard let gradients = copies.take() else { return rows }
-    watch = Stopwatch()
-    differentiateOutputs(rows.base, handle, into: gradients.base)
-    statistics.seconds.cluster += watch.lap()
-    return gradients
   }
 
   /// Brings the experts' input gradients home. Collective.
@@ -120,14 +138,19 @@ extension ExpertExchange {
     try dispatchBackward(rowGradient, handle, after: nil, meanwhile: work)
   }
 
+  /// Begins a dispatchBackward, to be finished later; see ``beginDispatch(_:_:)``. Collective.
+  public func beginDispatchBackward(
+    _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle
+  ) throws(CrosspointError) -> PendingRows {
+    PendingRows(self, try beginDispatchBackward(rowGradient, handle, after: nil))
+  }
+
   /// - Parameter failure: what is wrong on this rank already.
   func dispatchBackward(
     _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle, after failure: CrosspointError?,
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {
-    try dispatchBackward(rowGradient, handle, work, after: failure) { () throws(CrosspointError) in
-      try leaseRows(handle.routing.tokens)
-    }
+    try finishDispatchBackward(beginDispatchBackward(rowGradient, handle, after: failure), meanwhile: work)
   }
 
   /// ``dispatchBackward(_:_:meanwhile:)`` into rows of the caller's, `[T × hidden]`; undefined after an error. Collective.
@@ -135,63 +158,79 @@ extension ExpertExchange {
     _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle, into result: borrowing TokenBatch,
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) {
-    let (memory, hidden) = (result.elements, result.hidden)
-    _ = try dispatchBackward(rowGradient, handle, work, after: nil) { () throws(CrosspointError) in
-      try room(memory, hidden: hidden, rows: handle.routing.tokens)
+    _ = try finishDispatchBackward(
+      beginDispatchBackward(rowGradient, handle, into: result.elements, hidden: result.hidden, after: nil),
+      meanwhile: work)
+  }
+
+  /// The same, to be finished later; see ``beginDispatch(_:_:)``. Collective.
+  public func beginDispatchBackward(
+    _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle, into result: borrowing TokenBatch
+  ) throws(CrosspointError) -> PendingRows {
+    PendingRows(
+      self,
+      try beginDispatchBackward(rowGradient, handle, into: result.elements, hidden: result.hidden, after: nil))
+  }
+
+  /// - Parameter result: memory for the sums, in rows of `hidden`; `nil`: the exchange's.
+  package func beginDispatchBackward(
+    _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle,
+    into result: UnsafeMutableBufferPointer<Float>? = nil, hidden: Int = 0, after failure: CrosspointError?
+  ) throws(CrosspointError) -> TransferCall {
+    try begin(.dispatchBackward, handle, after: failure) { call throws(CrosspointError) in
+      transfer.checked = checked("rowGradient", rowGradient)
+      var attempt = Attempt(
+        call.failure ?? problem(handle, expects: .combineBackwarded)
+          ?? problem("rowGradient", rowGradient, rows: handle.rows.rows))
+      if let nodeExchange { try sumGradientsWithinNode(nodeExchange, rowGradient, handle, after: attempt.failure) }
+      var watch = Stopwatch()
+      if sharesCopies {
+        attempt { () throws(CrosspointError) in
+          if nodeExchange != nil { try takeShareGradientsWithinNode(handle) }
+          try writeShareGradients(handle)
+          if nodeExchange == nil { try sumGradients(rowGradient.base, handle) }
+        }
+      }
+      if !attempt.hasFailed {
+        let rows = sharesCopies ? handle.copies!.sums.base : rowGradient.base
+        sendFromExperts(handle, rows)
+        // Compensation changes what comes home.
+        if !compensates(handle) { transfer.offered = (UnsafePointer(rows), handle.received.total) }
+      }
+      statistics.seconds.cluster += watch.lap()
+
+      if let policy { try prepare(policy, handle, nil, &attempt) }
+      encode(handle, &attempt)
+      attempt { () throws(CrosspointError) in
+        call.result = try room(result, hidden: hidden, rows: handle.routing.tokens)
+      }
+      try announce(call, &attempt) { () throws(CrosspointError) in try makeRoomForGradients(call, handle) }
     }
   }
 
-  /// - Parameter room: gives the rows for the sums.
-  private func dispatchBackward(
-    _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle, _ work: LocalWork, after failure: CrosspointError?,
-    room: () throws(CrosspointError) -> TokenBatch
-  ) throws(CrosspointError) -> TokenBatch {
-    transfer.begin(.dispatchBackward, of: handle.number)
-    defer { transfer.end() }
-    transfer.checked = checked("rowGradient", rowGradient)
-    var attempt = Attempt(
-      unsettled ?? failure ?? problem(handle, expects: .combineBackwarded)
-        ?? problem("rowGradient", rowGradient, rows: handle.rows.rows))
-    if let nodeExchange { try sumGradientsWithinNode(nodeExchange, rowGradient, handle, after: attempt.failure) }
-    var watch = Stopwatch()
-    if sharesCopies {
-      attempt { () throws(CrosspointError) in
-        if nodeExchange != nil { try takeShareGradientsWithinNode(handle) }
-        try writeShareGradients(handle)
-        if nodeExchange == nil { try sumGradients(rowGradient.base, handle) }
-      }
-    }
-    if !attempt.hasFailed {
-      let rows = sharesCopies ? handle.copies!.sums.base : rowGradient.base
-      sendFromExperts(handle, rows)
-      // Compensation changes what comes home.
-      if !compensates(handle) { transfer.offered = (UnsafePointer(rows), handle.received.total) }
-    }
-    statistics.seconds.cluster += watch.lap()
+  private func makeRoomForGradients(_ call: TransferCall, _ handle: DispatchHandle) throws(CrosspointError) {
+    call.returned = try leaseRows(readsAll ? 0 : handle.source.plan.rows)
+    receiveAtHome(handle, call.returned.base)
+  }
 
-    if let policy { try prepare(policy, handle, nil, &attempt) }
-    encode(handle, &attempt)
-    var tokenGradient = attempt { () throws(CrosspointError) in try room() }
-    var returned = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
-    try announce(&attempt) { () throws(CrosspointError) in
-      returned = try leaseRows(readsAll ? 0 : handle.source.plan.rows)
-      receiveAtHome(handle, returned.base)
+  func finishDispatchBackward(_ call: TransferCall, meanwhile work: LocalWork) throws(CrosspointError) -> TokenBatch {
+    try finish(call) { handle, attempt throws(CrosspointError) in
+      try hear(meanwhile: work, &attempt) { () throws(CrosspointError) in try makeRoomForGradients(call, handle) }
+      try move(meanwhile: work, &attempt)
+      if sharesCopies { attempt { () throws(CrosspointError) in try takeShareGradients(handle) } }
+      let result = call.takeResult()
+      let returned = call.returned.base
+      // As in combine: rows are read before the vote, or are there after it.
+      let isEarly = transfer.readsInPlace
+      if isEarly { attempt { () throws(CrosspointError) in try gatherGradients(handle, returned, into: result.base) } }
+      try settle(handle, attempt)
+      if attempt.hasFailed {
+        result.elements.update(repeating: 0)
+      } else if !isEarly {
+        try gatherGradients(handle, returned, into: result.base)
+      }
+      return result
     }
-    try move(meanwhile: work, &attempt)
-    if sharesCopies { attempt { () throws(CrosspointError) in try takeShareGradients(handle) } }
-    // As in combine: rows are read before the vote, or are there after it.
-    let isEarly = transfer.readsInPlace
-    if isEarly, let gradients = tokenGradient?.base {
-      attempt { () throws(CrosspointError) in try gatherGradients(handle, returned.base, into: gradients) }
-    }
-    try settle(handle, attempt)
-    let result = tokenGradient.take()!
-    if attempt.hasFailed {
-      result.elements.update(repeating: 0)
-    } else if !isEarly {
-      try gatherGradients(handle, returned.base, into: result.base)
-    }
-    return result
   }
 
   /// ``dispatchBackward(_:_:meanwhile:)`` of what the experts have written to ``DispatchHandle/rowGradients()``. Collective.

@@ -25,14 +25,19 @@ extension ExpertExchange {
     try combine(output, handle, after: nil, meanwhile: work)
   }
 
+  /// Begins a combine, to be finished later; see ``beginDispatch(_:_:)``. Collective.
+  public func beginCombine(
+    _ output: borrowing TokenBatch, _ handle: DispatchHandle
+  ) throws(CrosspointError) -> PendingRows {
+    PendingRows(self, try beginCombine(output, handle, after: nil))
+  }
+
   /// - Parameter failure: what is wrong on this rank already.
   func combine(
     _ output: borrowing TokenBatch, _ handle: DispatchHandle, after failure: CrosspointError?,
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {
-    try combine(output, handle, work, after: failure) { () throws(CrosspointError) in
-      try leaseRows(handle.routing.tokens)
-    }
+    try finishCombine(beginCombine(output, handle, after: failure), meanwhile: work)
   }
 
   /// ``combine(_:_:meanwhile:)`` into rows of the caller's, `[T × hidden]`; undefined after an error. Collective.
@@ -40,52 +45,67 @@ extension ExpertExchange {
     _ output: borrowing TokenBatch, _ handle: DispatchHandle, into result: borrowing TokenBatch,
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) {
-    let (memory, hidden) = (result.elements, result.hidden)
-    _ = try combine(output, handle, work, after: nil) { () throws(CrosspointError) in
-      try room(memory, hidden: hidden, rows: handle.routing.tokens)
+    _ = try finishCombine(
+      beginCombine(output, handle, into: result.elements, hidden: result.hidden, after: nil), meanwhile: work)
+  }
+
+  /// The same, to be finished later; see ``beginDispatch(_:_:)``. Collective.
+  public func beginCombine(
+    _ output: borrowing TokenBatch, _ handle: DispatchHandle, into result: borrowing TokenBatch
+  ) throws(CrosspointError) -> PendingRows {
+    PendingRows(
+      self, try beginCombine(output, handle, into: result.elements, hidden: result.hidden, after: nil))
+  }
+
+  /// - Parameter result: memory for the sums, in rows of `hidden`; `nil`: the exchange's.
+  package func beginCombine(
+    _ output: borrowing TokenBatch, _ handle: DispatchHandle, into result: UnsafeMutableBufferPointer<Float>? = nil,
+    hidden: Int = 0, after failure: CrosspointError?
+  ) throws(CrosspointError) -> TransferCall {
+    try begin(.combine, handle, after: failure) { call throws(CrosspointError) in
+      transfer.checked = checked("output", output)
+      var attempt = Attempt(
+        call.failure ?? problem(handle, expects: .dispatched) ?? problem("output", output, rows: handle.rows.rows))
+      if let nodeExchange { try sumOutputsWithinNode(nodeExchange, output, handle, after: attempt.failure) }
+      var watch = Stopwatch()
+      if sharesCopies, nodeExchange == nil { attempt { () throws(CrosspointError) in try sumOutputs(output, handle) } }
+      if !attempt.hasFailed {
+        let rows = sharesCopies ? handle.copies!.sums.base : output.base
+        sendFromExperts(handle, rows)
+        if sharesCopies || handle.holds(output) { transfer.offered = (UnsafePointer(rows), handle.received.total) }
+      }
+      statistics.seconds.cluster += watch.lap()
+
+      if let policy { try prepare(policy, handle, nil, &attempt) }
+      encode(handle, &attempt)
+      attempt { () throws(CrosspointError) in
+        call.result = try room(result, hidden: hidden, rows: handle.routing.tokens)
+      }
+      try announce(call, &attempt) { () throws(CrosspointError) in try makeRoomAtHome(handle) }
     }
   }
 
-  /// - Parameter room: gives the rows for the sums.
-  private func combine(
-    _ output: borrowing TokenBatch, _ handle: DispatchHandle, _ work: LocalWork, after failure: CrosspointError?,
-    room: () throws(CrosspointError) -> TokenBatch
-  ) throws(CrosspointError) -> TokenBatch {
-    transfer.begin(.combine, of: handle.number)
-    defer { transfer.end() }
-    transfer.checked = checked("output", output)
-    var attempt = Attempt(
-      unsettled ?? failure ?? problem(handle, expects: .dispatched)
-        ?? problem("output", output, rows: handle.rows.rows))
-    if let nodeExchange { try sumOutputsWithinNode(nodeExchange, output, handle, after: attempt.failure) }
-    var watch = Stopwatch()
-    if sharesCopies, nodeExchange == nil { attempt { () throws(CrosspointError) in try sumOutputs(output, handle) } }
-    if !attempt.hasFailed {
-      let rows = sharesCopies ? handle.copies!.sums.base : output.base
-      sendFromExperts(handle, rows)
-      if sharesCopies || handle.holds(output) { transfer.offered = (UnsafePointer(rows), handle.received.total) }
-    }
-    statistics.seconds.cluster += watch.lap()
+  private func makeRoomAtHome(_ handle: DispatchHandle) throws(CrosspointError) {
+    handle.source.outputs = try leaseRows(readsAll ? 0 : handle.source.plan.rows)
+    receiveAtHome(handle, handle.source.outputs.base)
+  }
 
-    if let policy { try prepare(policy, handle, nil, &attempt) }
-    encode(handle, &attempt)
-    var y = attempt { () throws(CrosspointError) in try room() }
-    try announce(&attempt) { () throws(CrosspointError) in
-      handle.source.outputs = try leaseRows(readsAll ? 0 : handle.source.plan.rows)
-      receiveAtHome(handle, handle.source.outputs.base)
+  func finishCombine(_ call: TransferCall, meanwhile work: LocalWork) throws(CrosspointError) -> TokenBatch {
+    try finish(call) { handle, attempt throws(CrosspointError) in
+      try hear(meanwhile: work, &attempt) { () throws(CrosspointError) in try makeRoomAtHome(handle) }
+      try move(meanwhile: work, &attempt)
+      let result = call.takeResult()
+      // What others still write here is there after the vote; what is read in their memory must be read before it.
+      let isEarly = transfer.readsInPlace
+      if isEarly { attempt { () throws(CrosspointError) in try weightedSum(handle, into: result.base) } }
+      try settle(handle, attempt)
+      if attempt.hasFailed {
+        result.elements.update(repeating: 0)
+      } else if !isEarly {
+        try weightedSum(handle, into: result.base)
+      }
+      return result
     }
-    try move(meanwhile: work, &attempt)
-    // What others still write here is there after the vote; what is read in their memory must be read before it.
-    let isEarly = transfer.readsInPlace
-    if isEarly, let sums = y?.base { attempt { () throws(CrosspointError) in try weightedSum(handle, into: sums) } }
-    try settle(handle, attempt)
-    let result = y.take()!
-    if attempt.hasFailed {
-      result.elements.update(repeating: 0)
-    } else if !isEarly {
-      try weightedSum(handle, into: result.base)
-    }
-    return result
   }
 
   /// ``combine(_:_:meanwhile:)`` of the outputs that the experts have written to ``DispatchHandle/outputs()``. Collective.

@@ -22,65 +22,105 @@ extension ExpertExchange {
     try dispatch(tokens, routing, labels: nil, meanwhile: work)
   }
 
+  /// Begins a dispatch, to be finished later. Collective, but waits for nobody.
+  ///
+  /// ```swift
+  /// let pending = try exchange.beginDispatch(tokens, routing)
+  /// shared.forward(tokens)                        // while rows are under way
+  /// let handle = try pending.finish()
+  /// ```
+  ///
+  /// It encodes the rows and sends what can be sent before the others are heard of: announcements, and with them bodies of up
+  /// to some 64 KiB to a rank of another node; larger ones travel in `finish`. The result has the bits of the plain call.
+  ///
+  /// - Any number of transfers can be under way, also of several exchanges. All ranks begin and finish them in the same order,
+  ///   and between them all else that communicates on the fabric.
+  /// - Rows and results that you pass in must stay where and as they are until the transfer is finished.
+  /// - What is wrong on one rank is thrown by `finish`, on every rank; `begin` throws what makes the fabric unusable and what
+  ///   goes wrong in transfers that it makes itself: those that a policy or a copy per node needs before rows can be encoded.
+  /// - What is pending can be finished once. Dropped unfinished it is finished then, and its result and its errors are lost.
+  /// - With a policy one transfer of an exchange can be under way. The first that meets others under way, as many as never
+  ///   before, waits for all ranks once.
+  public func beginDispatch(
+    _ tokens: borrowing TokenBatch, _ routing: Routing
+  ) throws(CrosspointError) -> PendingDispatch {
+    PendingDispatch(self, try beginDispatch(tokens, routing, labels: nil, after: nil))
+  }
+
   /// The same for tokens with labels, of ``RowMemory/labelRange``: those of one label resemble each other, which a
   /// ``memory`` makes use of.
   package func dispatch(
     _ tokens: borrowing TokenBatch, _ routing: Routing, labels: [Int32]?,
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> DispatchHandle {
-    let handle = vacantHandle()
-    handle.roundingStep = gradientSteps
-    transfer.begin(.dispatch)
-    handle.number = transfer.sequence
-    transfer.memory = memory
-    defer { transfer.end() }
-    if clusterer == nil { transfer.checked = checked("tokens", tokens) }
-    var attempt = Attempt(
-      unsettled ?? problem(tokens: tokens, routing: routing) ?? problem(labels: labels, tokens: tokens.rows))
-    let base = tokens.base
-    attempt { () throws(CrosspointError) in
-      handle.routing.copy(routing)
-      if let labels { try handle.source.keep(labels) }
-      if sharesCopies { handle.copies = copies(of: routing, handle.copies.take()) }
-      try handle.source.plan.group(handle.destinations)
-    }
-    if let policy {
-      if !attempt.hasFailed { sendMembers(handle, base) }
-      try prepare(policy, handle, clusterer, &attempt)
-      transfer.clearSources()
-    }
-    if let clusterer = activeClusterer {
-      attempt { () throws(CrosspointError) in try cluster(handle, tokens, with: clusterer) }
-    } else {
-      attempt { () throws(CrosspointError) in try handle.source.plan.assignOwnRows() }
-    }
-    if sharesCopies { attempt { () throws(CrosspointError) in try markCopies(handle) } }
-    if options.wire.dispatch.weighsRows { attempt { () throws(CrosspointError) in try weighRows(handle) } }
-    if !attempt.hasFailed { sendRows(handle, base) }
+    try finishDispatch(beginDispatch(tokens, routing, labels: labels, after: nil), meanwhile: work)
+  }
 
-    encode(handle, tokens: base, &attempt)
-    try transfer.announce(attempt)
-    attempt { () throws(CrosspointError) in try makeRoom(handle) }
-    try move(
-      writing: { () throws(CrosspointError) in try writeTokens(base, handle) }, meanwhile: work, &attempt)
-    handle.rowsPerExpert.resize(localExperts.count)
-    if sharesCopies { attempt { () throws(CrosspointError) in try readMarks(handle) } }
-    var copied: TokenBatch?
-    if sharesCopies, nodeExchange == nil {
-      copied = attempt { () throws(CrosspointError) in try placeCopies(handle) }
+  /// - Parameter failure: what is wrong on this rank already.
+  package func beginDispatch(
+    _ tokens: borrowing TokenBatch, _ routing: Routing, labels: [Int32]?, after failure: CrosspointError?
+  ) throws(CrosspointError) -> TransferCall {
+    let handle = vacantHandle()
+    return try begin(.dispatch, handle, after: failure) { call throws(CrosspointError) in
+      handle.roundingStep = gradientSteps
+      handle.number = transfer.sequence
+      transfer.memory = memory
+      if clusterer == nil { transfer.checked = checked("tokens", tokens) }
+      var attempt = Attempt(
+        call.failure ?? problem(tokens: tokens, routing: routing) ?? problem(labels: labels, tokens: tokens.rows))
+      let base = UnsafePointer(tokens.base)
+      call.input = base
+      attempt { () throws(CrosspointError) in
+        handle.routing.copy(routing)
+        if let labels { try handle.source.keep(labels) }
+        if sharesCopies { handle.copies = copies(of: routing, handle.copies.take()) }
+        try handle.source.plan.group(handle.destinations)
+      }
+      if let policy {
+        if !attempt.hasFailed { sendMembers(handle, base) }
+        try prepare(policy, handle, clusterer, &attempt)
+        transfer.clearSources()
+      }
+      if let clusterer = activeClusterer {
+        attempt { () throws(CrosspointError) in try cluster(handle, tokens, with: clusterer) }
+      } else {
+        attempt { () throws(CrosspointError) in try handle.source.plan.assignOwnRows() }
+      }
+      if sharesCopies { attempt { () throws(CrosspointError) in try markCopies(handle) } }
+      if options.wire.dispatch.weighsRows { attempt { () throws(CrosspointError) in try weighRows(handle) } }
+      if !attempt.hasFailed { sendRows(handle, base) }
+      encode(handle, tokens: base, &attempt)
+      try announce(call, attempt)
     }
-    try settle(handle, attempt)
-    if let nodeExchange {
-      try dispatchWithinNode(nodeExchange, handle)
-    } else if attempt.hasFailed {
-      handle.spoil()
-    } else if let copies = copied.take() {
-      fanOut(handle, into: copies)
-    } else {
-      for local in 0..<localExperts.count { handle.rowsPerExpert[local] = handle.received.count(of: local) }
+  }
+
+  func finishDispatch(
+    _ call: TransferCall, meanwhile work: LocalWork = { () throws(CrosspointError) in false }
+  ) throws(CrosspointError) -> DispatchHandle {
+    try finish(call) { handle, attempt throws(CrosspointError) in
+      try transfer.finishAnnouncement(meanwhile: work, &attempt)
+      attempt { () throws(CrosspointError) in try makeRoom(handle) }
+      let base = call.input!
+      try move(
+        writing: { () throws(CrosspointError) in try writeTokens(base, handle) }, meanwhile: work, &attempt)
+      handle.rowsPerExpert.resize(localExperts.count)
+      if sharesCopies { attempt { () throws(CrosspointError) in try readMarks(handle) } }
+      if sharesCopies, nodeExchange == nil {
+        call.copies = attempt { () throws(CrosspointError) in try placeCopies(handle) }
+      }
+      try settle(handle, attempt)
+      if let nodeExchange {
+        try dispatchWithinNode(nodeExchange, handle)
+      } else if attempt.hasFailed {
+        handle.spoil()
+      } else if let copies = call.copies.take() {
+        fanOut(handle, into: copies)
+      } else {
+        for local in 0..<localExperts.count { handle.rowsPerExpert[local] = handle.received.count(of: local) }
+      }
+      statistics.record(handle.routing, rowsSent: handle.source.plan.rows)
+      return handle
     }
-    statistics.record(routing, rowsSent: handle.source.plan.rows)
-    return handle
   }
 
   /// A row for every member.

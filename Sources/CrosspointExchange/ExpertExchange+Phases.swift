@@ -10,6 +10,7 @@ extension ExpertExchange {
   /// - Parameter tokens: what the rows of a dispatch stand for.
   func encode(_ handle: DispatchHandle, tokens: UnsafePointer<Float>? = nil, _ attempt: inout Attempt) {
     let kind = transfer.kind
+    let plan = call.plan
     if let plan {
       transfer.note = plan.note
       transfer.measure.wireBytes += plan.bytesSent
@@ -21,19 +22,37 @@ extension ExpertExchange {
     }
   }
 
-  /// Announces rows whose number their receivers know, who make room first. Collective.
+  /// Announces what has been encoded, and keeps what went wrong until the call is finished. Collective, but waits for nobody.
+  func announce(_ call: TransferCall, _ attempt: borrowing Attempt) throws(CrosspointError) {
+    try transfer.beginAnnouncement(attempt)
+    call.failure = attempt.failure
+  }
+
+  /// The same for rows whose number their receivers know: they make room first.
   ///
-  /// - Parameter room: leases memory for the rows that will arrive and fills the transfer's targets. Done once more if others
-  ///   have no rows to be read where they lie: then there must be memory for all.
-  func announce(_ attempt: inout Attempt, room: () throws(CrosspointError) -> Void) throws(CrosspointError) {
-    func place() throws(CrosspointError) {
-      transfer.clearTargets()
-      try room()
-      try transfer.place()
-    }
-    attempt { () throws(CrosspointError) in try place() }
-    try transfer.announce(attempt)
-    if !transfer.readsInPlace, !transfer.hasPlaces { attempt { () throws(CrosspointError) in try place() } }
+  /// - Parameter room: leases memory for the rows that will arrive and fills the transfer's targets.
+  func announce(
+    _ call: TransferCall, _ attempt: inout Attempt, room: () throws(CrosspointError) -> Void
+  ) throws(CrosspointError) {
+    attempt { () throws(CrosspointError) in try place(room) }
+    try announce(call, attempt)
+  }
+
+  /// Hears what the others have announced, and works while they have not. Collective.
+  ///
+  /// - Parameter room: as for the announcement. It is made once more if others have no rows to be read where they lie: then
+  ///   there must be memory for all.
+  func hear(
+    meanwhile work: LocalWork, _ attempt: inout Attempt, room: () throws(CrosspointError) -> Void
+  ) throws(CrosspointError) {
+    try transfer.finishAnnouncement(meanwhile: work, &attempt)
+    if !transfer.readsInPlace, !transfer.hasPlaces { attempt { () throws(CrosspointError) in try place(room) } }
+  }
+
+  private func place(_ room: () throws(CrosspointError) -> Void) throws(CrosspointError) {
+    transfer.clearTargets()
+    try room()
+    try transfer.place()
   }
 
   /// Moves what was announced to the transfer's targets, and does the caller's work. Collective.
@@ -57,14 +76,11 @@ extension ExpertExchange {
       try transfer.settle(attempt)
     }
     handle.stage = attempt.hasFailed ? .spoiled : .init(after: kind)
-    if let policy, plan != nil { conclude(policy) }
+    if let policy, call.plan != nil { conclude(policy) }
     // Counted at the source in both directions: summed over ranks, what fp32 rows would have taken.
     statistics.record(
       transfer.measure, kind, uncompressedBytes: routedAway(handle, from: localExperts) * transfer.rowBytes)
   }
-
-  /// What went wrong on this rank in a transfer that ended without a vote.
-  var unsettled: CrosspointError? { fabric.collectiveMemory.unsettled }
 
   /// Returns when no rank has failed in any transfer on this fabric so far, of whichever exchange. Collective.
   ///
@@ -76,7 +92,7 @@ extension ExpertExchange {
   }
 
   /// The format of the transfer under way: the policy's, or the caller's.
-  func transferFormat(_ kind: TransferKind) -> WireFormat { plan?.choice.wire ?? options.wire[kind] }
+  func transferFormat(_ kind: TransferKind) -> WireFormat { call.plan?.choice.wire ?? options.wire[kind] }
 
   /// How rows of a transfer are rounded: with random numbers for this layer, step, transfer and rank.
   func rounding(_ kind: TransferKind, _ handle: DispatchHandle) -> RowRounding {

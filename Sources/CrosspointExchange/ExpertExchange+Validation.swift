@@ -10,7 +10,7 @@ extension ExpertExchange {
       code, operation: "\(transfer.kind.operation)", rank: fabric.rank, argument: argument, message)
   }
 
-  private func misuse(_ message: String) -> CrosspointError { error(.handleMisuse, "handle", message) }
+  func misuse(_ message: String) -> CrosspointError { error(.handleMisuse, "handle", message) }
 
   private func invalid(_ argument: String, _ message: String) -> CrosspointError {
     error(.invalidArgument, argument, message)
@@ -56,11 +56,12 @@ extension ExpertExchange {
     return nil
   }
 
-  /// The caller's memory for a result.
-  /// - Throws: `invalidArgument` for a wrong shape.
+  /// Rows for a result: in the caller's memory, or the exchange's.
+  /// - Throws: `invalidArgument` for a wrong shape, `outOfMemory`.
   func room(
-    _ memory: UnsafeMutableBufferPointer<Float>, hidden: Int, rows: Int
+    _ memory: UnsafeMutableBufferPointer<Float>?, hidden: Int, rows: Int
   ) throws(CrosspointError) -> TokenBatch {
+    guard let memory else { return try leaseRows(rows) }
     let result = try TokenBatch(viewing: memory, hidden: hidden)
     if let problem = problem("result", result, rows: rows) { throw problem }
     return result
@@ -75,6 +76,7 @@ extension ExpertExchange {
   /// Whether `handle` is this exchange's and at the right point of its life.
   func problem(_ handle: DispatchHandle, expects stage: DispatchHandle.Stage) -> CrosspointError? {
     if handle.owner != ObjectIdentifier(self) { return misuse("it was made by another exchange") }
+    if handle.calls > 1 { return misuse("another transfer of it is under way: finish that one first") }
     if handle.stage != stage {
       return misuse("it is \(handle.stage.rawValue), \(stage.rawValue) expected: use a handle once, in order")
     }

@@ -14,6 +14,9 @@ import CrosspointTokens
 ///
 /// Every method that communicates is collective: every rank calls it, in the same order, also with zero tokens. What is
 /// wrong on one rank is thrown on all, as the same ``CrosspointError``. An exchange belongs to one thread.
+///
+/// Each transfer can be begun, to do something else while bytes are under way, and be finished later: see
+/// ``beginDispatch(_:_:)``.
 public final class ExpertExchange {
   public let layout: ExpertLayout
   public let options: ExchangeOptions
@@ -38,16 +41,19 @@ public final class ExpertExchange {
   var nodeRouting = Routing.none
   let fabric: any Fabric
   let pool: BufferPool
-  let transfer: Transfer
   let clusterer: TokenClusterer?
   let policy: (any TransferPolicy)?
-  /// What the policy says of the transfer under way; `nil`: the caller's settings hold.
-  var plan: TransferPlan?
+  /// The calls that can be under way at once, and the one that is at work.
+  var calls: [TransferCall]
+  var call: TransferCall
+  var transfer: Transfer { call.transfer }
+  /// Calls begun so far.
+  var sequence: UInt64 = 0
   /// What every rank remembers of the tokens that are dispatched; the same on all of them, or their frames are refused.
   package var memory: RowMemory?
   /// How many centroids the last dispatch with clusters had.
   var lastCentroidCount = 0
-  /// Where the rows of the transfer under way lie.
+  /// Where the rows of the transfer at work lie.
   var places = HomeRows()
   private var handles: [DispatchHandle] = []
 
@@ -103,7 +109,8 @@ public final class ExpertExchange {
     }
     try NodeTables.connect(parts?.transfer.tables, fabric, &attempt)
     try agreement.settle(attempt.failure, operation: "ExpertExchange.init")
-    transfer = parts!.transfer
+    call = TransferCall(parts!.transfer)
+    calls = [call]
     clusterer = parts!.clusterer
     compensator = parts!.compensator
     policy = parts!.policy

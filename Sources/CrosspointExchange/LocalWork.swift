@@ -12,8 +12,8 @@ import CrosspointCore
 /// }
 /// ```
 ///
-/// Every rank passes work of its own, or none. A transfer runs slices while it waits for the bodies of the others, where it
-/// moves bytes between two slices, and what is left when all have arrived. When it returns, everything is done: each slice
+/// Every rank passes work of its own, or none. A transfer runs slices while it waits for what the others send, where it moves
+/// bytes between two slices, and what is left when all has arrived. When it returns, everything is done: each slice
 /// once and in order, so that the result does not depend on what came when.
 ///
 /// - A slice is long against a look for messages (microseconds), so that looking costs nothing, and short against the

@@ -11,11 +11,9 @@ import CrosspointTokens
 
 /// Every rank hears from every other, so an announcement is a vote too.
 extension Transfer {
-  /// Every rank tells every other how it fared so far and what it sends, with small bodies behind it. Collective.
-  ///
-  /// - Throws: what has gone wrong on a rank before, the same on every rank; then nothing of the transfer takes place.
-  func announce(_ attempt: borrowing Attempt) throws(CrosspointError) {
-    var watch = Stopwatch()
+  /// Tells every other rank how this one fared so far and what it sends, with small bodies behind it. Collective, but waits
+  /// for nobody.
+  func beginAnnouncement(_ attempt: borrowing Attempt) throws(CrosspointError) {
     if attempt.hasFailed {
       clearSources()
       clearOutgoing()
@@ -45,9 +43,23 @@ extension Transfer {
       announcementsReceived[rank] = UnsafeMutableRawBufferPointer(
         start: received.base + rank * announcementStride, count: isAway ? size + smallBytes : 0)
     }
-    try fabric.exchange(
-      send: announcements, receive: announcementsReceived, slack: smallBytes, operation: kind.operation,
-      arrived: { _ in }, meanwhile: { false })
+    announcementNumber = try fabric.beginExchange(
+      send: announcements, receive: announcementsReceived, slack: smallBytes, operation: kind.operation)
+  }
+
+  /// Hears what the other ranks have announced, and works while they have not. Collective.
+  ///
+  /// - Throws: what has gone wrong on a rank before, the same on every rank; then nothing of the transfer takes place.
+  func finishAnnouncement(meanwhile work: LocalWork, _ attempt: inout Attempt) throws(CrosspointError) {
+    var watch = Stopwatch()
+    let (size, told) = (recordBytes, attempt.failure)
+    var failure = told
+    try fabric.finishExchange(
+      announcementNumber, arrived: { _ in },
+      meanwhile: {
+        doSlice(of: work, &failure)
+        return hasWork
+      })
     for rank in 0..<fabric.rankCount {
       records[rank] =
         rank == fabric.rank
@@ -56,9 +68,9 @@ extension Transfer {
           UnsafeRawBufferPointer(rebasing: announcementsReceived[rank][..<size]), from: rank, to: fabric.rank,
           operation: kind.operation)
     }
-    measure.skew = watch.lap()
-    _ = fabric.collectiveMemory.takeUnsettled()
-    try agreement.settle(attempt.failure, operation: kind.operation) { announcement(of: $0).verdict }
+    measure.skew = max(0, watch.lap() - measure.meanwhile)
+    try agreement.settle(told, operation: kind.operation) { announcement(of: $0).verdict }
+    attempt.fail(failure)
     try compareSteps()
     for rank in 0..<fabric.rankCount { try checkSizes(of: rank) }
     conclude()

@@ -123,10 +123,10 @@ extension Transfer {
         },
         meanwhile: {
           doSlice(&progress, writing, work)
-          return progress.hasWork
+          return progress.step <= ready.count || hasWork
         })
     }
-    while progress.hasWork { doSlice(&progress, writing, work) }
+    while progress.step <= ready.count || hasWork { doSlice(&progress, writing, work) }
     attempt.fail(progress.failure)
     measure.wait += max(0, watch.lap() - (measure.encode + measure.decode + measure.meanwhile - before))
   }
@@ -137,7 +137,6 @@ extension Transfer {
     /// The next step of what need not be waited for.
     var step = 0
     var isWritten = false
-    var hasWork = true
   }
 
   /// What is there first, since others of the node wait for it; then a slice of the caller's work, unless something has gone
@@ -150,10 +149,16 @@ extension Transfer {
       progress.step += 1
       return
     }
-    progress.hasWork = false
-    guard progress.failure == nil else { return }
+    doSlice(of: work, &progress.failure)
+  }
+
+  /// A slice of the caller's work, unless something has gone wrong, which ends it.
+  func doSlice(of work: LocalWork, _ failure: inout CrosspointError?) {
+    guard hasWork else { return }
+    hasWork = false
+    guard failure == nil else { return }
     var watch = Stopwatch()
-    do throws(CrosspointError) { progress.hasWork = try work() } catch { progress.failure = error }
+    do throws(CrosspointError) { hasWork = try work() } catch { failure = error }
     measure.meanwhile += watch.lap()
   }
 

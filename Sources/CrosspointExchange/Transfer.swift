@@ -7,10 +7,11 @@ import CrosspointTokens
 ///
 /// | phase | collective | |
 /// |---|---|---|
-/// | ``begin(_:)`` | | the caller then fills ``sources`` |
+/// | ``begin(_:_:of:)`` | | the caller then fills ``sources`` |
 /// | ``encode(as:rounding:)`` | | a frame for every rank that gets one |
 /// | ``place()`` | | the caller has filled ``targets``: memory for what will arrive; ranks of the node are told where |
-/// | ``announce(_:)`` | yes | verdict, step, sizes, row counts and small bodies, to every rank; all go on, or all throw |
+/// | ``beginAnnouncement(_:)`` | waits for nobody | verdict, step, sizes, row counts and small bodies, to every rank |
+/// | ``finishAnnouncement(meanwhile:_:)`` | yes | what all ranks have announced; all go on, or all throw; the caller's work while they have not |
 /// | ``settle(_:)`` | if ``settlesPlaces`` | every rank has its places, or all throw |
 /// | ``move(writing:meanwhile:_:)`` | if ``movesBodies`` | rows are written or decoded, other bodies travel, the caller's work is done |
 /// | ``settle(_:)`` | yes | every row is there, or all throw |
@@ -18,6 +19,8 @@ import CrosspointTokens
 ///
 /// A dispatch learns from the announcements how many rows come: it places behind them, and only there a rank may find that
 /// it has no memory when others count on it.
+///
+/// Several transfers can be under way, each an object of its own. Ranks begin and finish them in the same order.
 ///
 /// How rows reach a rank is its ``Route``.
 ///
@@ -76,6 +79,7 @@ final class Transfer {
   /// What the ranks of this node tell each other.
   let tables: NodeTables
 
+  private let noteCapacity: Int
   /// How long this rank waited for the others in the last transfer.
   private(set) var waitedSeconds: Float = 0
 
@@ -106,6 +110,8 @@ final class Transfer {
   var readsInPlace = false
   /// Whether there is memory for what will arrive, and ranks of the node know where.
   var hasPlaces = false
+  /// Whether any of the caller's work is left.
+  var hasWork = false
   /// Whether all ranks have been heard, and what they say of the whole transfer: a vote must tell that all have places; bodies
   /// travel that did not come with their announcements.
   var isAnnounced = false
@@ -117,6 +123,9 @@ final class Transfer {
   /// What a policy tells every other rank with its announcements, as many floats on every rank, behind what the transfer
   /// itself finds out, see ``NoteWord``; none: neither is told. Set before ``encode(as:rounding:)``.
   var note = UnsafeMutableBufferPointer<Float>(start: nil, count: 0)
+
+  /// The fabric's exchange of its announcements.
+  var announcementNumber = 0
 
   // Its memory.
   var frames = BufferPool.Buffer.empty
@@ -157,6 +166,7 @@ final class Transfer {
     self.agreement = agreement
     self.isPlainWithinNode = isPlainWithinNode
     self.metadataBytesPerRow = metadataBytesPerRow
+    self.noteCapacity = noteCapacity
     let ranks = fabric.rankCount
     rowBytes = codec.hidden * MemoryLayout<Float>.stride
     groupCapacity = groups
@@ -185,24 +195,35 @@ final class Transfer {
     targets = Array(repeating: [], count: ranks)
   }
 
+  /// One like another, for a transfer while that one is under way.
+  convenience init(like other: Transfer) throws(CrosspointError) {
+    try self.init(
+      fabric: other.fabric, groups: other.groupCapacity, metadataBytesPerRow: other.metadataBytesPerRow,
+      codec: other.codec, isPlainWithinNode: other.isPlainWithinNode, noteCapacity: other.noteCapacity,
+      smallBytes: other.smallBytes, agreement: other.agreement, pool: other.pool)
+  }
+
   deinit {
     end()
     pool.release(announced)
     pool.release(received)
   }
 
-  /// Begins the next transfer, with nothing to send.
-  /// - Parameter dispatch: the sequence number of the dispatch that its rows belong to; `nil`: it is one.
-  func begin(_ kind: TransferKind, of dispatch: UInt64? = nil) {
+  /// Begins a transfer, with nothing to send.
+  /// - Parameters:
+  ///   - sequence: its number among those of the exchange.
+  ///   - dispatch: that of the dispatch that its rows belong to.
+  func begin(_ kind: TransferKind, _ sequence: UInt64, of dispatch: UInt64) {
     self.kind = kind
     format = .fp32
     memory = nil
-    sequence += 1
-    self.dispatch = dispatch ?? sequence
+    (self.sequence, self.dispatch) = (sequence, dispatch)
     measure = Measure()
     note = UnsafeMutableBufferPointer(start: nil, count: 0)
     offered = nil
-    (readsInPlace, hasPlaces, isAnnounced, settlesPlaces, movesBodies) = (false, false, false, false, false)
+    (readsInPlace, hasPlaces, isAnnounced, settlesPlaces, movesBodies, hasWork) = (
+      false, false, false, false, false, true
+    )
     tables.offer(nil)
     metadataOut.clear()
     clearSources()
@@ -220,6 +241,9 @@ final class Transfer {
     for rank in sources.indices { sources[rank].removeAll(keepingCapacity: true) }
   }
 
+  /// A batch without rows.
+  var noRows: TokenBatch { TokenBatch(emptyOfHidden: codec.hidden, pool: pool) }
+
   /// Gives the memory of a transfer back, however it ended.
   func end() {
     pool.release(frames)
@@ -231,7 +255,8 @@ final class Transfer {
   /// Throws on every rank if any rank's attempt has failed. Collective.
   func settle(_ attempt: borrowing Attempt) throws(CrosspointError) {
     var watch = Stopwatch()
-    try agreement.settle(attempt.failure, waitSeconds: measure.skew, operation: kind.operation)
+    try agreement.settle(
+      attempt.failure, waitSeconds: measure.skew, subject: announcementNumber, operation: kind.operation)
     measure.wait += watch.lap()
     measure.slowestRank = agreement.slowestRank
     waitedSeconds = Float(measure.skew)

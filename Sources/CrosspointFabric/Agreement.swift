@@ -12,12 +12,15 @@ package final class Agreement {
 
   /// Collective. Returns when no rank has failed.
   ///
-  /// - Parameter waitSeconds: how long this rank waited for the others, see ``slowestRank``.
-  /// - Throws: the lowest failing rank's error, the same on every rank, marked with that rank and as agreed.
+  /// - Parameters:
+  ///   - waitSeconds: how long this rank waited for the others, see ``slowestRank``.
+  ///   - subject: the number of what the vote is about, where there may be several.
+  /// - Throws: the lowest failing rank's error, the same on every rank, marked with that rank and as agreed; `ranksDisagree`
+  ///   where ranks vote about different things.
   package func settle(
-    _ failure: CrosspointError?, waitSeconds: Double = 0, operation: StaticString
+    _ failure: CrosspointError?, waitSeconds: Double = 0, subject: Int = 0, operation: StaticString
   ) throws(CrosspointError) {
-    slowestRank = try fabric.settle(failure, waitSeconds: waitSeconds, operation: operation)
+    slowestRank = try fabric.settle(failure, waitSeconds: waitSeconds, subject: subject, operation: operation)
   }
 
   /// A vote whose verdicts every rank has told every other in records of its own; sends nothing where all fare well. Collective.
@@ -25,7 +28,7 @@ package final class Agreement {
   /// - Parameters:
   ///   - failure: what this rank's verdict stands for.
   ///   - verdict: what a rank has told.
-  /// - Throws: as ``settle(_:waitSeconds:operation:)``.
+  /// - Throws: as ``settle(_:waitSeconds:subject:operation:)``.
   package func settle(
     _ failure: CrosspointError?, operation: StaticString, verdict: (_ rank: Int) -> Verdict
   ) throws(CrosspointError) {
@@ -51,27 +54,45 @@ package enum Verdict: UInt64 {
 
 /// What every rank says in a vote.
 private struct Ballot {
-  var verdict = Verdict.well.rawValue
-  var waitSeconds: Double = 0
+  private let verdictAndSubject: UInt64
+  let waitSeconds: Double
+
+  init(_ verdict: Verdict, subject: Int, waitSeconds: Double) {
+    verdictAndSubject = verdict.rawValue | UInt64(subject) << 8
+    self.waitSeconds = waitSeconds
+  }
+
+  var verdict: UInt64 { verdictAndSubject & 0xFF }
+  /// What it is about.
+  var subject: UInt64 { verdictAndSubject >> 8 }
 }
 
 extension Fabric {
-  /// One vote, see ``Agreement/settle(_:waitSeconds:operation:)``; nothing is allocated. Collective.
+  /// One vote, see ``Agreement/settle(_:waitSeconds:subject:operation:)``; nothing is allocated. Collective.
   /// - Returns: the rank that waited least.
   @discardableResult
   func settle(
-    _ failure: CrosspointError?, waitSeconds: Double = 0, operation: StaticString
+    _ failure: CrosspointError?, waitSeconds: Double = 0, subject: Int = 0, operation: StaticString
   ) throws(CrosspointError) -> Int {
     let failure = collectiveMemory.takeUnsettled() ?? failure
-    let mine = Ballot(verdict: Verdict(failure).rawValue, waitSeconds: waitSeconds)
+    let mine = Ballot(Verdict(failure), subject: subject, waitSeconds: waitSeconds)
     var (worst, worstRank) = (Verdict.well.rawValue, 0)
     var (leastWait, slowest) = (Double.infinity, 0)
+    var (first, other) = (UInt64(0), Int?.none)
     try withUnsafeBytes(of: mine) { bytes throws(CrosspointError) in
       try gather(bytes, operation: operation) { rank, block in
         let ballot = block.loadUnaligned(as: Ballot.self)
         if ballot.verdict > worst { (worst, worstRank) = (ballot.verdict, rank) }
         if ballot.waitSeconds < leastWait { (leastWait, slowest) = (ballot.waitSeconds, rank) }
+        if rank == 0 { first = ballot.subject }
+        if ballot.subject != first { other = other ?? rank }
       }
+    }
+    if let other {
+      throw CrosspointError(
+        .ranksDisagree, operation: "\(operation)", rank: other, argument: "vote",
+        "rank \(other) finishes another transfer than rank 0: every rank must begin and finish them in the same order"
+      ).agreed
     }
     if worst != Verdict.well.rawValue { throw try collect(failure, from: worstRank, operation: operation) }
     return slowest

@@ -5,6 +5,7 @@ import Foundation
 func using() throws {
   try lookAtRows()
   try saveAndRestore()
+  try beginAndFinish()
   try breakOnPurpose()
   try expect(rowsAtEachRank() == [4, 4], "two ranks of two experts each get every second choice")
 }
@@ -29,6 +30,27 @@ private func lookAtRows() throws {
     // end
 
     try expect(count == 4 && first.count == 4 && total == 16 && copy.rows == 4, "four rows of ones")
+  }
+}
+
+private func beginAndFinish() throws {
+  try SimulatedCluster(ranks: 2).run { fabric in
+    let exchange = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 2, hidden: 4))
+    let tokens = try TokenBatch([Float](repeating: 1, count: 4 * 4), hidden: 4)
+    let later = try TokenBatch([Float](repeating: 2, count: 4 * 4), hidden: 4)
+    let routing = try Routing(
+      topkIndices: [0, 1, 0, 1], topkWeights: [1, 1, 1, 1], topK: 1, experts: 2)
+
+    // snippet: overlap
+    let first = try exchange.beginDispatch(tokens, routing)
+    let second = try exchange.beginDispatch(later, routing)
+    let handles = [try first.finish(), try second.finish()]
+    let sums = try exchange.beginCombine(handles[0].rows, handles[0])
+    let rows = handles[1].rows.array.map { 2 * $0 }  // while the outputs of the first travel
+    let y = try sums.finish()
+    // end
+
+    try expect(y.array == tokens.array && rows.allSatisfy { $0 == 4 }, "each its own rows")
   }
 }
 

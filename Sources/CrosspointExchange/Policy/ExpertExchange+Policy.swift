@@ -17,10 +17,11 @@ extension ExpertExchange {
   func prepare(
     _ policy: any TransferPolicy, _ handle: DispatchHandle, _ clusterer: TokenClusterer?, _ attempt: inout Attempt
   ) throws(CrosspointError) {
+    guard isAlone else { return }
     var watch = Stopwatch()
     let kind = transfer.kind
     var failure = attempt.failure
-    plan = try policy.prepare(
+    call.plan = try policy.prepare(
       PendingTransfer(
         kind: kind, pairs: failure == nil ? pairsAway(handle) : 0,
         metadataBytes: failure == nil ? metadataBytes(kind, handle) : 0, rounding: rounding(kind, handle),
@@ -35,12 +36,12 @@ extension ExpertExchange {
   func conclude(_ policy: any TransferPolicy) {
     let kind = transfer.kind
     statistics.choices[kind.rawValue] =
-      transfer.note.isEmpty ? plan?.choice : policy.conclude(kind, transfer.outcome) { transfer.told(by: $0) }
+      transfer.note.isEmpty ? call.plan?.choice : policy.conclude(kind, transfer.outcome) { transfer.told(by: $0) }
   }
 
   /// What clusters the tokens of this dispatch, at most so many for a token; `nil` where none are clustered.
   var activeClusterer: TokenClusterer? {
-    guard let plan else { return clusterer }
+    guard let plan = call.plan else { return clusterer }
     guard let clusterer, let rate = plan.choice.clusterRate else { return nil }
     clusterer.limit(rate: rate)
     return clusterer
