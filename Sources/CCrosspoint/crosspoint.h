@@ -284,6 +284,38 @@ crosspoint_status crosspoint_exchange_settle(crosspoint_exchange *exchange);
 /* Gives the handle's memory back to its exchange. */
 void crosspoint_handle_free(crosspoint_handle *handle);
 
+/* ---- Transfers that are begun, and finished later ---- */
+
+/* A transfer under way. */
+typedef struct crosspoint_pending crosspoint_pending;
+
+/* Each transfer can be begun, so that a rank does something else while bytes are under way. Takes the arguments of the
+ * plain call, whose memory must stay where and as it is until the transfer is finished; then all that the call gives is there,
+ * with the same bits. Collective, but waits for nobody. Any number can be under way, also of several exchanges: all ranks
+ * begin and finish them in the same order, and between them all else that communicates. What is wrong on one rank is what
+ * crosspoint_pending_finish returns, on every rank. With a budget one transfer of an exchange can be under way.
+ *   pending   set to what is to be finished, once, and freed; NULL: the transfer is finished at once */
+crosspoint_status crosspoint_dispatch_begin(
+    crosspoint_exchange *exchange, const crosspoint_rows *tokens, const crosspoint_routing *routing,
+    crosspoint_handle **handle, crosspoint_pending **pending);
+crosspoint_status crosspoint_combine_begin(
+    crosspoint_exchange *exchange, crosspoint_handle *handle, const crosspoint_rows *outputs,
+    const crosspoint_rows *result, crosspoint_pending **pending);
+crosspoint_status crosspoint_combine_backward_begin(
+    crosspoint_exchange *exchange, crosspoint_handle *handle, const crosspoint_rows *result_gradient,
+    crosspoint_rows *output_gradients, crosspoint_pending **pending);
+crosspoint_status crosspoint_dispatch_backward_begin(
+    crosspoint_exchange *exchange, crosspoint_handle *handle, const crosspoint_rows *row_gradients,
+    const crosspoint_rows *token_gradients, crosspoint_pending **pending);
+/* As crosspoint_exchange_refuse, where the others have only begun the transfer. */
+crosspoint_status crosspoint_exchange_refuse_begin(
+    crosspoint_exchange *exchange, crosspoint_handle *handle, int32_t transfer, const char *argument,
+    const char *message, crosspoint_pending **pending);
+/* Waits for the transfer. Collective. CROSSPOINT_HANDLE_MISUSE the second time, on this rank alone. */
+crosspoint_status crosspoint_pending_finish(crosspoint_pending *pending);
+/* Collective if it has not been finished: it is then, and its errors are lost. Its memory must still be there. */
+void crosspoint_pending_free(crosspoint_pending *pending);
+
 /* ---- Statistics and checkpoints ---- */
 
 /* What this rank moved since the last reset; arrays are by transfer. */

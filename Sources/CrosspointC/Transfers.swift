@@ -25,29 +25,163 @@ private func none(_ hidden: Int) throws(CrosspointError) -> TokenBatch {
   try TokenBatch(viewing: UnsafeMutableBufferPointer(start: nil, count: 0), hidden: hidden)
 }
 
-private func nowhere(_ experts: Int) throws(CrosspointError) -> Routing {
-  try Routing(topkIndices: [], topkWeights: [], topK: 1, experts: experts)
+/// A transfer that C has begun, with the memory that it reads and writes.
+///
+/// Arguments that are wrong on one rank must not keep it from a transfer that the others have begun: it takes part, and fails
+/// with the true cause.
+final class PendingOfC {
+  private let owner: ExchangeOfC
+  private let kind: TransferKind
+  /// The dispatch that it belongs to, if it is none itself.
+  private let dispatched: HandleOfC?
+  private var tokens = 0
+  private var failure: CrosspointError?
+  /// What it sends, and where it belongs what comes home.
+  private var input: TokenBatch
+  private var result: ResultRows?
+  /// Where C wants what else it gives.
+  private let handle: UnsafeMutablePointer<OpaquePointer?>?
+  private var gradients: UnsafeMutablePointer<crosspoint_rows>?
+  private var dispatch: PendingDispatch?
+  private var rows: PendingRows?
+
+  private init(
+    _ kind: TransferKind, _ owner: ExchangeOfC, _ dispatched: HandleOfC?,
+    handle: UnsafeMutablePointer<OpaquePointer?>? = nil, failure: CrosspointError? = nil
+  ) throws(CrosspointError) {
+    (self.kind, self.owner, self.dispatched, self.handle, self.failure) = (kind, owner, dispatched, handle, failure)
+    input = try none(owner.exchange.layout.hidden)
+  }
+
+  /// Takes arguments; what is wrong with them is kept.
+  private func read(_ body: () throws(CrosspointError) -> Void) {
+    do throws(CrosspointError) { try body() } catch { failure = error }
+  }
+
+  private func begin(_ plan: Routing? = nil) throws(CrosspointError) -> PendingOfC {
+    let exchange = owner.exchange
+    let (target, hidden) = (result?.batch.elements, result?.batch.hidden ?? 0)
+    switch (kind, dispatched?.handle) {
+    case (.combine, let handle?):
+      rows = PendingRows(
+        exchange, try exchange.beginCombine(input, handle, into: target, hidden: hidden, after: failure))
+    case (.combineBackward, let handle?):
+      rows = PendingRows(exchange, try exchange.beginCombineBackward(input, handle, after: failure))
+    case (.dispatchBackward, let handle?):
+      rows = PendingRows(
+        exchange, try exchange.beginDispatchBackward(input, handle, into: target, hidden: hidden, after: failure))
+    case (.dispatch, _), (_, nil):
+      dispatch = PendingDispatch(
+        exchange, try exchange.beginDispatch(input, plan ?? .none, labels: nil, after: failure))
+    }
+    return self
+  }
+
+  /// - Throws: `handleMisuse` the second time.
+  func finish() throws(CrosspointError) {
+    if let dispatch = dispatch.take() {
+      // A refusal has no handle, and fails here.
+      let dispatched = try HandleOfC(dispatch.finish(), tokens: tokens)
+      handle?.pointee = handOut(dispatched)
+    } else if let rows = rows.take() {
+      let received = try rows.finish()
+      if let gradients {
+        dispatched!.outputGradients = received
+        show(dispatched!.outputGradients, in: gradients)
+      }
+      result?.deliver()
+    } else {
+      throw CrosspointError(
+        .handleMisuse, operation: "crosspoint_pending_finish", argument: "pending",
+        "it has been finished")
+    }
+  }
+
+  static func dispatch(
+    _ exchange: OpaquePointer?, _ tokens: UnsafePointer<crosspoint_rows>?,
+    _ routing: UnsafePointer<crosspoint_routing>?, _ handle: UnsafeMutablePointer<OpaquePointer?>?
+  ) throws(CrosspointError) -> PendingOfC {
+    let owner: ExchangeOfC = try object(exchange, "dispatch", "exchange")
+    let pending = try PendingOfC(.dispatch, owner, nil, handle: place(handle, "dispatch", "handle"))
+    var plan: Routing?
+    pending.read { () throws(CrosspointError) in
+      plan = try CrosspointC.routing(routing, experts: owner.exchange.layout.experts)
+      pending.input = try CrosspointC.input(tokens, "dispatch", "tokens", pool: owner.pool)
+      pending.tokens = plan!.tokens
+    }
+    return try pending.begin(plan)
+  }
+
+  static func combine(
+    _ exchange: OpaquePointer?, _ handle: OpaquePointer?, _ outputs: UnsafePointer<crosspoint_rows>?,
+    _ result: UnsafePointer<crosspoint_rows>?
+  ) throws(CrosspointError) -> PendingOfC {
+    let owner: ExchangeOfC = try object(exchange, "combine", "exchange")
+    let dispatched: HandleOfC = try object(handle, "combine", "handle")
+    let pending = try PendingOfC(.combine, owner, dispatched)
+    pending.read { () throws(CrosspointError) in
+      pending.result = try ResultRows(result, "combine", "result", pool: owner.pool)
+      pending.input =
+        outputs == nil
+        ? try dispatched.handle.outputs() : try CrosspointC.input(outputs, "combine", "outputs", pool: owner.pool)
+    }
+    return try pending.begin()
+  }
+
+  static func combineBackward(
+    _ exchange: OpaquePointer?, _ handle: OpaquePointer?, _ resultGradient: UnsafePointer<crosspoint_rows>?,
+    _ outputGradients: UnsafeMutablePointer<crosspoint_rows>?
+  ) throws(CrosspointError) -> PendingOfC {
+    let owner: ExchangeOfC = try object(exchange, "combineBackward", "exchange")
+    let pending = try PendingOfC(.combineBackward, owner, object(handle, "combineBackward", "handle"))
+    pending.read { () throws(CrosspointError) in
+      pending.gradients = try place(struct: outputGradients, "combineBackward", "output_gradients")
+      pending.input = try CrosspointC.input(resultGradient, "combineBackward", "result_gradient", pool: owner.pool)
+    }
+    return try pending.begin()
+  }
+
+  static func dispatchBackward(
+    _ exchange: OpaquePointer?, _ handle: OpaquePointer?, _ rowGradients: UnsafePointer<crosspoint_rows>?,
+    _ tokenGradients: UnsafePointer<crosspoint_rows>?
+  ) throws(CrosspointError) -> PendingOfC {
+    let owner: ExchangeOfC = try object(exchange, "dispatchBackward", "exchange")
+    let dispatched: HandleOfC = try object(handle, "dispatchBackward", "handle")
+    let pending = try PendingOfC(.dispatchBackward, owner, dispatched)
+    pending.read { () throws(CrosspointError) in
+      pending.result = try ResultRows(tokenGradients, "dispatchBackward", "token_gradients", pool: owner.pool)
+      pending.input =
+        rowGradients == nil
+        ? try dispatched.handle.rowGradients()
+        : try CrosspointC.input(rowGradients, "dispatchBackward", "row_gradients", pool: owner.pool)
+    }
+    return try pending.begin()
+  }
+
+  /// Takes part in a transfer only to fail it.
+  static func refuse(
+    _ exchange: OpaquePointer?, _ handle: OpaquePointer?, _ transfer: Int32, _ argument: UnsafePointer<CChar>?,
+    _ message: UnsafePointer<CChar>?
+  ) throws(CrosspointError) -> PendingOfC {
+    let operation = "crosspoint_exchange_refuse"
+    let owner: ExchangeOfC = try object(exchange, operation, "exchange")
+    guard let kind = TransferKind(rawValue: Int(transfer)) else { throw invalid(operation, "transfer", "\(transfer)") }
+    let problem = invalid(
+      "\(kind.operation)", argument.map { String(cString: $0) } ?? "", message.map { String(cString: $0) } ?? "")
+    return try PendingOfC(
+      kind, owner, kind == .dispatch ? nil : object(handle, operation, "handle"), failure: problem
+    ).begin()
+  }
 }
 
-/// Arguments that are wrong on one rank must not keep it from a transfer that the others have begun: it takes part with
-/// arguments that are right, and fails with the true cause, as work of its own during the transfer may.
-private func refuse(
-  _ problem: CrosspointError, _ kind: TransferKind, _ exchange: ExpertExchange, _ dispatched: HandleOfC?
-) throws(CrosspointError) -> Never {
-  func fail() throws(CrosspointError) -> Bool { throw problem }
-  switch (kind, dispatched) {
-  case (.combine, let dispatched?):
-    _ = try exchange.combine(TokenBatch(viewing: dispatched.handle.rows), dispatched.handle, meanwhile: fail)
-  case (.combineBackward, let dispatched?):
-    let zeros = try TokenBatch(rows: dispatched.tokens, hidden: exchange.layout.hidden)
-    _ = try exchange.combineBackward(zeros, dispatched.handle, meanwhile: fail)
-  case (.dispatchBackward, let dispatched?):
-    _ = try exchange.dispatchBackward(TokenBatch(viewing: dispatched.handle.rows), dispatched.handle, meanwhile: fail)
-  case (_, nil), (.dispatch, _):
-    let layout = exchange.layout
-    _ = try exchange.dispatch(none(layout.hidden), nowhere(layout.experts), meanwhile: fail)
+/// Begins a transfer and finishes it, or leaves that to C where it asks for what is pending.
+private func run(
+  _ pending: UnsafeMutablePointer<OpaquePointer?>?, _ begin: () throws(CrosspointError) -> PendingOfC
+) -> crosspoint_status {
+  status { () throws(CrosspointError) in
+    let begun = try begin()
+    if let pending { pending.pointee = handOut(begun) } else { try begun.finish() }
   }
-  throw problem
 }
 
 @c @implementation
@@ -55,15 +189,16 @@ public func crosspoint_exchange_refuse(
   _ exchange: OpaquePointer?, _ handle: OpaquePointer?, _ transfer: Int32, _ argument: UnsafePointer<CChar>?,
   _ message: UnsafePointer<CChar>?
 ) -> crosspoint_status {
-  status { () throws(CrosspointError) in
-    let operation = "crosspoint_exchange_refuse"
-    let owner: ExchangeOfC = try object(exchange, operation, "exchange")
-    guard let kind = TransferKind(rawValue: Int(transfer)) else { throw invalid(operation, "transfer", "\(transfer)") }
-    let dispatched: HandleOfC? = kind == .dispatch ? nil : try object(handle, operation, "handle")
-    try refuse(
-      invalid(
-        "\(kind.operation)", argument.map { String(cString: $0) } ?? "", message.map { String(cString: $0) } ?? ""),
-      kind, owner.exchange, dispatched)
+  crosspoint_exchange_refuse_begin(exchange, handle, transfer, argument, message, nil)
+}
+
+@c @implementation
+public func crosspoint_exchange_refuse_begin(
+  _ exchange: OpaquePointer?, _ handle: OpaquePointer?, _ transfer: Int32, _ argument: UnsafePointer<CChar>?,
+  _ message: UnsafePointer<CChar>?, _ pending: UnsafeMutablePointer<OpaquePointer?>?
+) -> crosspoint_status {
+  run(pending) { () throws(CrosspointError) in
+    try PendingOfC.refuse(exchange, handle, transfer, argument, message)
   }
 }
 
@@ -72,20 +207,16 @@ public func crosspoint_dispatch(
   _ exchange: OpaquePointer?, _ tokens: UnsafePointer<crosspoint_rows>?,
   _ routing: UnsafePointer<crosspoint_routing>?, _ handle: UnsafeMutablePointer<OpaquePointer?>?
 ) -> crosspoint_status {
-  status { () throws(CrosspointError) in
-    let owner: ExchangeOfC = try object(exchange, "dispatch", "exchange")
-    let handle = try place(handle, "dispatch", "handle")
-    var batch: TokenBatch?
-    let plan: Routing
-    do throws(CrosspointError) {
-      plan = try CrosspointC.routing(routing, experts: owner.exchange.layout.experts)
-      batch = try input(tokens, "dispatch", "tokens", pool: owner.pool)
-    } catch {
-      try refuse(error, .dispatch, owner.exchange, nil)
-    }
-    let dispatched = try owner.exchange.dispatch(batch.take()!, plan)
-    handle.pointee = handOut(try HandleOfC(dispatched, tokens: plan.tokens))
-  }
+  crosspoint_dispatch_begin(exchange, tokens, routing, handle, nil)
+}
+
+@c @implementation
+public func crosspoint_dispatch_begin(
+  _ exchange: OpaquePointer?, _ tokens: UnsafePointer<crosspoint_rows>?,
+  _ routing: UnsafePointer<crosspoint_routing>?, _ handle: UnsafeMutablePointer<OpaquePointer?>?,
+  _ pending: UnsafeMutablePointer<OpaquePointer?>?
+) -> crosspoint_status {
+  run(pending) { () throws(CrosspointError) in try PendingOfC.dispatch(exchange, tokens, routing, handle) }
 }
 
 @c @implementation
@@ -93,22 +224,15 @@ public func crosspoint_combine(
   _ exchange: OpaquePointer?, _ handle: OpaquePointer?, _ outputs: UnsafePointer<crosspoint_rows>?,
   _ result: UnsafePointer<crosspoint_rows>?
 ) -> crosspoint_status {
-  status { () throws(CrosspointError) in
-    let owner: ExchangeOfC = try object(exchange, "combine", "exchange")
-    let dispatched: HandleOfC = try object(handle, "combine", "handle")
-    var rows: TokenBatch?
-    var y: ResultRows?
-    do throws(CrosspointError) {
-      y = try ResultRows(result, "combine", "result", pool: owner.pool)
-      rows =
-        outputs == nil ? try dispatched.handle.outputs() : try input(outputs, "combine", "outputs", pool: owner.pool)
-    } catch {
-      try refuse(error, .combine, owner.exchange, dispatched)
-    }
-    let target = y.take()!
-    try owner.exchange.combine(rows.take()!, dispatched.handle, into: target.batch)
-    target.deliver()
-  }
+  crosspoint_combine_begin(exchange, handle, outputs, result, nil)
+}
+
+@c @implementation
+public func crosspoint_combine_begin(
+  _ exchange: OpaquePointer?, _ handle: OpaquePointer?, _ outputs: UnsafePointer<crosspoint_rows>?,
+  _ result: UnsafePointer<crosspoint_rows>?, _ pending: UnsafeMutablePointer<OpaquePointer?>?
+) -> crosspoint_status {
+  run(pending) { () throws(CrosspointError) in try PendingOfC.combine(exchange, handle, outputs, result) }
 }
 
 @c @implementation
@@ -116,19 +240,16 @@ public func crosspoint_combine_backward(
   _ exchange: OpaquePointer?, _ handle: OpaquePointer?, _ resultGradient: UnsafePointer<crosspoint_rows>?,
   _ outputGradients: UnsafeMutablePointer<crosspoint_rows>?
 ) -> crosspoint_status {
-  status { () throws(CrosspointError) in
-    let owner: ExchangeOfC = try object(exchange, "combineBackward", "exchange")
-    let dispatched: HandleOfC = try object(handle, "combineBackward", "handle")
-    var dy: TokenBatch?
-    let target: UnsafeMutablePointer<crosspoint_rows>
-    do throws(CrosspointError) {
-      target = try place(struct: outputGradients, "combineBackward", "output_gradients")
-      dy = try input(resultGradient, "combineBackward", "result_gradient", pool: owner.pool)
-    } catch {
-      try refuse(error, .combineBackward, owner.exchange, dispatched)
-    }
-    dispatched.outputGradients = try owner.exchange.combineBackward(dy.take()!, dispatched.handle)
-    show(dispatched.outputGradients, in: target)
+  crosspoint_combine_backward_begin(exchange, handle, resultGradient, outputGradients, nil)
+}
+
+@c @implementation
+public func crosspoint_combine_backward_begin(
+  _ exchange: OpaquePointer?, _ handle: OpaquePointer?, _ resultGradient: UnsafePointer<crosspoint_rows>?,
+  _ outputGradients: UnsafeMutablePointer<crosspoint_rows>?, _ pending: UnsafeMutablePointer<OpaquePointer?>?
+) -> crosspoint_status {
+  run(pending) { () throws(CrosspointError) in
+    try PendingOfC.combineBackward(exchange, handle, resultGradient, outputGradients)
   }
 }
 
@@ -137,25 +258,29 @@ public func crosspoint_dispatch_backward(
   _ exchange: OpaquePointer?, _ handle: OpaquePointer?, _ rowGradients: UnsafePointer<crosspoint_rows>?,
   _ tokenGradients: UnsafePointer<crosspoint_rows>?
 ) -> crosspoint_status {
-  status { () throws(CrosspointError) in
-    let owner: ExchangeOfC = try object(exchange, "dispatchBackward", "exchange")
-    let dispatched: HandleOfC = try object(handle, "dispatchBackward", "handle")
-    var rows: TokenBatch?
-    var dx: ResultRows?
-    do throws(CrosspointError) {
-      dx = try ResultRows(tokenGradients, "dispatchBackward", "token_gradients", pool: owner.pool)
-      rows =
-        rowGradients == nil
-        ? try dispatched.handle.rowGradients()
-        : try input(rowGradients, "dispatchBackward", "row_gradients", pool: owner.pool)
-    } catch {
-      try refuse(error, .dispatchBackward, owner.exchange, dispatched)
-    }
-    let target = dx.take()!
-    try owner.exchange.dispatchBackward(rows.take()!, dispatched.handle, into: target.batch)
-    target.deliver()
+  crosspoint_dispatch_backward_begin(exchange, handle, rowGradients, tokenGradients, nil)
+}
+
+@c @implementation
+public func crosspoint_dispatch_backward_begin(
+  _ exchange: OpaquePointer?, _ handle: OpaquePointer?, _ rowGradients: UnsafePointer<crosspoint_rows>?,
+  _ tokenGradients: UnsafePointer<crosspoint_rows>?, _ pending: UnsafeMutablePointer<OpaquePointer?>?
+) -> crosspoint_status {
+  run(pending) { () throws(CrosspointError) in
+    try PendingOfC.dispatchBackward(exchange, handle, rowGradients, tokenGradients)
   }
 }
+
+@c @implementation
+public func crosspoint_pending_finish(_ pending: OpaquePointer?) -> crosspoint_status {
+  status { () throws(CrosspointError) in
+    let begun: PendingOfC = try object(pending, "crosspoint_pending_finish", "pending")
+    try begun.finish()
+  }
+}
+
+@c @implementation
+public func crosspoint_pending_free(_ pending: OpaquePointer?) { takeBack(pending, as: PendingOfC.self) }
 
 @c @implementation
 public func crosspoint_handle_rows(

@@ -327,6 +327,89 @@ static void two_exchanges_at_once_keep_apart(crosspoint_fabric *fabric) {
   end(b);
 }
 
+/* Two micro-batches of two exchanges, all four transfers of a kind under way at once. */
+static void begun_transfers_have_the_same_bits(crosspoint_fabric *fabric) {
+  enum { LAYERS = 2, BATCHES = 2, ALL = LAYERS * BATCHES };
+  layer *l[ALL];
+  float expected[ALL][2][ROOM * HIDDEN];
+  for (int i = 0; i < LAYERS; i++) l[i] = make(fabric, i ? "copies=rank" : "", 4 + 5 * i);
+  for (int i = LAYERS; i < ALL; i++) {
+    l[i] = malloc(sizeof(layer));
+    *l[i] = *l[i % LAYERS];
+    l[i]->from.data = l[i]->x;
+    l[i]->to.data = l[i]->y;
+    l[i]->gradient.data = l[i]->dx;
+    for (int j = 0; j < l[i]->tokens * HIDDEN; j++) l[i]->x[j] += 1;
+    l[i]->routing.experts = l[i]->experts;
+    l[i]->routing.weights = l[i]->weights;
+    if (l[i]->rank == 1) l[i]->from.rows = l[i]->to.rows = l[i]->gradient.rows = l[i]->routing.tokens = 0;
+  }
+  for (int i = 0; i < ALL; i++) {
+    step(l[i]);
+    memcpy(expected[i][0], l[i]->y, sizeof l[i]->y);
+    memcpy(expected[i][1], l[i]->dx, sizeof l[i]->dx);
+    memset(l[i]->y, 0, sizeof l[i]->y);
+    memset(l[i]->dx, 0, sizeof l[i]->dx);
+  }
+  crosspoint_pending *pending[ALL];
+  crosspoint_handle *handle[ALL];
+  crosspoint_rows rows[ALL], gradients[ALL];
+#define ALL_OF(call) \
+  for (int i = 0; i < ALL; i++) OK(call)
+#define FINISH()                                                                 \
+  for (int i = 0; i < ALL; i++) {                                                \
+    OK(crosspoint_pending_finish(pending[i]));                                   \
+    EXPECT(crosspoint_pending_finish(pending[i]) == CROSSPOINT_HANDLE_MISUSE);   \
+    crosspoint_pending_free(pending[i]);                                         \
+  }
+  ALL_OF(crosspoint_dispatch_begin(l[i]->exchange, &l[i]->from, &l[i]->routing, &handle[i], &pending[i]));
+  OK(crosspoint_fabric_barrier(fabric));
+  FINISH();
+  for (int i = 0; i < ALL; i++) {
+    rows[i] = gradients[i] = (crosspoint_rows)CROSSPOINT_INIT(crosspoint_rows);
+    OK(crosspoint_handle_rows(handle[i], &rows[i]));
+  }
+  ALL_OF(crosspoint_combine_begin(l[i]->exchange, handle[i], &rows[i], &l[i]->to, &pending[i]));
+  FINISH();
+  ALL_OF(crosspoint_combine_backward_begin(l[i]->exchange, handle[i], &l[i]->from, &gradients[i], &pending[i]));
+  FINISH();
+  ALL_OF(crosspoint_dispatch_backward_begin(
+      l[i]->exchange, handle[i], &gradients[i], &l[i]->gradient, &pending[i]));
+  FINISH();
+  for (int i = 0; i < ALL; i++) {
+    size_t bytes = sizeof(float) * HIDDEN * (size_t)l[i]->from.rows;
+    EXPECT(memcmp(expected[i][0], l[i]->y, bytes) == 0 && memcmp(expected[i][1], l[i]->dx, bytes) == 0);
+    crosspoint_handle_free(handle[i]);
+  }
+  for (int i = LAYERS; i < ALL; i++) free(l[i]);
+  for (int i = 0; i < LAYERS; i++) end(l[i]);
+}
+
+static void what_is_wrong_with_a_begun_transfer_is_told_when_it_is_finished(crosspoint_fabric *fabric) {
+  layer *l = make(fabric, "", 6);
+  crosspoint_handle *handle;
+  crosspoint_pending *pending;
+  crosspoint_rows bad = l->from;
+  bad.type = 7;
+  OK(crosspoint_dispatch_begin(l->exchange, l->rank == 1 ? &bad : &l->from, &l->routing, &handle, &pending));
+  EXPECT(crosspoint_pending_finish(pending) == CROSSPOINT_INVALID_ARGUMENT);
+  EXPECT(blames(1, "dispatch", "tokens", "type 7"));
+  crosspoint_pending_free(pending);
+  OK(l->rank == 1
+         ? crosspoint_exchange_refuse_begin(l->exchange, NULL, CROSSPOINT_DISPATCH, "tokens", "a list", &pending)
+         : crosspoint_dispatch_begin(l->exchange, &l->from, &l->routing, &handle, &pending));
+  EXPECT(crosspoint_pending_finish(pending) == CROSSPOINT_INVALID_ARGUMENT);
+  EXPECT(blames(1, "dispatch", "tokens", "a list"));
+  crosspoint_pending_free(pending);
+  /* Dropped unfinished. */
+  OK(crosspoint_dispatch_begin(l->exchange, &l->from, &l->routing, &handle, &pending));
+  crosspoint_pending_free(pending);
+  step(l);
+  EXPECT(crosspoint_pending_finish(NULL) == CROSSPOINT_INVALID_ARGUMENT);
+  crosspoint_pending_free(NULL);
+  end(l);
+}
+
 static long resident_pages(void) {
   long size, resident;
   FILE *file = fopen("/proc/self/statm", "r");
@@ -512,6 +595,8 @@ int main(void) {
       CLAIM(statistics_count_what_was_moved),
       CLAIM(a_saved_state_goes_on_bit_for_bit),
       CLAIM(two_exchanges_at_once_keep_apart),
+      CLAIM(begun_transfers_have_the_same_bits),
+      CLAIM(what_is_wrong_with_a_begun_transfer_is_told_when_it_is_finished),
       CLAIM(a_thousand_steps_take_no_more_memory),
       CLAIM(a_rank_that_leaves_says_why),
       CLAIM(a_rank_that_does_not_come_is_named_at_the_deadline),
