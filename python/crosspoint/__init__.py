@@ -7,7 +7,7 @@ JAX.
 """
 
 from ._errors import Code, CrosspointError
-from ._exchange import Exchange, Handle, Statistics, Traffic
+from ._exchange import Exchange, Handle, Pending, Statistics, Traffic
 from ._fabric import Fabric, simulate, world
 from ._library import version as __version__
 
@@ -17,6 +17,7 @@ __all__ = [
     "Exchange",
     "Fabric",
     "Handle",
+    "Pending",
     "Statistics",
     "Traffic",
     "simulate",

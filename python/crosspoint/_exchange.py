@@ -2,7 +2,7 @@
 
 import ctypes
 import dataclasses
-from typing import NoReturn, Optional, Tuple
+from typing import Any, Callable, Optional, Tuple
 
 import numpy as np
 
@@ -58,6 +58,7 @@ class Exchange:
     Rank r of R holds a contiguous block of experts; the first ``experts % R`` ranks hold one more. Making one is collective,
     and so are :meth:`dispatch`, :meth:`combine`, :meth:`combine_backward` and :meth:`dispatch_backward`: every rank calls
     them, in the same order, also with zero tokens. Bad arguments on one rank raise the same :class:`CrosspointError` on all.
+    Each has a ``begin_`` form that waits for nobody: see :class:`Pending`.
 
     Arrays are float32 of shape ``(rows, hidden)``. Rows may have gaps between them (``x[:, :hidden]``): the library copies
     such arrays once. Arrays whose rows are not contiguous (``x.T``) are refused, and so is any other dtype.
@@ -94,18 +95,30 @@ class Exchange:
         :param experts: ``(T, K)`` integers; -1 is not sent.
         :param weights: ``(T, K)`` float32: what the outputs are multiplied by in :meth:`combine`.
         """
+        return self._dispatch(tokens, experts, weights, False)
+
+    def begin_dispatch(self, tokens: np.ndarray, experts: np.ndarray, weights: np.ndarray) -> "Pending":
+        """Begins :meth:`dispatch`. Collective, but waits for nobody."""
+        return self._dispatch(tokens, experts, weights, True)
+
+    def _dispatch(self, tokens, experts, weights, begins):
         rows, routing = Rows.new(), Routing.new()
         try:
             _fill(rows, tokens, "tokens")
             experts, weights = _routing(experts, weights)
         except Refusal as refusal:
-            self._refuse(_DISPATCH, None, refusal)
+            return self._refuse(_DISPATCH, None, refusal, begins)
         routing.experts = _address(experts)
         routing.weights = _address(weights)
         routing.tokens, routing.top_k = experts.shape
         pointer = ctypes.c_void_p()
-        self.fabric._check(library.crosspoint_dispatch(self._pointer, byref(rows), byref(routing), byref(pointer)))
-        return Handle(self, Owned(pointer.value, library.crosspoint_handle_free), experts.shape)
+        shape = experts.shape
+
+        def result():
+            return Handle(self, Owned(pointer.value, library.crosspoint_handle_free), shape)
+
+        arguments = (self._pointer, byref(rows), byref(routing), byref(pointer))
+        return self._run(library.crosspoint_dispatch_begin, arguments, result, begins, tokens)
 
     def combine(
         self, handle: "Handle", outputs: Optional[np.ndarray] = None, out: Optional[np.ndarray] = None
@@ -117,7 +130,13 @@ class Exchange:
         :param out: where the result belongs, ``(T, hidden)``; ``None``: a new array.
         :returns: the result; zeros for tokens that were sent nowhere.
         """
-        return self._home(_COMBINE, library.crosspoint_combine, handle, outputs, "outputs", out)
+        return self._home(_COMBINE, library.crosspoint_combine_begin, handle, outputs, "outputs", out, False)
+
+    def begin_combine(
+        self, handle: "Handle", outputs: Optional[np.ndarray] = None, out: Optional[np.ndarray] = None
+    ) -> "Pending":
+        """Begins :meth:`combine`. Collective, but waits for nobody."""
+        return self._home(_COMBINE, library.crosspoint_combine_begin, handle, outputs, "outputs", out, True)
 
     def combine_backward(self, handle: "Handle", gradient: np.ndarray) -> np.ndarray:
         """Sends the gradient of the result to the experts. Collective.
@@ -125,15 +144,24 @@ class Exchange:
         :param gradient: of the loss by the result of :meth:`combine`, ``(T, hidden)``.
         :returns: of the loss by the outputs, ``(rows, hidden)``, in memory of the handle.
         """
+        return self._combine_backward(handle, gradient, False)
+
+    def begin_combine_backward(self, handle: "Handle", gradient: np.ndarray) -> "Pending":
+        """Begins :meth:`combine_backward`. Collective, but waits for nobody."""
+        return self._combine_backward(handle, gradient, True)
+
+    def _combine_backward(self, handle, gradient, begins):
         rows, received = Rows.new(), Rows.new()
         try:
             _fill(rows, gradient, "gradient")
         except Refusal as refusal:
-            self._refuse(_COMBINE_BACKWARD, handle, refusal)
-        self.fabric._check(
-            library.crosspoint_combine_backward(self._pointer, handle._pointer, byref(rows), byref(received))
-        )
-        return handle._view(received)
+            return self._refuse(_COMBINE_BACKWARD, handle, refusal, begins)
+        arguments = (self._pointer, handle._pointer, byref(rows), byref(received))
+
+        def result():
+            return handle._view(received)
+
+        return self._run(library.crosspoint_combine_backward_begin, arguments, result, begins, gradient)
 
     def dispatch_backward(
         self, handle: "Handle", row_gradients: Optional[np.ndarray] = None, out: Optional[np.ndarray] = None
@@ -144,11 +172,17 @@ class Exchange:
         :param out: where the result belongs, ``(T, hidden)``; ``None``: a new array.
         :returns: the gradient of the loss by the tokens.
         """
-        return self._home(
-            _DISPATCH_BACKWARD, library.crosspoint_dispatch_backward, handle, row_gradients, "row_gradients", out
-        )
+        begin = library.crosspoint_dispatch_backward_begin
+        return self._home(_DISPATCH_BACKWARD, begin, handle, row_gradients, "row_gradients", out, False)
 
-    def _home(self, transfer, function, handle, values, argument, out):
+    def begin_dispatch_backward(
+        self, handle: "Handle", row_gradients: Optional[np.ndarray] = None, out: Optional[np.ndarray] = None
+    ) -> "Pending":
+        """Begins :meth:`dispatch_backward`. Collective, but waits for nobody."""
+        begin = library.crosspoint_dispatch_backward_begin
+        return self._home(_DISPATCH_BACKWARD, begin, handle, row_gradients, "row_gradients", out, True)
+
+    def _home(self, transfer, begin, handle, values, argument, out, begins):
         if out is None:
             out = np.empty((handle.tokens, self.hidden), np.float32)
         rows, result = Rows.new(), Rows.new()
@@ -157,23 +191,32 @@ class Exchange:
                 _fill(rows, values, argument)
             _fill(result, out, "out", written=True)
         except Refusal as refusal:
-            self._refuse(transfer, handle, refusal)
+            return self._refuse(transfer, handle, refusal, begins)
         given = None if values is None else byref(rows)
-        self.fabric._check(function(self._pointer, handle._pointer, given, byref(result)))
-        return out
+        arguments = (self._pointer, handle._pointer, given, byref(result))
+        return self._run(begin, arguments, lambda: out, begins, values, handle)
 
-    def _refuse(self, transfer: int, handle: Optional["Handle"], refusal: "Refusal") -> NoReturn:
+    def _refuse(self, transfer: int, handle: Optional["Handle"], refusal: "Refusal", begins: bool):
         """The other ranks have begun a transfer: all of them get to know what this one cannot do."""
-        self.fabric._check(
-            library.crosspoint_exchange_refuse(
-                self._pointer,
-                None if handle is None else handle._pointer,
-                transfer,
-                refusal.argument.encode(),
-                refusal.message.encode(),
-            )
-        )
-        raise AssertionError("a refusal is an error")
+        pointer = None if handle is None else handle._pointer
+        arguments = (self._pointer, pointer, transfer, refusal.argument.encode(), refusal.message.encode())
+
+        def result():
+            raise AssertionError("a refusal is an error")
+
+        return self._run(library.crosspoint_exchange_refuse_begin, arguments, result, begins, handle)
+
+    def _run(self, begin, arguments, result, begins, *kept):
+        """Makes a transfer, or only begins it.
+
+        :param kept: what must live until it is finished.
+        """
+        if not begins:
+            self.fabric._check(begin(*arguments, None))
+            return result()
+        pointer = ctypes.c_void_p()
+        self.fabric._check(begin(*arguments, byref(pointer)))
+        return Pending(self, Owned(pointer.value, library.crosspoint_pending_free), result, (arguments, kept))
 
     @property
     def statistics(self) -> Statistics:
@@ -224,6 +267,38 @@ class Exchange:
     def set_adapts(self, adapts: bool) -> None:
         """Whether a budget goes on choosing: ``False`` while evaluating."""
         check(library.crosspoint_exchange_set_adapts(self._pointer, adapts))
+
+
+class Pending:
+    """A transfer that has been begun, to be finished later. ::
+
+        pending = exchange.begin_dispatch(tokens, experts, weights)
+        y = shared_experts(tokens)  # while bytes are under way
+        handle = pending.finish()
+
+    Any number of transfers can be under way, also of several exchanges. Every rank begins and finishes them in the same
+    order, and between them all else that communicates. Leave the arrays that you pass in unchanged until then. Bad arguments
+    on one rank are raised by :meth:`finish`, on all. A transfer that is dropped is finished then, and its errors are lost. With
+    a budget one transfer of an exchange can be under way.
+    """
+
+    __slots__ = ("_owned", "_exchange", "_result", "_kept")
+
+    def __init__(self, exchange: Exchange, owned: Owned, result: Callable[[], Any], kept: Any):
+        self._owned = owned
+        self._exchange = exchange
+        self._result = result
+        self._kept = kept
+
+    def finish(self) -> Any:
+        """Waits for the transfer. Collective, once.
+
+        :returns: what the plain call returns.
+        """
+        self._exchange.fabric._check(library.crosspoint_pending_finish(self._owned.pointer))
+        result = self._result()
+        self._kept = self._result = None
+        return result
 
 
 class Handle:

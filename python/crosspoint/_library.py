@@ -125,11 +125,12 @@ _functions = {
     "exchange_save": [_handle, c_char_p, c_int64, POINTER(c_int64)],
     "exchange_restore": [_handle, c_char_p],
     "exchange_set_adapts": [_handle, c_int32],
-    "exchange_refuse": [_handle, _handle, c_int32, c_char_p, c_char_p],
-    "dispatch": [_handle, POINTER(Rows), POINTER(Routing), _out],
-    "combine": [_handle, _handle, POINTER(Rows), POINTER(Rows)],
-    "combine_backward": [_handle, _handle, POINTER(Rows), POINTER(Rows)],
-    "dispatch_backward": [_handle, _handle, POINTER(Rows), POINTER(Rows)],
+    "exchange_refuse_begin": [_handle, _handle, c_int32, c_char_p, c_char_p, _out],
+    "dispatch_begin": [_handle, POINTER(Rows), POINTER(Routing), _out, _out],
+    "combine_begin": [_handle, _handle, POINTER(Rows), POINTER(Rows), _out],
+    "combine_backward_begin": [_handle, _handle, POINTER(Rows), POINTER(Rows), _out],
+    "dispatch_backward_begin": [_handle, _handle, POINTER(Rows), POINTER(Rows), _out],
+    "pending_finish": [_handle],
     "handle_rows": [_handle, POINTER(Rows)],
     "handle_rows_per_expert": [_handle, c_void_p, c_int64],
     "handle_outputs": [_handle, POINTER(Rows)],
@@ -154,7 +155,7 @@ def _load():
         function = getattr(library, "crosspoint_" + name)
         function.argtypes = arguments
         function.restype = c_int32
-    for name in ("cluster_free", "cluster_cancel", "fabric_free", "exchange_free", "handle_free"):
+    for name in ("cluster_free", "cluster_cancel", "fabric_free", "exchange_free", "handle_free", "pending_free"):
         function = getattr(library, "crosspoint_" + name)
         function.argtypes = [_handle]
         function.restype = None

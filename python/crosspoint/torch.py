@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from ._exchange import Exchange, Handle
 from ._fabric import Fabric
 
-__all__ = ["Dispatched", "ExpertParallel", "combine", "dispatch"]
+__all__ = ["Dispatched", "ExpertParallel", "Pending", "begin_combine", "begin_dispatch", "combine", "dispatch"]
 
 
 class Dispatched:
@@ -40,9 +40,19 @@ def dispatch(exchange: Exchange, tokens: torch.Tensor, experts: torch.Tensor, we
     :param weights: ``(T, K)`` float32, for example from a softmax; :func:`combine` applies them, and their gradient comes
         with that of the tokens.
     """
-    made = []
-    rows = _Dispatch.apply(tokens, weights, experts, exchange, made)
-    return Dispatched(made[0], rows)
+    return begin_dispatch(exchange, tokens, experts, weights).wait()
+
+
+def begin_dispatch(exchange: Exchange, tokens: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> "Pending":
+    """Begins :func:`dispatch`: see :class:`Pending`. Collective, but waits for nobody."""
+    pending = exchange.begin_dispatch(_array(tokens), _array(experts), _array(weights))
+
+    def finish() -> Dispatched:
+        made = []
+        rows = _Dispatch.apply(tokens, weights, pending, made)
+        return Dispatched(made[0], rows)
+
+    return Pending(finish)
 
 
 def combine(dispatched: Dispatched, outputs: torch.Tensor) -> torch.Tensor:
@@ -52,7 +62,38 @@ def combine(dispatched: Dispatched, outputs: torch.Tensor) -> torch.Tensor:
     :param outputs: ``(rows, hidden)`` float32, in the order of ``dispatched.rows``.
     :returns: ``(T, hidden)``; zeros for tokens that were sent nowhere.
     """
-    return _Combine.apply(outputs, dispatched.rows, dispatched.handle)
+    return begin_combine(dispatched, outputs).wait()
+
+
+def begin_combine(dispatched: Dispatched, outputs: torch.Tensor) -> "Pending":
+    """Begins :func:`combine`: see :class:`Pending`. Collective, but waits for nobody."""
+    handle = dispatched.handle
+    pending = handle.exchange.begin_combine(handle, _array(outputs))
+    return Pending(lambda: _Combine.apply(outputs, dispatched.rows, handle, pending))
+
+
+class Pending:
+    """A transfer that has been begun. ::
+
+        pending = crosspoint.torch.begin_dispatch(exchange, tokens, experts, weights)
+        shared = shared_experts(tokens)  # while bytes are under way
+        dispatched = pending.wait()
+
+    Any number can be under way. All ranks begin them and wait for them in the same order. Leave the tensors unchanged until
+    then. The backward pass of a transfer is one call.
+    """
+
+    __slots__ = ("_finish",)
+
+    def __init__(self, finish: Callable[[], Any]):
+        self._finish = finish
+
+    def wait(self) -> Any:
+        """Collective, once.
+
+        :returns: what the plain call returns, part of the graph.
+        """
+        return self._finish()
 
 
 class ExpertParallel(torch.nn.Module):
@@ -107,8 +148,8 @@ class ExpertParallel(torch.nn.Module):
 
 class _Dispatch(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tokens, weights, experts, exchange: Exchange, made: list) -> torch.Tensor:
-        handle = exchange.dispatch(_array(tokens), _array(experts), _array(weights))
+    def forward(ctx: Any, tokens, weights, pending, made: list) -> torch.Tensor:
+        handle = pending.finish()
         made.append(handle)
         ctx.handle = handle
         return torch.from_numpy(handle.rows)
@@ -118,7 +159,7 @@ class _Dispatch(torch.autograd.Function):
     def backward(ctx: Any, row_gradients: torch.Tensor):
         handle = ctx.handle
         tokens = handle.exchange.dispatch_backward(handle, _array(row_gradients))
-        return torch.from_numpy(tokens), torch.from_numpy(handle.weight_gradients()), None, None, None
+        return torch.from_numpy(tokens), torch.from_numpy(handle.weight_gradients()), None, None
 
 
 class _Combine(torch.autograd.Function):
@@ -126,15 +167,15 @@ class _Combine(torch.autograd.Function):
     not depend on them."""
 
     @staticmethod
-    def forward(ctx: Any, outputs, rows, handle: Handle) -> torch.Tensor:
+    def forward(ctx: Any, outputs, rows, handle: Handle, pending) -> torch.Tensor:
         ctx.handle = handle
-        return torch.from_numpy(handle.exchange.combine(handle, _array(outputs)))
+        return torch.from_numpy(pending.finish())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor):
         handle = ctx.handle
-        return torch.from_numpy(handle.exchange.combine_backward(handle, _array(gradient))), None, None
+        return torch.from_numpy(handle.exchange.combine_backward(handle, _array(gradient))), None, None, None
 
 
 def _array(tensor: torch.Tensor) -> Any:

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from conftest import resident_bytes, root  # noqa: E402
 
 from crosspoint import CrosspointError, Exchange, simulate  # noqa: E402
-from crosspoint.torch import ExpertParallel, combine, dispatch  # noqa: E402
+from crosspoint.torch import ExpertParallel, begin_combine, begin_dispatch, combine, dispatch  # noqa: E402
 
 HIDDEN, EXPERTS, TOP_K = 16, 6, 2
 torch.set_num_threads(1)
@@ -100,6 +100,31 @@ def test_rows_arrive_bit_for_bit():
                 expected.append(tokens[(route(scores)[0] == number).nonzero(as_tuple=True)[0]])
         assert torch.equal(dispatched.rows, torch.cat(expected))
         combine(dispatched, dispatched.rows)
+
+    simulate(3, body)
+
+
+def test_begun_transfers_have_the_same_bits_and_gradients():
+    def body(fabric):
+        exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN)
+
+        def step(overlaps):
+            batches = [tokens_of(fabric.rank + 3 * i, [7, 0, 12][fabric.rank]) for i in range(2)]
+            if overlaps:
+                begun = [begin_dispatch(exchange, x, *route(logits)) for x, logits, _ in batches]
+                dispatched = [pending.wait() for pending in begun]
+                begun = [begin_combine(d, 2 * d.rows) for d in dispatched]
+                y = [pending.wait() for pending in begun]
+            else:
+                dispatched = [dispatch(exchange, x, *route(logits)) for x, logits, _ in batches]
+                y = [combine(d, 2 * d.rows) for d in dispatched]
+            results = []
+            for (x, logits, dy), y in zip(batches, y):
+                y.backward(dy)
+                results += [y.detach(), x.grad, logits.grad]
+            return results
+
+        assert all(torch.equal(a, b) for a, b in zip(step(True), step(False)))
 
     simulate(3, body)
 
