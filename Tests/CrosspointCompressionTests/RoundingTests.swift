@@ -7,7 +7,8 @@ import Testing
 
 @Suite struct RoundingTests {
   static let stochastic: [WireFormat] =
-    [.fp8, .int8, .int4, try! .zipCache(bits: 4)] + [1, 2, 3, 4, 5, 8].map { try! .rotated(bits: $0) }
+    [.fp8, .int8, .int4, try! .zipCache(bits: 4), try! .entropy(bits: 1), try! .entropy(bits: 2)]
+    + [1, 2, 3, 4, 5, 8].map { try! .rotated(bits: $0) }
 
   /// Rows of one group each, so that no mean is taken off them.
   private func transport(

@@ -12,6 +12,8 @@ import CrosspointTokens
 struct EntropyDecoder {
   let codec: RowCodec
   let memory: RowMemory?
+  /// The noise that rows have; `nil`: none.
+  let dither: RowRounding?
   private var hidden: Int { codec.hidden }
 
   /// Decodes an entropy-coded body whose checksum is right; whatever it holds, nothing is read beyond it.
@@ -48,6 +50,9 @@ struct EntropyDecoder {
           scale.offset = own.offset
           codec.kernels.entropy_contexts(space.contexts, space.columns, hidden, &scale)
           codec.kernels.entropy_decode(out, hidden, &decoder, space.contexts, own.step)
+          if let dither {
+            codec.kernels.dither_uniform(out, out, hidden, -own.step, dither.keyed(by: UInt64(first + row)).key)
+          }
         }
         if let mean { codec.kernels.axpy(out, 1, mean, hidden) }
       }

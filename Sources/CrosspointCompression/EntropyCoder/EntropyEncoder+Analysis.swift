@@ -194,7 +194,7 @@ extension EntropyEncoder {
   func classify(row: Int) -> Int32 {
     let norm = space.norms[row]
     guard norm.isFinite else { return EntropyBody.notANumberRow }
-    guard norm > 0 else { return hidden < Self.worthRows ? 0 : EntropyBody.zeroRow }
+    guard norm > 0 else { return hidden < Self.worthRows && dither == nil ? 0 : EntropyBody.zeroRow }
     let sum = codec.kernels.weighted_squares(space.residuals + row * hidden, space.weights, hidden) / Float(hidden)
     guard sum.isFinite, sum > 1e-30 else {
       return worthSaying(4 * log2(farSpread(row)))
@@ -228,7 +228,8 @@ extension EntropyEncoder {
       let first = Int32(context - Int(EntropyBody.elements)) << Int32(header.shift)
       let middle = Float(first) + Float((1 << Int32(header.shift)) - 1) / 2
       let spread = exp2((middle - Float(EntropyBody.classOfOne)) / 4)
-      let zone = header.shift == EntropyBody.coarsest ? 0.04 : min(0.017 * pow(spread, -2.1), 0.35)
+      // With noise nothing is saved: what is rounded must come out right in the mean.
+      let zone = dither != nil ? 0 : header.shift == EntropyBody.coarsest ? 0.04 : min(0.017 * pow(spread, -2.1), 0.35)
       space.rounding[context] = 0.5 - zone
     }
   }

@@ -15,6 +15,8 @@ struct EntropyEncoder {
   let rows: Int
   /// What rows are relative to.
   let memory: RowMemory?
+  /// The noise that rows get; `nil`: they are rounded to nearest.
+  let dither: RowRounding?
   /// The frame's header.
   let frame: UnsafeMutableRawPointer
   let space: EntropyWorkspace
@@ -43,7 +45,8 @@ struct EntropyEncoder {
     let codec = body.codec
     let space = try EntropyWorkspace(rows: rows, groups: groups.count, codec: codec)
     let encoder = EntropyEncoder(
-      codec: codec, groups: groups, rows: rows, memory: body.memory, frame: body.header, space: space)
+      codec: codec, groups: groups, rows: rows, memory: body.memory,
+      dither: body.rounding.rounding == .nearest ? nil : body.rounding, frame: body.header, space: space)
     try encoder.centreGroups(body)
     let (form, tokens) = encoder.quantise(rate: rate)
     body.advance(by: encoder.write(form, tokens, into: body.next))
@@ -161,8 +164,13 @@ struct EntropyEncoder {
     _ form: EntropyBody, ofRow row: Int, _ rowClass: Int32, _ tokens: inout Tokens
   ) {
     guard let step = setContexts(form, rowClass) else { return }
+    var elements = UnsafePointer(space.residuals + row * hidden)
+    if let dither {
+      codec.kernels.dither_uniform(codec.scratchRow(1), elements, hidden, step, dither.keyed(by: UInt64(row)).key)
+      elements = UnsafePointer(codec.scratchRow(1))
+    }
     codec.kernels.entropy_quantise(
-      tokens.end, &tokens.writer, space.counts, space.residuals + row * hidden, hidden, space.contexts,
+      tokens.end, &tokens.writer, space.counts, elements, hidden, space.contexts,
       space.rounding, 1 / step)
     tokens.end += hidden
   }
@@ -217,6 +225,8 @@ struct EntropyEncoder {
   /// By how much magnitudes exceed what they stand for, of a sample.
   private func sumExcess(_ form: EntropyBody) {
     space.sums.update(repeating: 0, count: 4 * EntropyBody.contextCapacity)
+    // Noise makes up for it.
+    guard dither == nil else { return }
     for row in stride(from: 0, to: rows, by: sampleStride) {
       guard let step = setContexts(form, space.rowClasses[row]) else { continue }
       codec.kernels.entropy_excess(

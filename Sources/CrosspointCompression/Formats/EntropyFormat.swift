@@ -19,6 +19,7 @@ struct EntropyFormat: RowFormat {
   var text: String { "entropy:" + (rate == rate.rounded() ? "\(Int(rate))" : "\(rate)") }
   var code: UInt16 { 11 }
   var centres: Bool { true }
+  var dithers: Bool { true }
   var remembers: Bool { true }
 
   func groupBytes(rows: Int, hidden: Int) -> Int? { nil }
@@ -31,7 +32,8 @@ struct EntropyFormat: RowFormat {
   }
 
   func decode(_ groups: [RowTarget], from body: inout BodyReader) throws(CrosspointError) {
-    try EntropyDecoder(codec: body.codec, memory: body.memory).decode(body.takeAll(), of: body.header, into: groups)
+    try EntropyDecoder(codec: body.codec, memory: body.memory, dither: body.signs).decode(
+      body.takeAll(), of: body.header, into: groups)
   }
 }
 

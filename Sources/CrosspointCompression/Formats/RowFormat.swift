@@ -26,6 +26,8 @@ protocol RowFormat: Sendable {
   var rotates: Bool { get }
   /// Whether groups may be marked as centred.
   var centres: Bool { get }
+  /// Whether rows that are not to be rounded to nearest get noise that the receiver takes off again.
+  var dithers: Bool { get }
   /// Whether rows are coded relative to what both ends remember of them, if they do; the body then follows its fingerprint.
   var remembers: Bool { get }
   /// Whether the encoder asks which rows are important.
@@ -50,6 +52,7 @@ extension RowFormat {
   var bound: Float { 0x1p114 }
   var rotates: Bool { false }
   var centres: Bool { rotates }
+  var dithers: Bool { false }
   var remembers: Bool { false }
   var weighsRows: Bool { false }
 }

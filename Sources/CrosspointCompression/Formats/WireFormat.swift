@@ -97,7 +97,7 @@ extension WireFormat: Codable {
 
 /// Sizes of the parts of a body; all follow from the format, the hidden size and the frame's row counts.
 extension WireFormat {
-  /// Bytes of the key from which the signs of a frame's rows follow.
+  /// Bytes of the key from which the signs of a frame's rows follow, or their noise.
   static let signKeyBytes = 8
   /// Bytes of the fingerprint of a memory.
   static let fingerprintBytes = 8
@@ -114,7 +114,7 @@ extension WireFormat {
   func maximumBodyBytes(rows: Int, groups: Int, hidden: Int) -> Int {
     let used = min(rows, groups)
     return coding.maximumBytes(rows: rows, groups: used, hidden: hidden) + used * meanBytes(hidden: hidden)
-      + (coding.rotates ? Self.signKeyBytes : 0) + (coding.remembers ? Self.fingerprintBytes : 0)
+      + (coding.rotates || coding.dithers ? Self.signKeyBytes : 0) + (coding.remembers ? Self.fingerprintBytes : 0)
   }
 
   /// Whether it makes use of what both ends remember of rows.

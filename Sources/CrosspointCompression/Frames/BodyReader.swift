@@ -6,7 +6,7 @@ struct BodyReader {
   let hidden: Int
   /// The frame's header, which says of each group whether it is centred.
   let header: UnsafeRawPointer
-  /// The keys of rows that have signs of their own.
+  /// The keys of rows that have signs, or noise, of their own.
   var signs: RowRounding?
   /// The memory that rows are relative to.
   var memory: RowMemory?

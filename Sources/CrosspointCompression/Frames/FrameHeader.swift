@@ -6,7 +6,7 @@ struct FrameHeader {
   static let magic: UInt32 = 0x4650_5843  // "CXPF" in the order of the bytes
   static let version: UInt8 = 3
   static let fixedBytes = 48
-  /// Rows have random signs; the body starts with their key.
+  /// Rows have random signs, or noise; the body starts with their key.
   static let signedFlag: UInt8 = 2
   /// Rows are relative to a memory; the body starts with its fingerprint.
   static let rememberedFlag: UInt8 = 4

@@ -5,13 +5,16 @@ public enum Rounding: String, Hashable, Sendable, CaseIterable {
   /// The nearer one: the least error, but a biased one; rotated codes come out too small, by their error's energy.
   case nearest
   /// Either one at random, such that the mean over draws is the element itself. Scales reach over the whole row, since
-  /// what is cut off could not be made good. For `rotated`, `int8`, `int4` and `fp8`; other formats round to nearest.
+  /// what is cut off could not be made good. For `rotated`, `int8`, `int4` and `fp8`; `entropy` as with ``eden``; other formats
+  /// round to nearest.
   /// Source: Alistarh et al., "QSGD" (arXiv 1610.02132).
   case stochastic
   /// The nearer one after random signs of each row's own, with a scale that gives back the row's length along itself:
   /// unbiased (as far as signs and a Hadamard matrix make a random rotation) at an error near that of ``nearest``. Frames
-  /// carry the signs' key. For `rotated`; other formats round to nearest.
-  /// Source: Vargaftik et al., "EDEN" (arXiv 2108.08842), theorem 1; with one bit "DRIVE" (arXiv 2105.08339).
+  /// carry the signs' key. For `rotated`. `entropy` adds noise of one step, which the receiver takes off again: then the
+  /// error depends on the noise alone. Other formats round to nearest.
+  /// Source: Vargaftik et al., "EDEN" (arXiv 2108.08842), theorem 1; with one bit "DRIVE" (arXiv 2105.08339). For noise:
+  /// L. Schuchman, "Dither signals and their effect on quantization noise", IEEE Trans. Commun. Technol. 12, 1964.
   case eden
 }
 

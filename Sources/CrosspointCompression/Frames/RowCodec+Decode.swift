@@ -81,7 +81,7 @@ extension RowCodec {
       if group.centred { bytes += header.format.meanBytes(hidden: hidden) }
     }
     if header.signed {
-      guard header.format.coding.rotates, rows > 0 else {
+      guard header.format.coding.rotates || header.format.coding.dithers, rows > 0 else {
         throw .corrupt("flags", "\(rows) rows as \(header.format) cannot have signs of their own")
       }
       bytes += WireFormat.signKeyBytes

@@ -41,7 +41,9 @@ extension RowCodec {
     // A frame without rows may come without memory for its body.
     let memory = format.coding.remembers && rows > 0 ? memory : nil
     var writer = BodyWriter(self, format, rounding, memory, values, header: base, start: body.baseAddress ?? base)
-    let signed = rounding.rounding == .eden && format.coding.rotates && rows > 0
+    let signed =
+      rows > 0
+      && (format.coding.rotates && rounding.rounding == .eden || format.coding.dithers && rounding.rounding != .nearest)
     if signed {
       writer.next.put(rounding.key, at: 0)
       writer.advance(by: WireFormat.signKeyBytes)
