@@ -23,11 +23,18 @@ let package = Package(
         "CrosspointCompression", "CrosspointExchange", "CrosspointPolicy",
       ]),
     .library(name: "MPI", targets: ["MPI"]),
+    .library(name: "CrosspointMetrics", targets: ["CrosspointMetrics"]),
     .executable(name: "xpoint", targets: ["xpoint"]),
     .executable(name: "moe-lm", targets: ["moe-lm"]),
   ],
+  traits: [
+    .trait(
+      name: "Metrics",
+      description: "CrosspointMetrics: counters of swift-metrics; without it that package is not fetched.")
+  ],
   dependencies: [
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-metrics", from: "2.4.0"),
   ],
   targets: [
     // System libraries: module maps and static-inline shims, nothing else.
@@ -65,6 +72,13 @@ let package = Package(
       dependencies: [
         "CrosspointCore", "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointStages",
         "CrosspointCompression", "CrosspointExchange", "CrosspointPolicy", "CrosspointMPI",
+      ]),
+
+    .target(
+      name: "CrosspointMetrics",
+      dependencies: [
+        "CrosspointExchange",
+        .product(name: "Metrics", package: "swift-metrics", condition: .when(traits: ["Metrics"])),
       ]),
 
     // The tools.
@@ -149,6 +163,13 @@ let package = Package(
       name: "CheckpointFuzz",
       dependencies: ["CrosspointCore", "CrosspointFabric", "CrosspointExchange", "CrosspointPolicy", "MoELM"],
       path: "Tests/CheckpointFuzz"),
+    .executableTarget(
+      name: "MetricsCheck",
+      dependencies: [
+        "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointExchange", "CrosspointMetrics",
+        .product(name: "MetricsTestKit", package: "swift-metrics", condition: .when(traits: ["Metrics"])),
+      ],
+      path: "Tests/MetricsCheck"),
     .testTarget(name: "MPITests", dependencies: ["LaunchSupport"]),
     .testTarget(name: "ToolTests", dependencies: ["LaunchSupport"]),
     // What the documents show, compiled and run: ToolTests compares and launches it. It sees what a user sees.
