@@ -11,7 +11,7 @@ import pytest
 docs = pathlib.Path(__file__).resolve().parents[2] / "docs"
 
 
-@pytest.mark.parametrize("name, count, needs", [("python", 4, None), ("torch", 2, "torch"), ("jax", 1, "jax")])
+@pytest.mark.parametrize("name, count, needs", [("python", 5, None), ("torch", 2, "torch"), ("jax", 1, "jax")])
 def test_a_page_prints_what_it_says(name, count, needs):
     if needs and not importlib.util.find_spec(needs):
         pytest.skip(f"{needs} is not installed")
