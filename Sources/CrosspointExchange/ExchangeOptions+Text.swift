@@ -19,20 +19,24 @@ extension ExchangeOptions.Compression: CustomStringConvertible {
 
 /// The textual form of copies.
 extension ExchangeOptions.Copies: CustomStringConvertible {
-  /// `expert`, `rank`, `node`, or `node:RANKS`.
+  /// `expert`, `rank`, `node`, `node:RANKS`, `automatic`, or `automatic:K`.
   /// - Throws: `invalidArgument` for a text that names none.
   package init(named text: String) throws(CrosspointError) {
     switch text {
     case "expert": self = .perExpert
     case "rank": self = .perRank
     case "node": self = .perNode()
+    case "automatic": self = .automatic()
     default:
-      guard text.hasPrefix("node:"), let ranks = Int(text.dropFirst(5)), ranks > 0 else {
+      let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+      switch (parts[0], parts.last.flatMap { Int($0) }) {
+      case ("node", let ranks?) where ranks > 0: self = .perNode(ranks: ranks)
+      case ("automatic", let topK?) where topK > 0: self = .automatic(topK: topK)
+      default:
         throw CrosspointError(
           .invalidArgument, operation: "ExchangeOptions", argument: "copies",
-          "\(text.debugDescription) is none of expert, rank, node, node:RANKS")
+          "\(text.debugDescription) is none of expert, rank, node, node:RANKS, automatic, automatic:K")
       }
-      self = .perNode(ranks: ranks)
     }
   }
 
@@ -42,6 +46,8 @@ extension ExchangeOptions.Copies: CustomStringConvertible {
     case .perRank: "rank"
     case .perNode(nil): "node"
     case .perNode(let ranks?): "node:\(ranks)"
+    case .automatic(nil): "automatic"
+    case .automatic(let topK?): "automatic:\(topK)"
     }
   }
 }

@@ -30,6 +30,12 @@ public struct ExchangeOptions: Hashable, Sendable {
     ///
     /// - Parameter ranks: consecutive ranks that form a node; `nil`: those that share memory, as many everywhere.
     case perNode(ranks: Int? = nil)
+    /// One of the others, chosen when the exchange is made, the same on every rank: per expert, unless another leaves at most
+    /// three quarters of the rows between nodes, counted for experts chosen at random. What was chosen is in
+    /// ``ExpertExchange/options``.
+    ///
+    /// - Parameter topK: experts of a token; an exchange needs it.
+    case automatic(topK: Int? = nil)
   }
 
   /// How rows become bytes, for each of the four transfers of a training step.
@@ -121,6 +127,7 @@ public struct ExchangeOptions: Hashable, Sendable {
     self.seed = seed
   }
 
+  /// Of options whose copies are decided.
   /// - Throws: `invalidArgument` for a compensation that learns where rows serve several experts, and for plain rows within
   ///   a node where a policy counts on its own formats.
   func validate() throws(CrosspointError) {

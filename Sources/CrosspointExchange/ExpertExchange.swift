@@ -19,6 +19,7 @@ import CrosspointTokens
 /// ``beginDispatch(_:_:)``.
 public final class ExpertExchange {
   public let layout: ExpertLayout
+  /// What was chosen; automatic copies are decided.
   public let options: ExchangeOptions
   /// This rank's experts.
   public let localExperts: Range<Int>
@@ -76,7 +77,6 @@ public final class ExpertExchange {
   ) throws(CrosspointError) {
     self.fabric = fabric
     self.layout = layout
-    self.options = options
     self.layer = layer
     localExperts = layout.experts(of: fabric.rank, rankCount: fabric.rankCount)
     let pool = pool ?? BufferPool(capacity: options.capacityBytes, memory: fabric.sharedMemory)
@@ -86,6 +86,8 @@ public final class ExpertExchange {
       [("experts", "\(layout.experts)"), ("hidden", "\(layout.hidden)")] + options.pairs,
       operation: "ExpertExchange.init")
     let agreement = Agreement(fabric: fabric)
+    let options = try options.decidingCopies(layout: layout, fabric: fabric)
+    self.options = options
     if case .perNode(let ranks) = options.copies {
       // What lies within a node moves in memory, so it is not coded: bits depend on the nodes' size alone.
       let exchange = try ExpertExchange(

@@ -7,7 +7,7 @@ import CrosspointPolicy
 /// The options that every tool shares.
 ///
 /// ```
-/// --copies expert | rank
+/// --copies expert|rank|node[:R]|automatic
 /// --compression off | lsh[:functions=Q,width=W,centred=true|false] | lsh-moe
 /// --compensation none|identity|lowrank:R     --wire fp32|bf16|…     --wire-dispatch, --wire-combine, --wire-gradient
 /// --within-node coded|plain
@@ -26,8 +26,10 @@ package struct ExchangeArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "How often a token with several experts in one place travels there: once for each, to a rank, or to a node.",
-      discussion: "A node is the ranks that share memory; node:R: R consecutive ranks.",
-      valueName: "expert|rank|node[:R]"), transform: reading(ExchangeOptions.Copies.init(named:)))
+      discussion: """
+        A node is the ranks that share memory; node:R: R consecutive ranks; automatic: what leaves few rows between nodes.
+        """,
+      valueName: "expert|rank|node[:R]|automatic"), transform: reading(ExchangeOptions.Copies.init(named:)))
   package var copies = ExchangeOptions.Copies.perExpert
 
   @Option(help: ArgumentHelp("What is added back of the residual.", valueName: "none|identity|lowrank:R"))

@@ -93,6 +93,9 @@ struct BenchExchange: RankCommand {
     let onLinks = links.linkSpeed.map { " on links of \($0) MB/s and \(links.linkLatency) µs" } ?? ""
     return { [settings, output, ranksPerNode = links.ranksPerNode] fabric in
       try settings.agree(on: fabric)
+      var settings = settings
+      settings.options = try settings.options.decidingCopies(
+        topK: settings.topK, layout: ExpertLayout(experts: settings.experts, hidden: settings.hidden), fabric: fabric)
       let mpi = (fabric as? MPIFabric).map { MPITransport(communicator: $0.communicator) }
       let report = try ExchangeTrial(
         settings, fabric: fabric, transport: mpi ?? FabricTransport(fabric: fabric)

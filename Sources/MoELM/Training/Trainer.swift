@@ -54,8 +54,11 @@ package final class Trainer {
     try options.agree(on: fabric)
     self.fabric = fabric
     self.corpus = corpus
-    self.options = options
     var shape = options.shape
+    var options = options
+    options.exchange = try options.exchange.decidingCopies(
+      topK: shape.topK, layout: ExpertLayout(experts: shape.experts, hidden: shape.routedWidth), fabric: fabric)
+    self.options = options
     shape.stages.seed = options.seed
     model = try LanguageModel(
       fabric: fabric, shape: shape, options: options.exchange, over: options.transport, seed: options.seed)
