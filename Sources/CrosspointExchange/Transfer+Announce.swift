@@ -14,6 +14,7 @@ extension Transfer {
   /// Tells every other rank how this one fared so far and what it sends, with small bodies behind it. Collective, but waits
   /// for nobody.
   func beginAnnouncement(_ attempt: borrowing Attempt) throws(CrosspointError) {
+    var watch = Stopwatch()
     if attempt.hasFailed {
       clearSources()
       clearOutgoing()
@@ -45,6 +46,7 @@ extension Transfer {
     }
     announcementNumber = try fabric.beginExchange(
       send: announcements, receive: announcementsReceived, slack: smallBytes, operation: kind.operation)
+    measure.wait += watch.lap()
   }
 
   /// Hears what the other ranks have announced, and works while they have not. Collective.
