@@ -31,7 +31,7 @@ struct PlanTraffic {
   /// The most tokens of a rank whose choices are drawn.
   private static let sample = 2048
 
-  /// - Parameter copies: as the exchange takes it.
+  /// - Parameter copies: as the exchange takes it, but for automatic.
   init(_ shape: PlanShape, _ copies: ExchangeOptions.Copies) throws(CrosspointError) {
     let choices = Self.choices(shape)
     let tokens = choices.count / shape.topK
@@ -56,6 +56,7 @@ struct PlanTraffic {
       // From those with its place in the other nodes; it hands them on within its own.
       between = Double(shape.nodes - 1) * copiesToNode.max()!
       handed = pairs * near / Double(shape.ranksPerNode)
+    case .automatic: preconditionFailure("each kind of copies has a line of its own")
     }
   }
 
