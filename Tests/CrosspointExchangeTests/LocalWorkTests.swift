@@ -116,7 +116,8 @@ import Testing
             return slices[kind.rawValue] < 6
           }
         } catch {
-          #expect(slices[phase.rawValue] == (fabric.rank == 1 ? 3 : 6))
+          // The others may hear of it before they have done theirs.
+          #expect(fabric.rank == 1 ? slices[phase.rawValue] == 3 : slices[phase.rawValue] <= 6)
           #expect(failing)
           throw error
         }
