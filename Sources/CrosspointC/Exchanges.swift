@@ -104,7 +104,7 @@ public func crosspoint_exchange_settle(_ exchange: OpaquePointer?) -> crosspoint
 public func crosspoint_exchange_set_adapts(_ exchange: OpaquePointer?, _ adapts: Int32) -> crosspoint_status {
   status { () throws(CrosspointError) in
     let owner: ExchangeOfC = try object(exchange, "crosspoint_exchange_set_adapts", "exchange")
-    owner.exchange.policyAdapts = adapts != 0
+    owner.exchange.adapts = adapts != 0
   }
 }
 

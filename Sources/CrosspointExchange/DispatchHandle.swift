@@ -135,6 +135,8 @@ struct SentTokens: ~Copyable {
   var isClustered = false
   /// The tokens' labels; empty where they have none.
   var labels: IndexBuffer
+  /// `[rows sent]`: what both ends know a row by on its way home; empty where they know nothing.
+  var rowLabels: IndexBuffer
   /// Rows that stand for clusters, with some space behind them; empty when every routed pair is a row of its own.
   var centroids: TokenBatch
   /// `[rows sent × 1]`: Σ |router weight| over each row's members; only where the wire weighs rows, else empty.
@@ -150,6 +152,7 @@ struct SentTokens: ~Copyable {
   init(hidden: Int, pool: BufferPool) {
     plan = RowPlan(pool: pool)
     labels = IndexBuffer(pool: pool)
+    rowLabels = IndexBuffer(pool: pool)
     centroids = TokenBatch(emptyOfHidden: hidden, pool: pool)
     importances = TokenBatch(emptyOfHidden: 1, pool: pool)
     tokens = TokenBatch(emptyOfHidden: hidden, pool: pool)
@@ -164,6 +167,7 @@ struct SentTokens: ~Copyable {
   }
 
   var labelBase: UnsafePointer<Int32>? { labels.count == 0 ? nil : UnsafePointer(labels.base) }
+  var rowLabelBase: UnsafePointer<Int32>? { rowLabels.count == 0 ? nil : UnsafePointer(rowLabels.base) }
 
   /// A token and the row that stood for it; only where residuals are kept, and not for a row of one member, which has none.
   func residual(token: Int, row: Int) -> (x: UnsafePointer<Float>, c: UnsafePointer<Float>) {
@@ -178,8 +182,32 @@ struct ReceivedRows: ~Copyable {
   private var counts: IndexBuffer
   /// This rank's destinations.
   private var destinations = 0
+  /// `[rows]`: what both ends know a row by on its way home; empty where they know nothing.
+  private var labels: IndexBuffer
 
-  init(pool: BufferPool) { counts = IndexBuffer(pool: pool) }
+  init(pool: BufferPool) {
+    counts = IndexBuffer(pool: pool)
+    labels = IndexBuffer(pool: pool)
+  }
+
+  var labelBase: UnsafeMutablePointer<Int32>? { labels.count == 0 ? nil : labels.base }
+
+  /// Makes space for labels that come with the rows.
+  mutating func expectLabels() throws(CrosspointError) {
+    try labels.resize(total)
+    labels.base.update(repeating: -1, count: labels.count)
+  }
+
+  /// Turns the labels that came into those of the way home.
+  func nameLabels(_ all: Destinations) {
+    var first = 0
+    for (local, destination) in all.local.enumerated() where labels.count > 0 {
+      for row in first..<first + count(of: local) {
+        labels.base[row] = ExchangeMemory.label(labels.base[row], from: destination, of: all.count)
+      }
+      first += count(of: local)
+    }
+  }
 
   /// Takes note of what every rank has announced.
   mutating func note(

@@ -101,6 +101,9 @@ public struct ExchangeOptions: Hashable, Sendable {
   public var gradientRounding: Rounding
   public var nonFinite: NonFinitePolicy
   public var agreement: Agreement
+  /// What both ends remember of earlier rows need not be sent: entropy-coded rows are then relative to what all ranks learn
+  /// together, in the first transfers and then in every so many-th step; 0: nothing is remembered. See docs/algorithms.md.
+  public var memory: Int
   /// Who chooses compression and wire. A policy takes from `compression` how tokens are hashed, and the rate is its own.
   public var policy: Policy
   /// The most bytes that the exchange's buffers may take on this rank.
@@ -111,8 +114,8 @@ public struct ExchangeOptions: Hashable, Sendable {
   public init(
     compression: Compression = .off, copies: Copies = .perExpert, compensation: ResidualCompensation = .identity,
     wire: Wire = .init(.fp32), withinNode: WithinNode = .coded, gradientRounding: Rounding = .eden,
-    nonFinite: NonFinitePolicy = .error, agreement: Agreement = .immediate, policy: Policy = .off,
-    capacityBytes: Int = .max, seed: UInt64 = 0
+    nonFinite: NonFinitePolicy = .error, agreement: Agreement = .immediate, memory: Int = 0,
+    policy: Policy = .off, capacityBytes: Int = .max, seed: UInt64 = 0
   ) {
     self.compression = compression
     self.copies = copies
@@ -122,19 +125,28 @@ public struct ExchangeOptions: Hashable, Sendable {
     self.gradientRounding = gradientRounding
     self.nonFinite = nonFinite
     self.agreement = agreement
+    self.memory = memory
     self.policy = policy
     self.capacityBytes = capacityBytes
     self.seed = seed
   }
 
   /// Of options whose copies are decided.
-  /// - Throws: `invalidArgument` for a compensation that learns where rows serve several experts, and for plain rows within
+  /// - Throws: `invalidArgument` for a memory that no transfer makes use of, for a compensation that learns where rows serve several experts, and for plain rows within
   ///   a node where a policy counts on its own formats.
   func validate() throws(CrosspointError) {
     if withinNode == .plain, policy != .off {
       throw CrosspointError(
         .invalidArgument, operation: "ExchangeOptions", argument: "withinNode",
         "plain rows keep no policy's budget: use coded with policy \(policy)")
+    }
+    let formats = TransferKind.allCases.map { wire[$0] }
+    guard memory == 0 || memory > 0 && (policy != .off || formats.contains(where: \.remembers)) else {
+      throw CrosspointError(
+        .invalidArgument, operation: "ExchangeOptions", argument: "memory",
+        memory < 0
+          ? "\(memory) steps; give 1 or more, or 0 for none"
+          : "no transfer is relative to what is remembered: it needs a wire of entropy:BITS, or a budget")
     }
     guard copies != .perExpert else { return }
     switch activeCompensation {
@@ -170,7 +182,8 @@ public struct ExchangeOptions: Hashable, Sendable {
       ("wire-dispatch", "\(wire.dispatch)"), ("wire-combine", "\(wire.combine)"),
       ("wire-combine-backward", "\(wire.combineBackward)"), ("wire-dispatch-backward", "\(wire.dispatchBackward)"),
       ("within-node", withinNode.rawValue), ("rounding-gradient", gradientRounding.rawValue),
-      ("non-finite", nonFinite.rawValue), ("agreement", agreement.rawValue), ("policy", "\(policy)"),
+      ("non-finite", nonFinite.rawValue), ("agreement", agreement.rawValue), ("memory", "\(memory)"),
+      ("policy", "\(policy)"),
       ("seed", "\(seed)"),
     ]
   }

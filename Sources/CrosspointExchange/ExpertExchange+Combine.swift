@@ -77,7 +77,7 @@ extension ExpertExchange {
       statistics.seconds.cluster += watch.lap()
 
       if let policy { try prepare(policy, handle, nil, &attempt) }
-      encode(handle, &attempt)
+      try encode(handle, &attempt)
       attempt { () throws(CrosspointError) in
         call.result = try room(result, hidden: hidden, rows: handle.routing.tokens)
       }

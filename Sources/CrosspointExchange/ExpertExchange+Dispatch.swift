@@ -10,16 +10,18 @@ extension ExpertExchange {
   ///   - tokens: `[T × hidden]`; T may differ between ranks and may be zero. Without clustering, those that are sent
   ///     nowhere are not checked for NaN and infinity.
   ///   - routing: where each token goes; −1 is not sent.
+  ///   - labels: one of each token, −1 (none) to 2²⁴, the same for tokens that resemble each other: an
+  ///     ``ExchangeOptions/memory`` makes use of them.
   ///   - work: what this rank does while bytes are under way, in slices: see ``LocalWork``.
   /// - Returns: the rows for this rank's experts, and what later transfers need.
   /// - Throws: `invalidArgument`, `nonFinite`, `outOfMemory`, `ranksDisagree`, `corruptFrame`, what the work throws, and the fabric's
   ///   errors; the same on every rank.
   /// - Source: LSH-MoE, Algorithm 1, steps 1 to 4 (arXiv 2411.08446).
   public func dispatch(
-    _ tokens: borrowing TokenBatch, _ routing: Routing,
+    _ tokens: borrowing TokenBatch, _ routing: Routing, labels: [Int32]? = nil,
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> DispatchHandle {
-    try dispatch(tokens, routing, labels: nil, meanwhile: work)
+    try finishDispatch(beginDispatch(tokens, routing, labels: labels, after: nil), meanwhile: work)
   }
 
   /// Begins a dispatch, to be finished later. Collective, but waits for nobody.
@@ -37,23 +39,14 @@ extension ExpertExchange {
   ///   and between them all else that communicates on the fabric.
   /// - Rows and results that you pass in must stay where and as they are until the transfer is finished.
   /// - What is wrong on one rank is thrown by `finish`, on every rank; `begin` throws what makes the fabric unusable and what
-  ///   goes wrong in transfers that it makes itself: those that a policy or a copy per node needs before rows can be encoded.
+  ///   goes wrong in transfers that it makes itself: those that a policy, a memory or a copy per node needs.
   /// - What is pending can be finished once. Dropped unfinished it is finished then, and its result and its errors are lost.
   /// - With a policy one transfer of an exchange can be under way. The first that meets others under way, as many as never
   ///   before, waits for all ranks once.
   public func beginDispatch(
-    _ tokens: borrowing TokenBatch, _ routing: Routing
+    _ tokens: borrowing TokenBatch, _ routing: Routing, labels: [Int32]? = nil
   ) throws(CrosspointError) -> PendingDispatch {
-    PendingDispatch(self, try beginDispatch(tokens, routing, labels: nil, after: nil))
-  }
-
-  /// The same for tokens with labels, of ``RowMemory/labelRange``: those of one label resemble each other, which a
-  /// ``memory`` makes use of.
-  package func dispatch(
-    _ tokens: borrowing TokenBatch, _ routing: Routing, labels: [Int32]?,
-    meanwhile work: LocalWork = { () throws(CrosspointError) in false }
-  ) throws(CrosspointError) -> DispatchHandle {
-    try finishDispatch(beginDispatch(tokens, routing, labels: labels, after: nil), meanwhile: work)
+    PendingDispatch(self, try beginDispatch(tokens, routing, labels: labels, after: nil))
   }
 
   /// - Parameter failure: what is wrong on this rank already.
@@ -64,7 +57,6 @@ extension ExpertExchange {
     return try begin(.dispatch, handle, after: failure) { call throws(CrosspointError) in
       handle.roundingStep = gradientSteps
       handle.number = transfer.sequence
-      transfer.memory = memory
       if clusterer == nil { transfer.checked = checked("tokens", tokens) }
       var attempt = Attempt(
         call.failure ?? problem(tokens: tokens, routing: routing) ?? problem(labels: labels, tokens: tokens.rows))
@@ -89,7 +81,8 @@ extension ExpertExchange {
       if sharesCopies { attempt { () throws(CrosspointError) in try markCopies(handle) } }
       if options.wire.dispatch.weighsRows { attempt { () throws(CrosspointError) in try weighRows(handle) } }
       if !attempt.hasFailed { sendRows(handle, base) }
-      encode(handle, tokens: base, &attempt)
+      try encode(handle, tokens: base, &attempt)
+      attempt { () throws(CrosspointError) in try noteLabels(handle) }
       try announce(call, attempt)
     }
   }
@@ -104,6 +97,7 @@ extension ExpertExchange {
       try move(
         writing: { () throws(CrosspointError) in try writeTokens(base, handle) }, meanwhile: work, &attempt)
       handle.rowsPerExpert.resize(localExperts.count)
+      handle.received.nameLabels(destinations)
       if sharesCopies { attempt { () throws(CrosspointError) in try readMarks(handle) } }
       if sharesCopies, nodeExchange == nil {
         call.copies = attempt { () throws(CrosspointError) in try placeCopies(handle) }
@@ -217,6 +211,7 @@ extension ExpertExchange {
     try handle.received.note(ranks: fabric.rankCount, destinations: destinations.local.count) { source, destination in
       transfer.rowsAnnounced(by: source, group: destination)
     }
+    if transfer.memory != nil { try handle.received.expectLabels() }
     handle.rows = try leaseRows(handle.received.total)
     receiveAtExperts(handle, handle.rows.base)
     try transfer.place()

@@ -5,10 +5,12 @@ import CrosspointTokens
 
 /// The phases that the four transfers have in common; the transfer's table says what each does.
 extension ExpertExchange {
-  /// Encodes what lies in the transfer's sources.
+  /// Encodes what lies in the transfer's sources. Collective where there is a memory to be learned.
   ///
   /// - Parameter tokens: what the rows of a dispatch stand for.
-  func encode(_ handle: DispatchHandle, tokens: UnsafePointer<Float>? = nil, _ attempt: inout Attempt) {
+  func encode(
+    _ handle: DispatchHandle, tokens: UnsafePointer<Float>? = nil, _ attempt: inout Attempt
+  ) throws(CrosspointError) {
     let kind = transfer.kind
     let plan = call.plan
     if let plan {
@@ -20,6 +22,7 @@ extension ExpertExchange {
     if let plan, plan.measuresFidelity {
       attempt { () throws(CrosspointError) in try measureFidelity(handle, tokens: tokens) }
     }
+    try learn(handle, &attempt)
   }
 
   /// Announces what has been encoded, and keeps what went wrong until the call is finished. Collective, but waits for nobody.
@@ -76,6 +79,7 @@ extension ExpertExchange {
       try transfer.settle(attempt)
     }
     handle.stage = attempt.hasFailed ? .spoiled : .init(after: kind)
+    if let learned = call.learned { memory[kind] = learned }
     if let policy, call.plan != nil { conclude(policy) }
     // Counted at the source in both directions: summed over ranks, what fp32 rows would have taken.
     statistics.record(
@@ -122,7 +126,10 @@ extension ExpertExchange {
     for rank in 0..<fabric.rankCount {
       for destination in destinations.served(by: rank) {
         let rows = handle.source.plan.rows(of: destination)
-        transfer.targets[rank].append(RowTarget(base: base + rows.lowerBound * layout.hidden, rows: rows.count))
+        transfer.targets[rank].append(
+          RowTarget(
+            base: base + rows.lowerBound * layout.hidden, rows: rows.count,
+            labels: transfer.kind == .combine ? handle.source.rowLabelBase.map { $0 + rows.lowerBound } : nil))
       }
     }
   }
@@ -131,7 +138,10 @@ extension ExpertExchange {
   func sendFromExperts(_ handle: DispatchHandle, _ base: UnsafePointer<Float>) {
     for rank in 0..<fabric.rankCount {
       handle.received.forEachGroup(from: rank) { start, rows in
-        transfer.sources[rank].append(RowSource(base: base + start * layout.hidden, rows: rows))
+        transfer.sources[rank].append(
+          RowSource(
+            base: base + start * layout.hidden, rows: rows,
+            labels: transfer.kind == .combine ? handle.received.labelBase.map { UnsafePointer($0 + start) } : nil))
       }
     }
   }
@@ -163,7 +173,10 @@ extension ExpertExchange {
   func receiveAtExperts(_ handle: DispatchHandle, _ base: UnsafeMutablePointer<Float>) {
     for rank in 0..<fabric.rankCount {
       handle.received.forEachGroup(from: rank) { start, rows in
-        transfer.targets[rank].append(RowTarget(base: base + start * layout.hidden, rows: rows))
+        transfer.targets[rank].append(
+          RowTarget(
+            base: base + start * layout.hidden, rows: rows,
+            labelsFound: transfer.kind == .dispatch ? handle.received.labelBase.map { $0 + start } : nil))
       }
     }
   }

@@ -50,8 +50,13 @@ public final class ExpertExchange {
   var transfer: Transfer { call.transfer }
   /// Calls begun so far.
   var sequence: UInt64 = 0
-  /// What every rank remembers of the tokens that are dispatched; the same on all of them, or their frames are refused.
-  package var memory: RowMemory?
+  /// What every rank remembers of the rows under way; the same on all of them, or their frames are refused.
+  package var memory: ExchangeMemory
+  /// Whether it learns from what is sent: a policy may change its choice, and a memory what it remembers. The same on every
+  /// rank. Set it to false while evaluating, so that training goes on as if there had been no evaluation.
+  public var adapts = true {
+    didSet { policy?.adapts = adapts }
+  }
   /// How many centroids the last dispatch with clusters had.
   var lastCentroidCount = 0
   /// Where the rows of the transfer at work lie.
@@ -78,6 +83,7 @@ public final class ExpertExchange {
     self.fabric = fabric
     self.layout = layout
     self.layer = layer
+    memory = ExchangeMemory(interval: options.memory)
     localExperts = layout.experts(of: fabric.rank, rankCount: fabric.rankCount)
     let pool = pool ?? BufferPool(capacity: options.capacityBytes, memory: fabric.sharedMemory)
     self.pool = pool

@@ -45,7 +45,7 @@ extension Transfer {
     }
     var next = decoded
     for source in sources[rank] {
-      ownTargets.append(RowTarget(base: next, rows: source.rows))
+      ownTargets.append(RowTarget(base: next, rows: source.rows, labels: source.labels))
       next += source.rows * codec.hidden
     }
     let header = announcement(to: rank).header

@@ -1,3 +1,4 @@
+import CrosspointCompression
 import CrosspointCore
 import CrosspointTokens
 
@@ -6,6 +7,8 @@ package final class TransferCall {
   let transfer: Transfer
   /// What a policy says of it; `nil`: the caller's settings hold.
   var plan: TransferPlan?
+  /// What is remembered once it has ended well; `nil`: nothing new.
+  var learned: RowMemory?
   /// What it is about; `nil`: nothing is under way.
   var handle: DispatchHandle?
   /// What had gone wrong on this rank when it was announced.
@@ -35,7 +38,7 @@ package final class TransferCall {
   /// Gives all memory back.
   func end() {
     transfer.end()
-    (plan, handle, failure, input) = (nil, nil, nil, nil)
+    (plan, learned, handle, failure, input) = (nil, nil, nil, nil, nil)
     result = transfer.noRows
     copies = nil
     returned = transfer.noRows
@@ -57,6 +60,7 @@ extension ExpertExchange {
     handle.calls += 1
     sequence += 1
     transfer.begin(kind, sequence, of: kind == .dispatch ? sequence : handle.number)
+    transfer.memory = memory[kind]
     call.failure = fabric.collectiveMemory.takeUnsettled() ?? failure
     if policy != nil, !isAlone { call.failure = call.failure ?? misuse(Self.policyIsBusy) }
     do throws(CrosspointError) {

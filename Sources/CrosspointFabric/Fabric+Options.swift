@@ -48,8 +48,8 @@ extension Fabric {
     return stride(from: 0, to: words.count - 1, by: 2).map { (words[$0], words[$0 + 1]) }
   }
 
-  /// Every rank's numbers, as many from each, by rank.
-  private func gather<Number: BitwiseCopyable & ExpressibleByIntegerLiteral>(
+  /// Every rank's numbers, as many from each, by rank. Collective.
+  package func gather<Number: BitwiseCopyable & ExpressibleByIntegerLiteral>(
     _ mine: [Number], operation: StaticString
   ) throws(CrosspointError) -> [[Number]] {
     var all = [Number](repeating: 0, count: rankCount * mine.count)

@@ -13,6 +13,7 @@ import CrosspointPolicy
 /// --within-node coded|plain
 /// --rounding-gradient nearest|stochastic|eden
 /// --agreement immediate|deferred
+/// --memory N
 /// --budget-bytes F | --budget-error E | --fastest E [--tuning FILE]
 /// ```
 package struct ExchangeArguments: ParsableArguments {
@@ -86,6 +87,12 @@ package struct ExchangeArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
+      "Send rows relative to what all ranks learn together in every N-th step; needs entropy codes. 0: nothing is learned.",
+      valueName: "N"))
+  package var memory = 0
+
+  @Option(
+    help: ArgumentHelp(
       "Choose clusters and formats: at most this fraction of bf16, in (0, 2], at the least error.", valueName: "F"))
   package var budgetBytes: Double?
 
@@ -130,7 +137,7 @@ package struct ExchangeArguments: ParsableArguments {
     settings.wireGradient = wireGradient
     (settings.wireCombineBackward, settings.wireDispatchBackward) = (wireCombineBackward, wireDispatchBackward)
     (settings.withinNode, settings.roundingGradient) = (withinNode, roundingGradient)
-    settings.agreement = agreement
+    (settings.agreement, settings.memory) = (agreement, memory)
     (settings.budgetBytes, settings.budgetError) = (budgetBytes, budgetError)
     (settings.fastest, settings.tuning) = (fastest, tuning)
     settings.seed = seed

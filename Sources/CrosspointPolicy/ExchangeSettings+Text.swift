@@ -21,7 +21,7 @@ extension ExchangeSettings {
   package static let names = [
     "compression", "copies", "compensation", "wire", "wire-dispatch", "wire-combine", "wire-gradient",
     "wire-combine-backward", "wire-dispatch-backward", "within-node", "rounding-gradient", "non-finite", "agreement",
-    "budget-bytes", "budget-error", "fastest", "tuning", "capacity-bytes", "seed",
+    "memory", "budget-bytes", "budget-error", "fastest", "tuning", "capacity-bytes", "seed",
   ]
 
   fileprivate static func pairs(_ text: String) throws(CrosspointError) -> [(name: String, value: String)] {
@@ -63,6 +63,7 @@ extension ExchangeSettings {
     case "rounding-gradient": roundingGradient = try read(.init(rawValue: value), "nearest, stochastic or eden")
     case "non-finite": nonFinite = try read(.init(rawValue: value), "error or propagate")
     case "agreement": agreement = try read(.init(rawValue: value), "immediate or deferred")
+    case "memory": memory = try read(Int(value).flatMap { $0 >= 0 ? $0 : nil }, "a number of steps, or 0")
     case "budget-bytes": budgetBytes = try read(Double(value), "a number in (0, 2]")
     case "budget-error": budgetError = try read(Double(value), "a number in (0, 1]")
     case "fastest": fastest = try read(Double(value), "a number in (0, 1]")

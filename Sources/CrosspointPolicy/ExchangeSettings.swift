@@ -20,6 +20,7 @@ package struct ExchangeSettings: Sendable {
   package var roundingGradient = Rounding.eden
   package var nonFinite = ExchangeOptions.NonFinitePolicy.error
   package var agreement = ExchangeOptions.Agreement.immediate
+  package var memory = 0
   package var budgetBytes: Double?
   package var budgetError: Double?
   package var fastest: Double?
@@ -40,7 +41,7 @@ package struct ExchangeSettings: Sendable {
     return ExchangeOptions(
       compression: compression, copies: copies, compensation: compensation, wire: formats,
       withinNode: withinNode, gradientRounding: roundingGradient, nonFinite: nonFinite, agreement: agreement,
-      policy: try policy(),
+      memory: memory, policy: try policy(),
       capacityBytes: capacityBytes, seed: seed)
   }
 

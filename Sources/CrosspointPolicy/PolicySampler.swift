@@ -282,7 +282,7 @@ final class PolicySampler {
     targets.removeAll(keepingCapacity: true)
     var next = decoded.base.assumingMemoryBound(to: Float.self)
     for source in sources {
-      targets.append(RowTarget(base: next, rows: source.rows))
+      targets.append(RowTarget(base: next, rows: source.rows, labels: source.labels))
       next += source.rows * hidden
     }
     try codec.decode(

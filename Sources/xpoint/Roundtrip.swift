@@ -65,6 +65,9 @@ struct Roundtrip: ParsableCommand {
       throw ValidationError(
         "--labels and --warm-labels go together: labels say what rows have in common with earlier ones")
     }
+    guard exchange.memory == 0 else {
+      throw ValidationError("--memory is for training, which learns as it goes: here --warm says what was seen")
+    }
     guard warmLabels == nil || warm != nil else { throw ValidationError("--warm-labels needs --warm") }
   }
 
@@ -109,7 +112,7 @@ struct Roundtrip: ParsableCommand {
     let statistics = try SimulatedCluster(ranks: 2, deadline: .seconds(3600)).run { fabric in
       let mine = try fabric.rank == 0 ? source.take()! : TokenBatch(rows: 0, hidden: hidden)
       let exchange = try ExpertExchange(fabric: fabric, layout: layout, options: options)
-      exchange.memory = memory
+      exchange.memory[.dispatch] = memory
       let handle = try exchange.dispatch(
         mine, fabric.rank == 0 ? full : empty, labels: fabric.rank == 0 ? rowLabels : nil)
       let home = try exchange.combine(handle.rows, handle)

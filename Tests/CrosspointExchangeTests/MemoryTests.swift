@@ -33,7 +33,7 @@ import Testing
     wire.dispatch = try .entropy(bits: 2)
     let options = ExchangeOptions(copies: copies, wire: wire)
     let exchange = try ExpertExchange(fabric: fabric, layout: Self.layout, options: options)
-    exchange.memory = memory
+    exchange.memory[.dispatch] = memory
     let (values, labels) = rows(100, seed: UInt64(60 + fabric.rank))
     let tokens = try TokenBatch(values, hidden: hidden)
     let routing = try randomRouting(tokens: 100, topK: 1, experts: 4, notSent: 0, seed: UInt64(fabric.rank))

@@ -189,10 +189,10 @@ enum PolicyData: String, CaseIterable, Sendable {
         options: .init(policy: .budget(bytes: 0.2)))
       _ = try PolicyData.random.train(exchange, rank: fabric.rank, steps: 0..<3)
       let before = budgetPolicy(exchange)?.state
-      exchange.policyAdapts = false
+      exchange.adapts = false
       _ = try PolicyData.constant.train(exchange, rank: fabric.rank, steps: 3..<15)
       #expect(budgetPolicy(exchange)?.state == before)
-      exchange.policyAdapts = true
+      exchange.adapts = true
       _ = try PolicyData.random.train(exchange, rank: fabric.rank, steps: 3..<4)
       #expect(budgetPolicy(exchange)?.state != before)
     }
@@ -205,13 +205,13 @@ enum PolicyData: String, CaseIterable, Sendable {
         options: .init(policy: .budget(bytes: 0.2)))
       _ = try PolicyData.random.train(exchange, rank: fabric.rank, steps: 0..<1)
       let trained = exchange.state
-      exchange.policyAdapts = false
+      exchange.adapts = false
       _ = try PolicyData.constant.evaluate(exchange, rank: fabric.rank, step: 3)
       #expect(exchange.state == trained)
       _ = try PolicyData.random.train(exchange, rank: fabric.rank, steps: 1..<2)
       // What is restored meanwhile is what it goes on from.
       try exchange.restore(trained)
-      exchange.policyAdapts = true
+      exchange.adapts = true
       #expect(exchange.state == trained)
     }
   }

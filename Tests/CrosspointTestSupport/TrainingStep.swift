@@ -27,13 +27,15 @@ public struct StepResult: Sendable, Equatable {
 ///   - work: what to do during each transfer, in slices.
 public func trainingStep(
   _ exchange: ExpertExchange, tokens: borrowing TokenBatch, routing: Routing, dy: borrowing TokenBatch,
-  inPlace: Bool = false,
+  labels: [Int32]? = nil, inPlace: Bool = false,
   meanwhile work: (TransferKind) throws(CrosspointError) -> Bool = { _ throws(CrosspointError) in false
   }
 ) throws(CrosspointError) -> StepResult {
   let experts = ToyExperts()
   let first = exchange.localExperts.lowerBound
-  let handle = try exchange.dispatch(tokens, routing) { () throws(CrosspointError) in try work(.dispatch) }
+  let handle = try exchange.dispatch(tokens, routing, labels: labels) { () throws(CrosspointError) in
+    try work(.dispatch)
+  }
   let output = try experts.forward(handle.rows, rowsPerExpert: handle.rowsPerExpert, firstExpert: first)
   func combineWork() throws(CrosspointError) -> Bool { try work(.combine) }
   if inPlace { _ = try handle.outputs().elements.update(fromContentsOf: output.elements) }

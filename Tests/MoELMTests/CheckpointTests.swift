@@ -46,6 +46,16 @@ import Testing
     #expect(throws: CrosspointError.self) { try train(options, ranks: 2, from: folder.file("c"), until: 6) }
   }
 
+  @Test(arguments: [1, 2, 4])
+  func aMemoryGoesOnBitForBit(ranks: Int) throws {
+    let folder = try TemporaryFolder()
+    var options = tinyOptions()
+    options.exchange = ExchangeOptions(copies: .perRank, wire: .init(try .entropy(bits: 3)), memory: 4)
+    let straight = try train(options, ranks: ranks, until: 7)
+    _ = try train(options, ranks: ranks, until: 3, to: folder.file("c"))
+    #expect(try train(options, ranks: ranks, from: folder.file("c"), until: 7) == straight)
+  }
+
   @Test(arguments: [ExchangeOptions.Policy.budget(bytes: 0.5), .budget(relativeError: 0.1)])
   func aPolicyGoesOnWhereItWas(policy: ExchangeOptions.Policy) throws {
     let folder = try TemporaryFolder()

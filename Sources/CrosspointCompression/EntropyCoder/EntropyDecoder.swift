@@ -30,7 +30,7 @@ struct EntropyDecoder {
 
     try readColumns(&decoder, space)
     codec.kernels.entropy_decode_integers(space.rowClasses, rows, &decoder, EntropyBody.rows)
-    if let memory { try readNumbers(memory, rows, &decoder, space) }
+    if let memory { try findNumbers(memory, groups, &decoder, space) }
     var scale = header.scaleOfContexts
     var first = 0
     for (index, group) in groups.enumerated() {
@@ -108,16 +108,28 @@ struct EntropyDecoder {
     }
   }
 
-  private func readNumbers(
-    _ memory: RowMemory, _ rows: Int, _ decoder: inout xp_entropy_decoder, _ space: DecodingSpace
+  /// Finds the anchors of all rows: of labels that both ends know, or of the numbers that travel.
+  private func findNumbers(
+    _ memory: RowMemory, _ groups: [RowTarget], _ decoder: inout xp_entropy_decoder, _ space: DecodingSpace
   ) throws(CrosspointError) {
-    codec.kernels.entropy_decode_integers(space.numbers, rows, &decoder, EntropyBody.labels)
-    for row in 0..<rows {
-      let number = EntropyBody.number(space.numbers[row])
-      guard (0...Int32(memory.labels.count)).contains(number) else {
-        throw .corrupt("label", "number \(number) of \(memory.labels.count)")
+    let rows = groups.reduce(0) { $0 + $1.rows }
+    if memory.sendsLabels {
+      codec.kernels.entropy_decode_integers(space.numbers, rows, &decoder, EntropyBody.labels)
+      for row in 0..<rows {
+        let number = EntropyBody.number(space.numbers[row])
+        guard (0...Int32(memory.labels.count)).contains(number) else {
+          throw .corrupt("label", "number \(number) of \(memory.labels.count)")
+        }
+        space.numbers[row] = number
       }
-      space.numbers[row] = number
+    }
+    var first = 0
+    for group in groups {
+      for row in 0..<group.rows {
+        if !memory.sendsLabels { space.numbers[first + row] = memory.number(of: group.labels?[row] ?? -1) }
+        group.labelsFound?[row] = memory.label(of: space.numbers[first + row])
+      }
+      first += group.rows
     }
   }
 

@@ -22,6 +22,7 @@ struct EntropyEncoder {
   let space: EntropyWorkspace
 
   var hidden: Int { codec.hidden }
+  private var sendsLabels: Bool { memory?.sendsLabels ?? false }
   func isCentred(_ group: Int) -> Bool { FrameHeader.group(group, of: frame).centred }
 
   /// Elements that the search for a step looks at, and from which the means of what is rounded alike are taken, of so many
@@ -131,7 +132,7 @@ struct EntropyEncoder {
     let sampled = (rows + rowStride - 1) / rowStride
     for index in 0..<sampled { space.rowClasses[index] = classify(row: index * rowStride) }
     put(space.rowClasses, sampled, EntropyBody.rows, &tokens)
-    if memory != nil {
+    if sendsLabels {
       for index in 0..<sampled { space.integers[index] = EntropyBody.integer(space.numbers[index * rowStride]) }
       put(space.integers, sampled, EntropyBody.labels, &tokens)
     }
@@ -252,7 +253,7 @@ struct EntropyEncoder {
         }
         if isCentred(index) { take(hidden, EntropyBody.means) }
       }
-      if memory != nil { take(rows, EntropyBody.labels) }
+      if sendsLabels { take(rows, EntropyBody.labels) }
       take(rows, EntropyBody.rows)
       take(hidden, EntropyBody.columns)
       words -= EntropyBody.finalBytes

@@ -35,14 +35,21 @@ package struct RowSource {
 }
 
 /// Where decoded rows go: contiguous from `base`. Borrows its memory.
+///
+/// Where labels of rows are known before they come, `labels` has them; where they come with the rows, they are written to
+/// `labelsFound`, −1 for those without an anchor.
 package struct RowTarget {
   package let base: UnsafeMutablePointer<Float>
   package let rows: Int
+  package let labels: UnsafePointer<Int32>?
+  package let labelsFound: UnsafeMutablePointer<Int32>?
 
-  package init(base: UnsafeMutablePointer<Float>, rows: Int) {
+  package init(
+    base: UnsafeMutablePointer<Float>, rows: Int, labels: UnsafePointer<Int32>? = nil,
+    labelsFound: UnsafeMutablePointer<Int32>? = nil
+  ) {
     precondition(rows >= 0)
-    self.base = base
-    self.rows = rows
+    (self.base, self.rows, self.labels, self.labelsFound) = (base, rows, labels, labelsFound)
   }
 }
 

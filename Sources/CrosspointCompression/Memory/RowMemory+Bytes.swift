@@ -51,7 +51,7 @@ extension RowMemory {
       throw .corrupt("memory", "\(labelCount) labels and \(axisCount) axes in \(all.count) bytes")
     }
     let labels = (0..<labelCount).map { Int32(truncatingIfNeeded: number(2 + $0)) }
-    guard Set(labels).count == labelCount, labels.allSatisfy({ $0 >= 0 && labelRange.contains($0) }) else {
+    guard Set(labels).count == labelCount, labels.allSatisfy({ $0 >= 0 }) else {
       throw .corrupt("memory", "\(labelCount) labels that are not different numbers of those that there may be")
     }
     var rest = all[(8 + 4 * labelCount)...]

@@ -7,83 +7,105 @@ import CrosspointTokens
   import Darwin
 #endif
 
-/// How a memory is learned: sums over rows, which add up over ranks, and then means and axes of what they leave.
+/// How what the rows of each rank say adds up over ranks, the same on all of them; one rank alone has nothing to add.
+package struct RankSums {
+  /// Rows of each label.
+  package let counts: ([Int32: Int]) throws(CrosspointError) -> [Int32: Int]
+  package let values: (UnsafeMutableBufferPointer<Float>) throws(CrosspointError) -> Void
+
+  package init(
+    counts: @escaping ([Int32: Int]) throws(CrosspointError) -> [Int32: Int],
+    values: @escaping (UnsafeMutableBufferPointer<Float>) throws(CrosspointError) -> Void
+  ) {
+    (self.counts, self.values) = (counts, values)
+  }
+
+  package static var alone: RankSums {
+    RankSums(counts: { counts throws(CrosspointError) in counts }, values: { _ throws(CrosspointError) in })
+  }
+}
+
+/// How a memory is learned: sums over rows, which add up over ranks, then means, and axes of what these leave.
 extension RowMemory {
-  /// Axes that are tracked; more cost products and bytes.
-  private static let mostAxes = 256
-  /// Rows larger than this have no axes: their second moments take the square of it.
-  private static let mostHidden = 8192
-  /// An anchor is drawn towards the mean of all rows as if so many of its rows were there: (Σx + κm) / (n + κ).
-  private static let smoothing: Float = 1
-  /// Steps of the orthogonal iteration, from axes at random.
-  private static let iterations = 16
-
-  /// Weights are the spreads of coordinates to this power. With 0 the error of rows would be least; that of what experts
-  /// make of them is less with some emphasis (docs/algorithms.md).
-  private static let emphasis: Float = 0.3
-  /// What an energy over the mean of all counts at least.
-  private static let leastEnergy: Float = 0x1p-20
-  /// Rows from which spreads are taken.
-  private static let weighedRows = 4096
-
+  /// What rows of earlier steps say, taken as learned every 64 steps.
+  ///
   /// - Parameter labels: one of each row, of ``labelRange``; none: no row has one.
   /// - Throws: `nonFinite` for rows that are not finite, or too large for their squares to be.
   package init(
     learnedFrom rows: borrowing TokenBatch, labels: [Int32]?, codec: RowCodec
   ) throws(CrosspointError) {
-    let (hidden, kernels) = (codec.hidden, codec.kernels)
+    precondition(rows.rows > 0 && rows.hidden == codec.hidden && (labels?.count ?? rows.rows) == rows.rows)
+    for index in 0..<rows.rows {
+      try AdmittedValues.finite.check(
+        rows.base + index * codec.hidden, codec.hidden, bound: Self.bound, Self.anchorFormat)
+    }
     let (base, count) = (UnsafePointer(rows.base), rows.rows)
-    precondition(rows.hidden == hidden && (labels?.count ?? count) == count)
-    func row(_ index: Int) -> UnsafePointer<Float> { base + index * hidden }
-    for index in 0..<count { try AdmittedValues.finite.check(row(index), hidden, bound: 0x1p50, Self.anchorFormat) }
-    var mean = [Float](repeating: 0, count: hidden)
-    for index in 0..<count { kernels.axpy(&mean, 1 / Float(count), row(index), hidden) }
+    self = try (labels ?? Array(repeating: -1, count: count)).withUnsafeBufferPointer {
+      labels throws(CrosspointError) in
+      try Self.learned(from: [RowSource(base: base, rows: count, labels: labels.baseAddress)], codec: codec)!
+    }
+    bytesPerStep = (bytes.count + 63) / 64
+  }
 
-    var counts: [Int32: Int] = [:]
-    for label in labels ?? [] where label >= 0 { counts[label, default: 0] += 1 }
-    let known = counts.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
-      .prefix(Self.mostAnchors).map { $0 }
-    let numbers = Dictionary(uniqueKeysWithValues: zip(known.map { $0.key }, 0...))
-    let places = labels.map { labels in labels.map { numbers[$0] } } ?? Array(repeating: nil, count: count)
-    var anchors = [Float](repeating: 0, count: known.count * hidden)
-    anchors.withUnsafeMutableBufferPointer { anchors in
-      for (index, place) in places.enumerated() {
-        guard let place else { continue }
-        let scale = 1 / (Float(known[place].value) + Self.smoothing)
-        kernels.axpy_difference(anchors.baseAddress! + place * hidden, scale, row(index), mean, hidden)
-      }
-    }
+  /// Throws `outOfMemory` where learning would not find what it needs.
+  package static func requireRoom(hidden: Int) throws(CrosspointError) {
+    guard hidden <= mostHidden else { return }
+    try requireMemory(bytes: 16 * hidden * hidden, operation: "RowMemory", argument: "axes")
+  }
 
-    // Residuals as they would be had the row itself not been seen: (n + κ) / (n + κ − 1) as long.
-    func residual(_ index: Int, into residual: UnsafeMutablePointer<Float>) {
-      kernels.scale(residual, 1, row(index), hidden)
-      kernels.axpy(residual, -1, mean, hidden)
-      guard let place = places[index] else { return }
-      anchors.withUnsafeBufferPointer { kernels.axpy(residual, -1, $0.baseAddress! + place * hidden, hidden) }
-      let seen = Float(known[place].value) + Self.smoothing
-      kernels.scale(residual, seen / (seen - 1), residual, hidden)
-    }
-    var scatter = try Scatter(hidden: hidden, most: Self.mostHidden)
-    var scratch = [Float](repeating: 0, count: hidden)
-    for index in 0..<count {
-      residual(index, into: &scratch)
-      scatter.add(scratch, kernels)
-    }
-    let axes = scatter.leadingAxes(min(Self.mostAxes, hidden * 2 / 3, count), iterations: Self.iterations, kernels)
+  /// Axes that are tracked; more cost products and bytes.
+  private static let mostAxes = 256
+  /// Rows larger than this have no axes: their second moments take the square of it.
+  private static let mostHidden = 8192
+  /// Steps of the orthogonal iteration, from axes at random and from earlier ones.
+  private static let (newIterations, laterIterations) = (16, 4)
+  /// Weights are the spreads of coordinates to this power where experts feel the rows. With 0 the error of rows would be
+  /// least; that of what experts make of them is less with some emphasis (docs/algorithms.md).
+  package static let emphasis: Float = 0.3
+  /// What an energy over the mean of all counts at least.
+  private static let leastEnergy: Float = 0x1p-20
+  /// Magnitudes from which rows are left out: their squares would not add up.
+  package static let bound: Float = 0x1p50
+
+  /// What is to be remembered from now on. Collective if the sums are.
+  ///
+  /// - Parameters:
+  ///   - sources: this rank's rows, with labels of ``labelRange`` where they have any. Rows that are not finite, or beyond
+  ///     ``bound``, are left out.
+  ///   - earlier: what was remembered so far: labels without rows keep their anchors.
+  ///   - least: rows of a label, over all ranks, from which it gets an anchor, or a new one.
+  ///   - mostRows: how many rows of this rank axes are learned from.
+  /// - Returns: what was remembered so far where no rank has rows.
+  package static func learned(
+    from sources: [RowSource], after earlier: RowMemory? = nil, least: Int = 1, mostRows: Int = .max,
+    emphasis: Float = emphasis, codec: RowCodec, over ranks: RankSums = .alone
+  ) throws(CrosspointError) -> RowMemory? {
+    let (hidden, kernels) = (codec.hidden, codec.kernels)
+    let lesson = try LabelledSums(sources, after: earlier, least: least, codec: codec, over: ranks)
+    guard lesson.total > 0 else { return earlier }
+    var scatter = try Scatter(hidden: hidden, most: mostHidden)
+    lesson.forEachResidual(mostRows) { scatter.add($0, kernels) }
+    try scatter.sum(over: ranks)
+    let axes = scatter.leadingAxes(
+      min(mostAxes, hidden * 2 / 3, Int(lesson.total)), from: earlier?.axisRows(codec) ?? [],
+      iterations: earlier == nil ? newIterations : laterIterations, kernels)
     let map = axes.isEmpty ? nil : Reflections(axes: axes, hidden: hidden)
-    var spreads = [Float](repeating: 0, count: hidden)
-    for index in stride(from: 0, to: count, by: (count + Self.weighedRows - 1) / Self.weighedRows) {
-      residual(index, into: &scratch)
-      map?.apply(&scratch, 1, kernels)
-      kernels.axpy_squares(&spreads, 1, scratch, hidden)
-    }
-    try self.init(
-      mean: mean, labels: known.map { $0.key }, anchors: anchors, axes: axes, weights: Self.weights(spreads),
-      codec: codec)
+    return try RowMemory(
+      mean: lesson.mean, labels: lesson.labels, anchors: lesson.anchors, axes: axes,
+      weights: weights(scatter.energies(behind: map, kernels), emphasis), codec: codec)
+  }
+
+  /// The axes, `[axes × hidden]`.
+  private func axisRows(_ codec: RowCodec) -> [Float] {
+    guard let axes else { return [] }
+    var rows = [Float](repeating: 0, count: axes.count * hidden)
+    for axis in 0..<axes.count { rows[axis * hidden + axis] = 1 }
+    rows.withUnsafeMutableBufferPointer { axes.undo($0.baseAddress!, axes.count, codec.kernels) }
+    return rows
   }
 
   /// Weights from the energies of coordinates: experts feel the directions in which rows differ much more than in proportion.
-  private static func weights(_ energies: [Float]) -> [Float] {
+  private static func weights(_ energies: [Float], _ emphasis: Float) -> [Float] {
     let mean = energies.reduce(0, +) / Float(energies.count)
     guard mean > 0, mean.isFinite else { return energies.map { _ in 1 } }
     return energies.map { pow(max($0 / mean, leastEnergy), emphasis / 2) }

@@ -6,8 +6,6 @@ import CrosspointCore
 /// A row travels as its coordinates `(x − anchor) Q W` and comes back as `y W⁻¹ Qᵀ + anchor`. Rows without a label, or with one
 /// that is not known, have the mean of all rows for an anchor.
 package struct RowMemory: Sendable {
-  /// Steps from one synchronisation to the next.
-  package static let interval = 64
   /// Labels that rows may have; −1 stands for none.
   package static let labelRange: ClosedRange<Int32> = -1...1 << 24
 
@@ -27,7 +25,11 @@ package struct RowMemory: Sendable {
   /// All of it, as it is sent when ranks synchronise and as checkpoints keep it.
   package let bytes: [UInt8]
   /// A checksum of ``bytes``.
-  let fingerprint: UInt64
+  package let fingerprint: UInt64
+  /// What keeping it the same on every rank takes of each step, of a rank that sends rows.
+  package var bytesPerStep = 0
+  /// Whether frames say the labels of their rows; where they do not, both ends know them.
+  package var sendsLabels = true
   /// Labels that have an anchor, most frequent first.
   let labels: [Int32]
   private let numbers: [Int32: Int32]
@@ -49,11 +51,19 @@ package struct RowMemory: Sendable {
     numbers = Dictionary(uniqueKeysWithValues: zip(labels, 0...))
   }
 
-  /// What keeping it the same on every rank takes of each step: a rank sends it once in ``interval`` steps.
-  package var bytesPerStep: Int { (bytes.count + Self.interval - 1) / Self.interval }
-
-  /// The number under which a label's anchor is known: less than that of the mean of all rows.
+  /// The number under which a label's anchor is known; the last is that of the mean of all rows.
   func number(of label: Int32) -> Int32 { numbers[label] ?? Int32(labels.count) }
+
+  /// The label of an anchor, −1 for the mean of all rows.
+  func label(of number: Int32) -> Int32 { number < labels.count ? labels[Int(number)] : -1 }
+
+  /// What the other end takes a row's label for: −1 unless it has an anchor.
+  package func known(_ label: Int32) -> Int32 { numbers[label] == nil ? -1 : label }
+
+  /// `[hidden]`: the anchor of a label that has one.
+  func anchor(of label: Int32) -> [Float]? {
+    numbers[label].map { Array(anchors[Int($0) * hidden..<(Int($0) + 1) * hidden]) }
+  }
 
   /// Turns a run of rows into coordinates, in place.
   /// - Parameter numbers: of each row's anchor.

@@ -22,12 +22,42 @@ struct Scatter: ~Copyable {
     }
   }
 
+  /// Makes it that of the rows of all ranks. Collective if the sums are.
+  mutating func sum(over ranks: RankSums) throws(CrosspointError) {
+    // One half says all.
+    var half = (0..<(moments.isEmpty ? 0 : hidden)).flatMap { row in moments[row * hidden + row..<(row + 1) * hidden] }
+    try half.withUnsafeMutableBufferPointer { half throws(CrosspointError) in try ranks.values(half) }
+    var next = 0
+    for row in 0..<(moments.isEmpty ? 0 : hidden) {
+      for column in row..<hidden {
+        (moments[row * hidden + column], moments[column * hidden + row]) = (half[next], half[next])
+        next += 1
+      }
+    }
+  }
+
+  /// `[hidden]`: the energy of each coordinate behind a map.
+  func energies(behind map: Reflections?, _ kernels: xp_kernels) -> [Float] {
+    guard !moments.isEmpty else { return Array(repeating: 1, count: hidden) }
+    var mapped = moments
+    for _ in 0..<2 {
+      mapped.withUnsafeMutableBufferPointer { map?.apply($0.baseAddress!, hidden, kernels) }
+      mapped = (0..<mapped.count).map { mapped[$0 % hidden * hidden + $0 / hidden] }
+    }
+    return (0..<hidden).map { max(0, mapped[$0 * hidden + $0]) }
+  }
+
   /// `[count × hidden]`: the axes of most energy in falling order, by orthogonal iteration (Golub and Van Loan, "Matrix
   /// computations", 7.3): axes times moments, made orthogonal, again and again. What has no energy left has no axis.
-  func leadingAxes(_ count: Int, iterations: Int, _ kernels: xp_kernels) -> [Float] {
+  ///
+  /// - Parameter start: axes to begin with, `[any × hidden]`; the others begin at random.
+  func leadingAxes(_ count: Int, from start: [Float], iterations: Int, _ kernels: xp_kernels) -> [Float] {
     guard !moments.isEmpty, count > 0 else { return [] }
     var generator = SplitMix64(seed: 0)
-    var axes = (0..<count * hidden).map { _ in generator.nextUnit() - 0.5 }
+    var axes = (0..<count * hidden).map { index in
+      let random = generator.nextUnit() - 0.5
+      return index < start.count ? start[index] : random
+    }
     for _ in 0..<iterations {
       var next = [Float](repeating: 0, count: count * hidden)
       next.withUnsafeMutableBufferPointer { next in

@@ -4,13 +4,6 @@ import CrosspointTokens
 
 /// Where the exchange asks and tells its policy; without one, nothing of this is called.
 extension ExpertExchange {
-  /// Whether a policy samples what is sent and may change its choice; the same on every rank. Set it to false while
-  /// evaluating, so that training goes on as if there had been no evaluation.
-  public var policyAdapts: Bool {
-    get { policy?.adapts ?? false }
-    set { policy?.adapts = newValue }
-  }
-
   /// Before a transfer: what to use. The policy may sample the rows in the transfer's sources. Collective.
   ///
   /// - Parameter clusterer: forms the clusters of the rates that are to be decided about.

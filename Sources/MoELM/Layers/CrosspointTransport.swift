@@ -21,13 +21,15 @@ final class CrosspointTransport: ExpertTransport {
   var rowsPerExpert: [Int] { current.rowsPerExpert }
   var topkWeightGradients: [Float] { current.topkWeightGradients }
 
-  func dispatch(_ tokens: borrowing TokenBatch, _ routing: Routing, meanwhile work: LocalWork) throws(CrosspointError) {
+  func dispatch(
+    _ tokens: borrowing TokenBatch, _ routing: Routing, labels: [Int32]?, meanwhile work: LocalWork
+  ) throws(CrosspointError) {
     if let compensation {
       exchange.compensator.parameters.withUnsafeMutableBufferPointer {
         _ = $0.update(fromContentsOf: compensation.value.floats)
       }
     }
-    handle = try exchange.dispatch(tokens, routing, meanwhile: work)
+    handle = try exchange.dispatch(tokens, routing, labels: labels, meanwhile: work)
   }
 
   func outputs() throws(CrosspointError) -> TokenBatch { try current.outputs() }

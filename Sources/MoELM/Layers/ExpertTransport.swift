@@ -15,8 +15,12 @@ protocol ExpertTransport: AnyObject {
   /// `[T × K]`: complete after `dispatchBackward`.
   var topkWeightGradients: [Float] { get }
 
-  /// - Parameter work: what this rank does meanwhile, or after, where the transport cannot do both at once.
-  func dispatch(_ tokens: borrowing TokenBatch, _ routing: Routing, meanwhile work: LocalWork) throws(CrosspointError)
+  /// - Parameters:
+  ///   - labels: what tokens are known by; `nil`: by nothing.
+  ///   - work: what this rank does meanwhile, or after, where the transport cannot do both at once.
+  func dispatch(
+    _ tokens: borrowing TokenBatch, _ routing: Routing, labels: [Int32]?, meanwhile work: LocalWork
+  ) throws(CrosspointError)
   /// `[rows × width]`, a view.
   func outputs() throws(CrosspointError) -> TokenBatch
   func combine() throws(CrosspointError) -> TokenBatch

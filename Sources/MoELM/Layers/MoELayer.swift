@@ -100,7 +100,9 @@ final class MoELayer {
     try pass.clock.measure(.experts, block: block) { () throws(CrosspointError) in
       let sent = try projection.narrow(x)
       try pass.clock.measure(.dispatch, over: transport, block: block) { () throws(CrosspointError) in
-        try transport.dispatch(sent, decision.routing, meanwhile: work)
+        // Behind stages that drop or merge tokens, rows have no labels.
+        let labels = pass.labels.count == sent.rows ? pass.labels : nil
+        try transport.dispatch(sent, decision.routing, labels: labels, meanwhile: work)
       }
     }
     let rows = transport.rows.rows

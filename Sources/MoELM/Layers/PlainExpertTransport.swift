@@ -24,7 +24,9 @@ final class PlainExpertTransport: ExpertTransport {
   var rowsPerExpert: [Int] { exchange.rowsPerExpert }
   var topkWeightGradients: [Float] { exchange.topkWeightGradients }
 
-  func dispatch(_ tokens: borrowing TokenBatch, _ routing: Routing, meanwhile work: LocalWork) throws(CrosspointError) {
+  func dispatch(
+    _ tokens: borrowing TokenBatch, _ routing: Routing, labels: [Int32]?, meanwhile work: LocalWork
+  ) throws(CrosspointError) {
     received = try exchange.dispatch(tokens, routing)
     count(exchange.sentAway, bytes: exchange.countBytes)
     moved.rowsRouted += Double(exchange.sentRows.reduce(0, +))

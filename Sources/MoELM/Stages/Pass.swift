@@ -12,5 +12,7 @@ struct Pass {
   var isFirstOfBatch = true
   /// What the pass's loss is multiplied by: the passes of a step add up to 1.
   var weight: Float = 1
+  /// What tokens are known by; empty where nothing is remembered of them.
+  var labels: [Int32] = []
   var clock = StepClock(blocks: 0)
 }

@@ -34,8 +34,8 @@ extension Trainer {
     let windows = options.evalWindows == 0 ? available : min(options.evalWindows, available)
     var nats = [Double](repeating: 0, count: granularities.count)
     var moved = [Movement](repeating: Movement(), count: granularities.count)
-    for exchange in exchanges { exchange.policyAdapts = false }
-    defer { for exchange in exchanges { exchange.policyAdapts = true } }
+    for exchange in exchanges { exchange.adapts = false }
+    defer { for exchange in exchanges { exchange.adapts = true } }
     for start in stride(from: 0, to: windows, by: options.batch) {
       StopSignal.check()
       readHeldOut(start, count: min(options.batch, windows - start), of: windows)

@@ -39,6 +39,8 @@ package final class Trainer {
   let corpus: Corpus
   let model: LanguageModel
   private let optimiser: AdamW
+  /// What tokens are known by, where the exchange has a memory.
+  private let labels: TokenLabels?
   let clock: StepClock
   /// This rank's sequences.
   var batch = Batch()
@@ -64,6 +66,7 @@ package final class Trainer {
       fabric: fabric, shape: shape, options: options.exchange, over: options.transport, seed: options.seed)
     optimiser = AdamW(weightDecay: options.weightDecay)
     clock = StepClock(blocks: shape.blocks)
+    labels = options.exchange.memory > 0 ? TokenLabels(corpus.bytes) : nil
   }
 
   /// One step of training. Collective.
@@ -167,7 +170,8 @@ package final class Trainer {
     Pass(
       context: context(isTraining: isTraining),
       share: Float(batch.rows) / Float(options.batch * options.shape.context), granularity: granularity,
-      isFirstOfBatch: isFirst, weight: weight, clock: clock)
+      isFirstOfBatch: isFirst, weight: weight, labels: labels?.of(batch, context: options.shape.context) ?? [],
+      clock: clock)
   }
 
   private func context(isTraining: Bool) -> StageContext {
