@@ -33,7 +33,8 @@ extension ExpertExchange {
   /// ```
   ///
   /// It encodes the rows and sends what can be sent before the others are heard of: announcements, and with them bodies of up
-  /// to some 64 KiB to a rank of another node; larger ones travel in `finish`. The result has the bits of the plain call.
+  /// to some 64 KiB to a rank of another node; larger ones travel in `finish`. The result has the bits of the plain call;
+  /// what a memory learns holds for transfers that begin after the finish.
   ///
   /// - Any number of transfers can be under way, also of several exchanges. All ranks begin and finish them in the same order,
   ///   and between them all else that communicates on the fabric.

@@ -136,6 +136,26 @@ import Testing
     for same in pairs.joined() { #expect(same) }
   }
 
+  @Test(arguments: [false, true])
+  func transfersUnderWayAtOnceLearnTheSameOnEveryRank(reversed: Bool) throws {
+    let states = try SimulatedCluster(ranks: 4).run { fabric in
+      let exchange = try Self.exchange(fabric, Self.options(2, bits: 8, copies: .perRank))
+      let exact = try Self.exchange(fabric, ExchangeOptions(copies: .perRank))
+      for number in 0..<4 {
+        let batches = try (0..<3).map {
+          let seed = UInt64(100 * number + 10 * $0 + fabric.rank)
+          return try MicroBatch(tokens: 60, hidden: MemoryTests.hidden, topK: 2, experts: 4, seed: seed)
+        }
+        let coded = try overlappedSteps([exchange], batches, reversed: reversed)
+        for (coded, exact) in zip(coded, try overlappedSteps([exact], batches)) {
+          #expect(relativeError(coded.y, exact.y) < 0.02)
+        }
+      }
+      return exchange.state
+    }
+    for state in states { #expect(state == states[0] && state.memory?[0] != nil) }
+  }
+
   @Test func anEvaluationLeavesNoTrace() throws {
     let same = try SimulatedCluster(ranks: 2).run { fabric in
       let exchange = try Self.exchange(fabric, Self.options(2))

@@ -22,6 +22,29 @@ func exchangeEqualsSimulated(_ ranks: Ranks) throws {
   }
 }
 
+/// Real and simulated ranks remember the same, every one of them.
+func exchangeMemory(_ ranks: Ranks) throws {
+  @Sendable func learn(_ fabric: any Fabric) throws -> (state: ExchangeState, last: StepResult) {
+    let exchange = try ExpertExchange(
+      fabric: fabric, layout: ExpertLayout(experts: 4, hidden: 24),
+      options: ExchangeOptions(copies: .perRank, wire: .init(try .entropy(bits: 3)), memory: 4))
+    var result: StepResult?
+    for step in 0..<6 {
+      let seed = UInt64(100 * step + fabric.rank)
+      result = try trainingStep(
+        exchange, tokens: clusteredBatch(rows: 200, hidden: 24, seed: seed),
+        routing: randomRouting(tokens: 200, topK: 2, experts: 4, seed: seed),
+        dy: randomBatch(rows: 200, hidden: 24, seed: seed + 1), labels: (0..<200).map { $0 % 5 })
+    }
+    return (exchange.state, result!)
+  }
+  let real = try learn(ranks.fabric())
+  let simulated = try SimulatedCluster(ranks: ranks.count).run(learn)
+  try ranks.expect(simulated.allSatisfy { $0.state == real.state }, "every rank remembers the same")
+  try ranks.expect(
+    real.last.isBitwiseEqual(to: simulated[ranks.rank].last), "the same bits as simulated ranks give")
+}
+
 /// The same where groups are large enough to travel as blocks of their own.
 func exchangeInPlace(_ ranks: Ranks) throws {
   let fabric = try ranks.fabric()

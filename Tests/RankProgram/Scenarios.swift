@@ -34,6 +34,7 @@ private let namedScenarios: [Scenario] = [
   Scenario("memory-refused", ranks: "2,3", memoryRefused),
   Scenario("memory-limits", ranks: "2,3", memoryLimits),
   Scenario("exchange-equals-simulated", ranks: "1,2,3,4", onEveryPath(exchangeEqualsSimulated)),
+  Scenario("exchange-memory", ranks: "1,2,4", onEveryPath(exchangeMemory)),
   Scenario("exchange-in-place", ranks: "2,4", exchangeInPlace),
   Scenario("exchange-bad-input", ranks: "1,2,3,4", onEveryPath(exchangeBadInput)),
   Scenario("exchange-meanwhile", ranks: "1,2,3,4", exchangeMeanwhile),
