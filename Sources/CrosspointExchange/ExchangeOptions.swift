@@ -132,8 +132,8 @@ public struct ExchangeOptions: Hashable, Sendable {
   }
 
   /// Of options whose copies are decided.
-  /// - Throws: `invalidArgument` for a memory that no transfer makes use of, for a compensation that learns where rows serve several experts, and for plain rows within
-  ///   a node where a policy counts on its own formats.
+  /// - Throws: `invalidArgument` for a memory that no transfer makes use of, for a compensation that learns where rows serve
+  ///   several experts, and for plain rows within a node where a policy counts on its own formats.
   func validate() throws(CrosspointError) {
     if withinNode == .plain, policy != .off {
       throw CrosspointError(
