@@ -67,16 +67,19 @@ func fabricUntaken(_ ranks: Ranks) throws {
     (0..<ranks.count).map { source == ranks.last || $0 != ranks.last ? 64 : 1 << 17 }
   }
   let blocks = RaggedBlocks(rank: ranks.rank, sizes: sizes, round: ranks.last, memory: fabric.sharedMemory)
-  func exchange() throws {
-    try fabric.exchange(send: blocks.send, receive: blocks.incoming, operation: "dispatch") { source in
-      if ranks.rank == ranks.last, source == ranks.rank { sleep(3) }
-    }
-  }
   if ranks.rank == ranks.last {
     fabric.deadline = .seconds(30)
-    return try exchange()
+    let exchange = try fabric.beginExchange(
+      send: blocks.send, receive: blocks.incoming, slack: 0, operation: "dispatch")
+    try ranks.world.barrier()
+    sleep(3)
+    return try fabric.finishExchange(exchange, arrived: { _ in }, meanwhile: { false })
   }
-  let error = try ranks.expectError(CrosspointError.self, "an exchange with a rank that takes nothing", exchange)
+  // It has sent before anything was there to take.
+  try ranks.world.barrier()
+  let error = try ranks.expectError(CrosspointError.self, "an exchange with a rank that takes nothing") {
+    try fabric.exchange(send: blocks.send, receive: blocks.incoming, operation: "dispatch")
+  }
   try ranks.expect(error.code, is: .deadlineExceeded, "code (\(error))")
   try ranks.expect(error.rank, is: ranks.last, "rank named")
   try ranks.expect(error.message.contains("did not receive from rank \(ranks.rank)"), error.message)
