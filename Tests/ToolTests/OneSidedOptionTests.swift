@@ -20,6 +20,7 @@ struct OneSidedOptionTests {
     "within-node": "plain", "agreement": "deferred", "latent": "8", "record-routing": "other.npy",
     "trace": "other.json",
     "rounding-forward": "stochastic", "budget-bytes": "0.5", "budget-error": "0.1",
+    "fastest": "0.1", "tuning": "/nowhere.json",
     "deletion-threshold": "0.25", "granularity": "2", "router-groups": "2", "link-speed": "100", "transport": "plain",
   ]
 
@@ -82,7 +83,7 @@ extension Option {
   /// How the line calls it where it does not say the option's name.
   fileprivate var synonym: String {
     [
-      "ranks-simulated": "simulated ranks", "budget-bytes": "policy", "budget-error": "policy",
+      "ranks-simulated": "simulated ranks", "budget-bytes": "policy", "budget-error": "policy", "fastest": "policy",
       "granularities": "pooling", "router-group-limit": "groups",
     ][name] ?? "--" + name
   }
