@@ -41,12 +41,13 @@ def layer(arguments):
 
 
 def plan(tuning, arguments, nodes, *more):
-    """{(copies, wire): what xpoint plan says}"""
+    """{(copies, wire): what xpoint plan says, and the sum of its parts as "seconds"}"""
     output = arguments.out / "step.json"
     call(XPOINT, "plan", "--tuning", tuning, "--nodes", nodes, *layer(arguments), *more, "--json", output)
     steps = json.loads(output.read_text())
     output.unlink()
-    return {(step["copies"], step["wire"]): step for step in steps}
+    parts = ("rounds", "links", "codes", "rows")
+    return {(step["copies"], step["wire"]): step | {"seconds": sum(step[part] for part in parts)} for step in steps}
 
 
 def compare(arguments, hosts):
@@ -65,8 +66,7 @@ def compare(arguments, hosts):
                                        if record["implementation"] == "crosspoint" and record["op"] == "exchange"]
     found = []
     for (copies, wire), runs in measured.items():
-        step = predicted[copies, wire]
-        seconds = step["rounds"] + step["links"] + step["codes"] + step["rows"]
+        seconds = predicted[copies, wire]["seconds"]
         found.append({"hosts": hosts, "copies": copies, "wire": wire, "predicted": seconds, "measured": runs})
         print(f"{hosts} hosts, {copies} {wire}: {seconds / statistics.median(runs):.2f}", flush=True)
     return found, tuning
@@ -82,7 +82,7 @@ def sweep(tuning, arguments):
         steps = plan(tuning, arguments, nodes, "--ranks-per-node", arguments.ranks_per_node, "--wire", "bf16", "--wire", "rotated:4")
         for (copies, wire), step in steps.items():
             found.append({"ranks": ranks, "copies": copies, "wire": wire, "bytesBetween": step["bytesBetween"],
-                          "seconds": step["rounds"] + step["links"] + step["codes"] + step["rows"]})
+                          "seconds": step["seconds"]})
         nodes *= 2
     return found
 
