@@ -183,8 +183,7 @@ public struct ExchangeOptions: Hashable, Sendable {
       ("wire-combine-backward", "\(wire.combineBackward)"), ("wire-dispatch-backward", "\(wire.dispatchBackward)"),
       ("within-node", withinNode.rawValue), ("rounding-gradient", gradientRounding.rawValue),
       ("non-finite", nonFinite.rawValue), ("agreement", agreement.rawValue), ("memory", "\(memory)"),
-      ("policy", "\(policy)"),
-      ("seed", "\(seed)"),
+      ("policy", "\(policy)"), ("seed", "\(seed)"),
     ]
   }
 }

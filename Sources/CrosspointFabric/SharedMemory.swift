@@ -20,6 +20,11 @@ public protocol SharedMemory: MemorySource {
   ) throws(CrosspointError) -> UnsafeMutableRawPointer
 }
 
+extension Fabric {
+  /// Whether a rank shares memory with this one; it does with itself.
+  package func sharesMemory(with rank: Int) -> Bool { sharedMemory?.reaches(rank) ?? (rank == self.rank) }
+}
+
 /// The memory of a rank that shares none: it reaches itself, by pointers.
 package final class UnsharedMemory: SharedMemory {
   private let rank: Int

@@ -43,7 +43,7 @@ extension PolicySpeed {
   /// - Throws: `invalidArgument` for links that the tuning has not measured.
   init(_ tuning: Tuning, on fabric: any Fabric) throws(CrosspointError) {
     let others = fabric.rankCount - 1
-    let within = (0..<fabric.rankCount).count { $0 != fabric.rank && fabric.sharedMemory?.reaches($0) ?? false }
+    let within = (0..<fabric.rankCount).count { fabric.sharesMemory(with: $0) } - 1
     func part(_ peers: Int, _ link: Tuning.Link?, _ name: String) throws(CrosspointError) -> Double {
       guard peers > 0 else { return 0 }
       guard let link else { throw Tuning.refuse("it was made where no two ranks were \(name): tune where you train") }

@@ -26,11 +26,10 @@ extension Tuning {
       failure = error
     }
     try agreement.settle(failure, operation: operation)
-    let shares = (0..<fabric.rankCount).map { fabric.sharedMemory?.reaches($0) ?? ($0 == fabric.rank) }
     let mine =
-      codes + (try Self.time(fabric, pool, agreement, operation) { shares[$0] })
-      + (try Self.time(fabric, pool, agreement, operation) { !shares[$0] })
-    let all = try fabric.allgather(mine, operation: operation)
+      codes + (try Self.time(fabric, pool, agreement, operation) { fabric.sharesMemory(with: $0) })
+      + (try Self.time(fabric, pool, agreement, operation) { !fabric.sharesMemory(with: $0) })
+    let all = try fabric.gather(mine, operation: operation)
     let slowest = mine.indices.map { index in all.reduce(0) { max($0, $1[index]) } }
     self.init(
       withinNode: Self.link(slowest[codes.count...]), betweenNodes: Self.link(slowest[(codes.count + 3)...]),

@@ -102,7 +102,7 @@ extension Doctor {
         return .ok("memory of a node", "can be shared with other ranks of this machine")
       }
       let fabric = try MPIFabric.world()
-      let shared = (0..<fabric.rankCount).filter { fabric.sharedMemory?.reaches($0) ?? ($0 == fabric.rank) }
+      let shared = (0..<fabric.rankCount).filter { fabric.sharesMemory(with: $0) }
       let alone = fabric.unshared.sorted { $0.key < $1.key }.map { "; not with rank \($0.key): \($0.value)" }.joined()
       let found = "rank \(fabric.rank) shares with ranks \(shared.map(String.init).joined(separator: ", "))\(alone)"
       return alone.isEmpty ? .ok("memory of a node", found) : warning(found)

@@ -30,7 +30,7 @@ extension ExchangeOptions {
   /// How many ranks each node has, where nodes are consecutive ranks, as many in each; else 1. Collective.
   private static func commonNodeSize(_ fabric: any Fabric) throws(CrosspointError) -> Int {
     let count = fabric.rankCount
-    let reached = (0..<count).filter { $0 == fabric.rank || fabric.sharedMemory?.reaches($0) == true }
+    let reached = (0..<count).filter { fabric.sharesMemory(with: $0) }
     let start = fabric.rank / reached.count * reached.count
     let isNode = count.isMultiple(of: reached.count) && reached == Array(start..<start + reached.count)
     var sums = [Double](repeating: 0, count: count + 1)
