@@ -152,7 +152,7 @@ let package = Package(
       name: "XPointTests",
       dependencies: [
         "xpoint", "CrosspointCore", "CrosspointTokens", "CrosspointRouting", "CrosspointExchange", "CrosspointOptions",
-        "MPI",
+        "CrosspointTestSupport", "MPI",
       ]),
     .testTarget(
       name: "CrosspointFilesTests", dependencies: ["CrosspointCore", "CrosspointFiles", "CrosspointTestSupport"]),

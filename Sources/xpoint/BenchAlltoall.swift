@@ -64,7 +64,7 @@ private struct Sweep {
       ], operation: "options")
     let ranks = fabric.rankCount
     let messages = try MPIFabric(fabric.communicator, deadline: fabric.deadline, sharesMemory: false)
-    let sharing = try fabric.allgather([fabric.sharedMemory == nil ? 0 : 1], operation: "bench").count { $0[0] == 1 }
+    let sharing = try fabric.gather([fabric.sharedMemory == nil ? 0 : 1], operation: "bench").count { $0[0] == 1 }
     var table = Table(columns: [
       "size(B)", "implementation", "min(us)", "median(us)", "p99(us)", "algbw(GB/s)", "busbw(GB/s)", "slowest",
       "#wrong",
@@ -143,7 +143,7 @@ extension Trial {
     }
     return try Implementation.allCases.map { implementation in
       let mine = seconds[implementation.rawValue] + [Double(wrong(implementation))]
-      let everyones = try fabric.allgather(mine, operation: "bench")
+      let everyones = try fabric.gather(mine, operation: "bench")
       return TrialResult(
         times: SlowestTimes(everyones.map { $0.dropLast() }), wrong: Int(everyones.reduce(0) { $0 + $1.last! }))
     }

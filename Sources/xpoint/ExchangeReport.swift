@@ -59,7 +59,7 @@ struct ExchangeReport: Sendable {
       return [(away + plain.sentHere) * rowBytes, away * rowBytes]
     }
     func busiest(_ values: [[Int]]) throws -> [Int] {
-      let all = try fabric.allgather(values.joined().map(Double.init), operation: "bench")
+      let all = try fabric.gather(values.joined().map(Double.init), operation: "bench")
       return values.joined().enumerated().map { index, _ in Int(all.map { $0[index] }.max()!) / settings.iterations }
     }
     let wires = try busiest(traffic.flatMap { $0 })
@@ -71,7 +71,7 @@ struct ExchangeReport: Sendable {
     let (all, away) = (total(payloads) { 2 * $0 }, total(payloads) { 2 * $0 + 1 })
     payload = zip(all, away).map { ($0, $1) }
 
-    let everyones = try fabric.allgather(seconds.flatMap { $0.flatMap { $0 } }, operation: "bench")
+    let everyones = try fabric.gather(seconds.flatMap { $0.flatMap { $0 } }, operation: "bench")
     var ratios: [Samples] = []
     lines = ops.indices.map { op in
       let times = Self.implementations.indices.map { implementation in
@@ -92,12 +92,12 @@ struct ExchangeReport: Sendable {
     }
 
     func phases(_ mine: KeyValuePairs<String, Double>) throws(CrosspointError) -> [Phase] {
-      let all = try fabric.allgather(mine.map(\.value), operation: "bench")
+      let all = try fabric.gather(mine.map(\.value), operation: "bench")
       return mine.enumerated().map { index, phase in
         (phase.key, all.map { $0[index] }.max()! / Double(settings.iterations))
       }
     }
-    let rows = try fabric.allgather(
+    let rows = try fabric.gather(
       [
         Double(statistics.rowsSent), Double(statistics.rowsRouted), Double(statistics.nodeBytes),
       ], operation: "bench")
@@ -112,7 +112,7 @@ struct ExchangeReport: Sendable {
     plainPhases = try phases([
       "pack": plainSeconds.pack, "move": plainSeconds.move, "unpack": plainSeconds.unpack, "sum": plainSeconds.sum,
     ])
-    wrongValues = Int(try fabric.allgather([Double(wrong)], operation: "bench").map { $0[0] }.reduce(0, +))
+    wrongValues = Int(try fabric.gather([Double(wrong)], operation: "bench").map { $0[0] }.reduce(0, +))
   }
 
   /// The records of the JSON file.

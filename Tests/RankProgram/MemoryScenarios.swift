@@ -33,7 +33,7 @@ func memoryShared(_ ranks: Ranks) throws {
         memory.address(of: block.base + (block.bytes - 1)), is: address + UInt64(block.bytes - 1), "address")
       return [address, UInt64(block.bytes)]
     }
-    let all = try fabric.gather(own)
+    let all = try fabric.gather(own, operation: "gather")
     for peer in 0..<ranks.count {
       for index in blocks.indices {
         let (address, bytes) = (all[peer][2 * index], Int(all[peer][2 * index + 1]))
@@ -88,7 +88,7 @@ func memoryRefused(_ ranks: Ranks) throws {
   guard let memory = fabric.sharedMemory, let base = memory.allocate(bytes: 5 << 20) else {
     throw Unmet(description: "no shared memory: \(fabric.unshared)")
   }
-  let address = try fabric.gather([memory.address(of: base) ?? 0])[ranks.last][0]
+  let address = try fabric.gather([memory.address(of: base) ?? 0], operation: "gather")[ranks.last][0]
   for (address, bytes) in [
     (address, 6 << 20), (0, 1), (64, 1), (.max, 1), (address, -1), (address, .max), (1 << 60, 64),
   ] {
@@ -141,7 +141,7 @@ func memoryLimits(_ ranks: Ranks) throws {
   guard let memory = fabric.sharedMemory, let base = memory.allocate(bytes: 64 << 20) else {
     throw Unmet(description: "no shared memory: \(fabric.unshared)")
   }
-  let address = try fabric.gather([memory.address(of: base) ?? 0])[0][0]
+  let address = try fabric.gather([memory.address(of: base) ?? 0], operation: "gather")[0][0]
   if ranks.rank == ranks.last {
     var before = rlimit()
     getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &before)
@@ -160,15 +160,4 @@ func memoryLimits(_ ranks: Ranks) throws {
   }
   try fabric.barrier(operation: "limits")
   memory.deallocate(base, bytes: 64 << 20)
-}
-
-extension Fabric {
-  /// Every rank's numbers, as many from each, by rank.
-  fileprivate func gather(_ mine: [UInt64]) throws -> [[UInt64]] {
-    var all = [UInt64](repeating: 0, count: rankCount * mine.count)
-    try mine.withUnsafeBytes { mine in
-      try all.withUnsafeMutableBytes { try allgather(mine, into: $0, operation: "gather") }
-    }
-    return (0..<rankCount).map { Array(all[$0 * mine.count..<($0 + 1) * mine.count]) }
-  }
 }

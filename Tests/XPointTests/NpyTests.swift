@@ -1,22 +1,15 @@
 import CrosspointCore
+import CrosspointTestSupport
 import CrosspointTokens
 import Foundation
 import Testing
 
 @testable import xpoint
 
-/// A folder of its own for each test, gone with it.
-final class Folder {
-  let url = FileManager.default.temporaryDirectory.appendingPathComponent("xpoint-\(UUID().uuidString)")
-
-  init() throws { try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true) }
-  deinit { try? FileManager.default.removeItem(at: url) }
-
-  func path(_ name: String) -> String { url.appendingPathComponent(name).path }
-
+extension TemporaryFolder {
   func put(_ data: Data, _ name: String = "X.npy") throws -> String {
-    try data.write(to: URL(fileURLWithPath: path(name)))
-    return path(name)
+    try data.write(to: URL(fileURLWithPath: file(name)))
+    return file(name)
   }
 }
 
@@ -28,20 +21,20 @@ func npy(version: UInt8 = 1, _ header: String, _ body: [UInt8] = []) -> Data {
 }
 
 @Test func rowsComeBackFromAFileBitForBit() throws {
-  let folder = try Folder()
+  let folder = try TemporaryFolder()
   for (rows, hidden) in [(3, 5), (0, 4), (1, 1)] {
     let values = (0..<rows * hidden).map { index in index == 1 ? Float.nan : Float(index) - 0.1 }
-    try Npy.write(TokenBatch(values, hidden: hidden), to: folder.path("X.npy"), argument: "--output")
-    let read = try Npy.readRows(folder.path("X.npy"), argument: "--input")
+    try Npy.write(TokenBatch(values, hidden: hidden), to: folder.file("X.npy"), argument: "--output")
+    let read = try Npy.readRows(folder.file("X.npy"), argument: "--input")
     #expect(read.rows == rows && read.hidden == hidden)
     #expect(read.array.map(\.bitPattern) == values.map(\.bitPattern))
-    let size = try Data(contentsOf: URL(fileURLWithPath: folder.path("X.npy"))).count
+    let size = try Data(contentsOf: URL(fileURLWithPath: folder.file("X.npy"))).count
     #expect((size - 4 * rows * hidden).isMultiple(of: 64), "NumPy aligns the data to 64 bytes")
   }
 }
 
 @Test func everyVersionAndEveryHeaderLayoutIsRead() throws {
-  let folder = try Folder()
+  let folder = try TemporaryFolder()
   let body = [Float(1), -2].flatMap { withUnsafeBytes(of: $0.bitPattern.littleEndian) { Array($0) } }
   for header in [
     "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }     \n",
@@ -55,7 +48,7 @@ func npy(version: UInt8 = 1, _ header: String, _ body: [UInt8] = []) -> Data {
 }
 
 @Test func integersOfBothWidthsAreReadAndMustFit32Bits() throws {
-  let folder = try Folder()
+  let folder = try TemporaryFolder()
   func file(_ type: String, _ values: [some FixedWidthInteger]) throws -> String {
     let body = values.flatMap { value in withUnsafeBytes(of: value.littleEndian) { Array($0) } }
     return try folder.put(
@@ -68,7 +61,7 @@ func npy(version: UInt8 = 1, _ header: String, _ body: [UInt8] = []) -> Data {
 }
 
 @Test func aFileCutAnywhereOrLongerThanItsShapeIsRefused() throws {
-  let folder = try Folder()
+  let folder = try TemporaryFolder()
   let whole = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }", Array(repeating: 0, count: 16))
   for length in 0..<whole.count {
     let path = try folder.put(whole.prefix(length))
@@ -79,7 +72,7 @@ func npy(version: UInt8 = 1, _ header: String, _ body: [UInt8] = []) -> Data {
 }
 
 @Test func aFlippedHeaderBitIsRefusedOrHarmless() throws {
-  let folder = try Folder()
+  let folder = try TemporaryFolder()
   let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }"
   let whole = npy(header, Array(repeating: 0, count: 16))
   for bit in 0..<8 * (10 + header.utf8.count) {
@@ -92,7 +85,7 @@ func npy(version: UInt8 = 1, _ header: String, _ body: [UInt8] = []) -> Data {
 }
 
 @Test func whatIsNoRowsOfFloat32IsRefusedBeforeMemoryIsTaken() throws {
-  let folder = try Folder()
+  let folder = try TemporaryFolder()
   func refused(_ header: String) throws -> Bool {
     let path = try folder.put(npy(header))
     do {

@@ -1,4 +1,5 @@
 import CrosspointCore
+import CrosspointTestSupport
 import CrosspointTokens
 import Foundation
 import Testing
@@ -7,10 +8,10 @@ import Testing
 
 /// Rows of 24 near one of 16, which their labels say.
 private struct Files {
-  let folder: Folder
+  let folder: TemporaryFolder
   private let hidden = 24
 
-  init() throws { folder = try Folder() }
+  init() throws { folder = try TemporaryFolder() }
 
   func write(_ count: Int, seed: UInt64, as name: String) throws {
     var world = SplitMix64(seed: 1)
@@ -20,7 +21,7 @@ private struct Files {
     let values = (0..<count * hidden).map {
       anchors[Int(labels[$0 / hidden]) * hidden + $0 % hidden] + generator.nextUnit()
     }
-    try Npy.write(TokenBatch(values, hidden: hidden), to: folder.path(name + ".npy"), argument: "--output")
+    try Npy.write(TokenBatch(values, hidden: hidden), to: folder.file(name + ".npy"), argument: "--output")
     try writeLabels(labels, as: name)
   }
 
@@ -38,11 +39,11 @@ private struct Files {
 
   /// Runs `xpoint roundtrip` and gives its figures and the relative error.
   func run(_ options: [String]) throws -> (Outcome, error: Double) {
-    let (x, y, json) = (folder.path("now.npy"), folder.path("Y.npy"), folder.path("out.json"))
+    let (x, y, json) = (folder.file("now.npy"), folder.file("Y.npy"), folder.file("out.json"))
     let arguments =
       ["--input", x, "--output", y, "--json", json]
       + options.map {
-        $0.hasSuffix(".npy") ? folder.path($0) : $0
+        $0.hasSuffix(".npy") ? folder.file($0) : $0
       }
     try Roundtrip.parse(arguments).run()
     let (sent, received) = (try Npy.readRows(x, argument: "X").array, try Npy.readRows(y, argument: "Y").array)
@@ -76,7 +77,7 @@ func earlierRowsLessenTheErrorOfARoundtrip(options: [String]) throws {
   let files = try Files()
   try files.write(20, seed: 2, as: "before")
   try files.write(30, seed: 3, as: "now")
-  try Npy.write(TokenBatch(rows: 20, hidden: 5), to: files.folder.path("narrow.npy"), argument: "--output")
+  try Npy.write(TokenBatch(rows: 20, hidden: 5), to: files.folder.file("narrow.npy"), argument: "--output")
   try files.writeLabels([Int32](repeating: -2, count: 30), as: "wrong")
   func refused(_ options: [String], _ message: String) {
     let error = #expect(throws: CrosspointError.self) { try files.run(options) }

@@ -63,13 +63,8 @@ struct TraceRecord {
 extension Fabric {
   /// Every rank's bytes, by rank, on rank 0; nothing elsewhere. Collective.
   fileprivate func gatherOnRoot(_ mine: [UInt8]) throws(CrosspointError) -> [[UInt8]] {
-    var counts = [Int](repeating: 0, count: rankCount)
-    try counts.withUnsafeMutableBufferPointer { counts throws(CrosspointError) in
-      try withUnsafeBytes(of: mine.count) { count throws(CrosspointError) in
-        try allgather(count, into: UnsafeMutableRawBufferPointer(counts), operation: "trace")
-      }
-    }
-    let places = counts.map { UnsafeMutableRawBufferPointer.allocate(byteCount: rank == 0 ? $0 : 0, alignment: 1) }
+    let counts = try gather([mine.count], operation: "trace")
+    let places = counts.map { UnsafeMutableRawBufferPointer.allocate(byteCount: rank == 0 ? $0[0] : 0, alignment: 1) }
     defer { for place in places { place.deallocate() } }
     try mine.withUnsafeBufferPointer { mine throws(CrosspointError) in
       let blocks = (0..<rankCount).map {
