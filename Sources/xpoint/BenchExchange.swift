@@ -28,19 +28,12 @@ struct BenchExchange: RankCommand {
         xpoint bench exchange --simulated 2 --link-speed 125 --link-latency 50 --wire rotated:4
       """)
 
-  @Option(help: "Tokens per rank.")
-  var tokens = 4096
-  @Option(help: "Floats per token, without --input.")
-  var hidden = 1024
+  @OptionGroup var layer: LayerArguments
   @Option(
     help: ArgumentHelp(
-      "float32 rows [rows, hidden] to take tokens from; random numbers, of which no two rows are alike, if left out.",
+      "float32 rows [rows, hidden] to take tokens from, instead of --hidden; random numbers, of which no two rows are alike, if left out.",
       valueName: "X.npy"))
   var input: String?
-  @Option(help: "Experts per token.")
-  var topK = 2
-  @Option(help: "Experts over all ranks.")
-  var experts = 16
   @Option(help: ArgumentHelp("Which experts the tokens want.", valueName: "uniform|W0…W7|zipf"))
   var pattern = RoutingPattern.uniform
   @Option(
@@ -62,14 +55,13 @@ struct BenchExchange: RankCommand {
 
   func validate() throws {
     try Ranges.require(
-      ("--tokens", tokens, Ranges.rows), ("--hidden", hidden, Extent.hidden), ("--experts", experts, Extent.experts),
       ("--iterations", iterations, Ranges.runs), ("--warmup", warmup, Ranges.runs),
       ("--simulated", simulated ?? 1, Ranges.simulated))
-    try Ranges.require(("--top-k", topK, 1...experts))
     // Tokens and results of both implementations, and their rows at either end.
     if routing == nil {
       try Ranges.requireMemory(
-        "--tokens, --hidden, --top-k and --simulated", tokens, hidden, times: (4 + 4 * topK) * (simulated ?? 1))
+        "--tokens, --hidden, --top-k and --simulated", layer.tokens, layer.hidden,
+        times: (4 + 4 * layer.topK) * (simulated ?? 1))
     }
     try links.require("--simulated", simulated)
   }
@@ -80,14 +72,15 @@ struct BenchExchange: RankCommand {
 
   func job() throws(CrosspointError) -> @Sendable (any Fabric) throws -> Void {
     var settings = ExchangeTrial.Settings(
-      tokens: tokens, hidden: hidden, topK: topK, experts: experts, pattern: pattern, iterations: iterations,
+      tokens: layer.tokens, hidden: layer.hidden, topK: layer.topK, experts: layer.experts, pattern: pattern,
+      iterations: iterations,
       warmup: warmup, backward: backward, options: exchange.exchangeOptions)
     if let input {
       let rows = try Npy.readSomeRows(input, argument: "--input")
       (settings.hidden, settings.input) = (rows.hidden, rows.array)
     }
     if let routing {
-      let recorded = try RecordedRoutings(routing, experts: experts)
+      let recorded = try RecordedRoutings(routing, experts: layer.experts)
       (settings.tokens, settings.topK, settings.recorded) = (recorded.rows, recorded.topK, recorded)
     }
     let onLinks = links.linkSpeed.map { " on links of \($0) MB/s and \(links.linkLatency) µs" } ?? ""

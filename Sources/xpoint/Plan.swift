@@ -23,14 +23,7 @@ struct Plan: ParsableCommand {
   var nodes = 4
   @Option(help: "Ranks of each node.")
   var ranksPerNode = 1
-  @Option(help: "Tokens per rank.")
-  var tokens = 4096
-  @Option(help: "Floats per token.")
-  var hidden = 1024
-  @Option(help: "Experts per token.")
-  var topK = 2
-  @Option(help: "Experts over all ranks.")
-  var experts = 16
+  @OptionGroup var layer: LayerArguments
   @Option(help: "How unequally experts are wanted: in proportion to 1 / place to this power; 0 is all alike.")
   var skew = 0.0
   @Option(help: "Ranks that share a core.")
@@ -45,9 +38,8 @@ struct Plan: ParsableCommand {
 
   func validate() throws {
     try Ranges.require(
-      ("--nodes", nodes, 1...65536), ("--ranks-per-node", ranksPerNode, 1...1024), ("--tokens", tokens, Ranges.rows),
-      ("--hidden", hidden, Extent.hidden), ("--experts", experts, 1...65536))
-    try Ranges.require(("--top-k", topK, 1...experts))
+      ("--nodes", nodes, 1...65536), ("--ranks-per-node", ranksPerNode, 1...1024),
+      ("--experts", layer.experts, 1...65536))
     guard (0...10).contains(skew) else { throw ValidationError("--skew is \(skew); 0 to 10 is possible") }
     guard (1...1024).contains(ranksPerCore) else {
       throw ValidationError("--ranks-per-core is \(ranksPerCore); 1 to 1024 is possible")
@@ -65,7 +57,8 @@ struct Plan: ParsableCommand {
 
   func run() throws {
     let shape = PlanShape(
-      nodes: nodes, ranksPerNode: ranksPerNode, tokens: tokens, hidden: hidden, topK: topK, experts: experts, skew: skew
+      nodes: nodes, ranksPerNode: ranksPerNode, tokens: layer.tokens, hidden: layer.hidden, topK: layer.topK,
+      experts: layer.experts, skew: skew
     )
     let copies: [ExchangeOptions.Copies] = [.perExpert, .perRank] + (ranksPerNode > 1 ? [.perNode()] : [])
     let formats = wire.isEmpty ? [.fp32, .bf16, WireFormat("rotated:4")!] : wire
