@@ -2,7 +2,7 @@ import CrosspointCompression
 import CrosspointCore
 import CrosspointFabric
 
-/// Where the exchange learns what both ends remember; without ``ExchangeOptions/memory`` nothing of this is called.
+/// Where the exchange learns what both ends remember; without ``ExchangeOptions/memory`` it returns at once.
 extension ExpertExchange {
   /// Rows of this rank from which axes are learned.
   private static let mostRows = 4096
