@@ -28,7 +28,7 @@ extension ExpertExchange {
     try finishCombineBackward(beginCombineBackward(outputGradient, handle, after: nil), meanwhile: work)
   }
 
-  /// Begins a combineBackward, to be finished later; see ``beginDispatch(_:_:)``. Collective.
+  /// Begins a combineBackward, to be finished later; see ``beginDispatch(_:_:labels:)``. Collective.
   public func beginCombineBackward(
     _ outputGradient: borrowing TokenBatch, _ handle: DispatchHandle
   ) throws(CrosspointError) -> PendingRows {
@@ -138,7 +138,7 @@ extension ExpertExchange {
     try dispatchBackward(rowGradient, handle, after: nil, meanwhile: work)
   }
 
-  /// Begins a dispatchBackward, to be finished later; see ``beginDispatch(_:_:)``. Collective.
+  /// Begins a dispatchBackward, to be finished later; see ``beginDispatch(_:_:labels:)``. Collective.
   public func beginDispatchBackward(
     _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle
   ) throws(CrosspointError) -> PendingRows {
@@ -163,7 +163,7 @@ extension ExpertExchange {
       meanwhile: work)
   }
 
-  /// The same, to be finished later; see ``beginDispatch(_:_:)``. Collective.
+  /// The same, to be finished later; see ``beginDispatch(_:_:labels:)``. Collective.
   public func beginDispatchBackward(
     _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle, into result: borrowing TokenBatch
   ) throws(CrosspointError) -> PendingRows {

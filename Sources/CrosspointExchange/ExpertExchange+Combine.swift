@@ -25,7 +25,7 @@ extension ExpertExchange {
     try combine(output, handle, after: nil, meanwhile: work)
   }
 
-  /// Begins a combine, to be finished later; see ``beginDispatch(_:_:)``. Collective.
+  /// Begins a combine, to be finished later; see ``beginDispatch(_:_:labels:)``. Collective.
   public func beginCombine(
     _ output: borrowing TokenBatch, _ handle: DispatchHandle
   ) throws(CrosspointError) -> PendingRows {
@@ -49,7 +49,7 @@ extension ExpertExchange {
       beginCombine(output, handle, into: result.elements, hidden: result.hidden, after: nil), meanwhile: work)
   }
 
-  /// The same, to be finished later; see ``beginDispatch(_:_:)``. Collective.
+  /// The same, to be finished later; see ``beginDispatch(_:_:labels:)``. Collective.
   public func beginCombine(
     _ output: borrowing TokenBatch, _ handle: DispatchHandle, into result: borrowing TokenBatch
   ) throws(CrosspointError) -> PendingRows {

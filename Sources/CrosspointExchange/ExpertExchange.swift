@@ -16,7 +16,7 @@ import CrosspointTokens
 /// wrong on one rank is thrown on all, as the same ``CrosspointError``. An exchange belongs to one thread.
 ///
 /// Each transfer can be begun, to do something else while bytes are under way, and be finished later: see
-/// ``beginDispatch(_:_:)``.
+/// ``beginDispatch(_:_:labels:)``.
 public final class ExpertExchange {
   public let layout: ExpertLayout
   /// What was chosen; automatic copies are decided.

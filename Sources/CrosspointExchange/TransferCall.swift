@@ -105,7 +105,7 @@ extension ExpertExchange {
   }
 }
 
-/// A dispatch that has been begun: see ``ExpertExchange/beginDispatch(_:_:)``.
+/// A dispatch that has been begun: see ``ExpertExchange/beginDispatch(_:_:labels:)``.
 public struct PendingDispatch: ~Copyable {
   private let exchange: ExpertExchange
   private var call: TransferCall?
@@ -114,7 +114,7 @@ public struct PendingDispatch: ~Copyable {
 
   /// Waits for the rows. Collective.
   /// - Parameter work: see ``LocalWork``.
-  /// - Throws: as ``ExpertExchange/dispatch(_:_:meanwhile:)``.
+  /// - Throws: as ``ExpertExchange/dispatch(_:_:labels:meanwhile:)``.
   public consuming func finish(
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> DispatchHandle {
@@ -124,7 +124,7 @@ public struct PendingDispatch: ~Copyable {
   deinit { if let call { _ = try? exchange.finishDispatch(call) } }
 }
 
-/// A combine, combineBackward or dispatchBackward that has been begun: see ``ExpertExchange/beginDispatch(_:_:)``.
+/// A combine, combineBackward or dispatchBackward that has been begun: see ``ExpertExchange/beginDispatch(_:_:labels:)``.
 public struct PendingRows: ~Copyable {
   private let exchange: ExpertExchange
   private var call: TransferCall?

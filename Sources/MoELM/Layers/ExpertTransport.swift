@@ -24,7 +24,7 @@ protocol ExpertTransport: AnyObject {
   /// `[rows × width]`, a view.
   func outputs() throws(CrosspointError) -> TokenBatch
   func combine() throws(CrosspointError) -> TokenBatch
-  /// - Parameter work: see ``dispatch(_:_:meanwhile:)``.
+  /// - Parameter work: see ``dispatch(_:_:labels:meanwhile:)``.
   func combineBackward(_ dy: borrowing TokenBatch, meanwhile work: LocalWork) throws(CrosspointError) -> TokenBatch
   /// `[rows × width]`, a view.
   func rowGradients() throws(CrosspointError) -> TokenBatch
