@@ -85,6 +85,32 @@ INLINE const uint8_t *unpack_chunk(vu *codes, const uint8_t *in, int bits, size_
   return in;
 }
 
+#define LOW_HALF 0, 1, 2, 3, 4, 5, 6, 7
+#define HIGH_HALF 8, 9, 10, 11, 12, 13, 14, 15
+
+// A last chunk of 64 floats: two codes of each of its 8 lanes are found in one vector.
+INLINE void quantise_64(uint8_t *out, const float *x, const quantiser *q, int bits) {
+  vu codes[8];
+#pragma clang loop unroll(full)
+  for (int j = 0; j < 8; j += 2) {
+    codes[j] = code_of(load(x + 8 * j), q, bits);
+    codes[j + 1] = __builtin_shufflevector(codes[j], codes[j], HIGH_HALF, LOW_HALF);
+  }
+  pack_chunk(out, codes, bits, 8);
+}
+
+// The last chunk of a row, of fewer than 128 floats.
+INLINE void quantise_last(uint8_t *out, const float *x, size_t n, const quantiser *q, int bits) {
+  vu codes[8];
+  size_t lanes = (n + 7) / 8;
+#pragma clang loop unroll(full)
+  for (size_t j = 0; j < 8; j++) {
+    size_t start = j * lanes, count = start >= n ? 0 : n - start < lanes ? n - start : lanes;
+    codes[j] = lanes_below(count) & code_of(load_tail(x + start, count), q, bits);
+  }
+  pack_chunk(out, codes, bits, lanes);
+}
+
 INLINE void quantise_bits(uint8_t *out, const float *x, size_t n, const quantiser *q, int bits) {
   vu codes[8];
   size_t i = 0;
@@ -93,16 +119,8 @@ INLINE void quantise_bits(uint8_t *out, const float *x, size_t n, const quantise
     for (int j = 0; j < 8; j++) codes[j] = code_of(load(x + i + LANES * j), q, bits);
     out = pack_chunk(out, codes, bits, LANES);
   }
-  if (i == n) return;
-  size_t lanes = (n - i + 7) / 8;
-  for (size_t j = 0; j < 8; j++) {
-    size_t start = i + j * lanes;
-    size_t count = start >= n ? 0 : n - start < lanes ? n - start : lanes;
-    vu valid = {};
-    for (size_t lane = 0; lane < count; lane++) valid[lane] = ~0u;
-    codes[j] = valid & code_of(load_tail(x + start, count), q, bits);
-  }
-  pack_chunk(out, codes, bits, lanes);
+  if (n - i == 64) quantise_64(out, x + i, q, bits);
+  else if (i < n) quantise_last(out, x + i, n - i, q, bits);
 }
 
 // The largest table of 2^bits entries that registers hold.
@@ -164,6 +182,27 @@ INLINE vf value_of(vu code, const dequantiser *q, int bits) {
   return (vf)(lookup(levels, place, bits - 1) ^ sign) * q->factor;
 }
 
+INLINE void dequantise_64(float *out, const uint8_t *in, const dequantiser *q, int bits) {
+  vu codes[8];
+  unpack_chunk(codes, in, bits, 8);
+#pragma clang loop unroll(full)
+  for (int j = 0; j < 8; j += 2) {
+    vu both = __builtin_shufflevector(codes[j], codes[j + 1], LOW_HALF, 16, 17, 18, 19, 20, 21, 22, 23);
+    store(out + 8 * j, value_of(both, q, bits));
+  }
+}
+
+INLINE void dequantise_last(float *out, const uint8_t *in, size_t n, const dequantiser *q, int bits) {
+  vu codes[8];
+  size_t lanes = (n + 7) / 8;
+  unpack_chunk(codes, in, bits, lanes);
+#pragma clang loop unroll(full)
+  for (size_t j = 0; j < 8; j++) {
+    size_t start = j * lanes, count = start >= n ? 0 : n - start < lanes ? n - start : lanes;
+    store_tail(out + start, value_of(codes[j], q, bits), count);
+  }
+}
+
 INLINE void dequantise_bits(float *out, const uint8_t *in, size_t n, const dequantiser *q, int bits) {
   vu codes[8];
   size_t i = 0;
@@ -172,13 +211,8 @@ INLINE void dequantise_bits(float *out, const uint8_t *in, size_t n, const dequa
 #pragma clang loop unroll(full)
     for (int j = 0; j < 8; j++) store(out + i + LANES * j, value_of(codes[j], q, bits));
   }
-  if (i == n) return;
-  size_t lanes = (n - i + 7) / 8;
-  unpack_chunk(codes, in, bits, lanes);
-  for (size_t j = 0; j < 8; j++) {
-    vf v = value_of(codes[j], q, bits);
-    for (size_t lane = 0; lane < lanes && i + j * lanes + lane < n; lane++) out[i + j * lanes + lane] = v[lane];
-  }
+  if (n - i == 64) dequantise_64(out + i, in, q, bits);
+  else if (i < n) dequantise_last(out + i, in, n - i, q, bits);
 }
 
 // One copy of each loop per number of bits, so that shifts and masks are constants.

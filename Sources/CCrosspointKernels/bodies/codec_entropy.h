@@ -49,26 +49,6 @@ INLINE vu gather(const uint32_t *table, vu index) {
 #endif
 }
 
-INLINE vu lanes_below(size_t count) {
-  const vu lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  return (vu)(lane < (uint32_t)count);
-}
-
-// One bit for each lane of a mask.
-INLINE uint32_t mask_bits(vu mask) {
-#if defined(VARIANT_AVX512)
-  return _mm512_movepi32_mask((__m512i)mask);
-#elif defined(VARIANT_AVX2)
-  __m256i half[2];
-  __builtin_memcpy(half, &mask, sizeof half);
-  return (uint32_t)_mm256_movemask_ps((__m256)half[0]) | (uint32_t)_mm256_movemask_ps((__m256)half[1]) << 8;
-#else
-  uint32_t bits = 0;
-  for (int i = 0; i < LANES; i++) bits |= (mask[i] & 1) << i;
-  return bits;
-#endif
-}
-
 // A class for every float: that of its column plus that of its row, kept within the tables.
 static void entropy_contexts(uint8_t *out, const uint8_t *columns, size_t n, const xp_entropy_scale *scale) {
   int32_t offset = scale->offset, last = scale->last, shift = scale->shift, first = scale->first;

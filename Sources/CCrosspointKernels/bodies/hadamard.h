@@ -129,8 +129,27 @@ static void chunks(float *x, size_t p, size_t size, sweep s) {
   }
 }
 
+// One round on fewer floats than a block, in so many vectors.
+INLINE void vectors_round(int count, float *x, const float *before, const float *after) {
+  vf v[BLOCK_VECTORS / 2];
+  for (int i = 0; i < count; i++) v[i] = load(x + i * LANES);
+  multiply(v, count, before, LANES);
+  MIX_LANES(v, count, 1)
+  MIX_LANES(v, count, 2)
+  MIX_LANES(v, count, 4)
+  MIX_LANES(v, count, 8)
+  column(v, count);
+  multiply(v, count, after, LANES);
+  put(x, v, count, LANES);
+}
+
 // One round for p < 128.
 static void small_round(float *x, size_t p, const float *before, const float *after) {
+  switch (p) {
+    case 64: vectors_round(4, x, before, after); return;
+    case 32: vectors_round(2, x, before, after); return;
+    case 16: vectors_round(1, x, before, after); return;
+  }
   if (before)
     for (size_t i = 0; i < p; i++) x[i] *= before[i];
   for (size_t step = 1; step < p; step *= 2)
@@ -188,9 +207,7 @@ static void join_halves(float *row, size_t n) {
 }
 
 INLINE size_t power_of_two_within(size_t n) {
-  size_t p = 1;
-  while (p <= n / 2) p *= 2;
-  return p;
+  return (size_t)1 << (63 - __builtin_clzll(n));
 }
 
 // Rows that are no power of two long: the first and the last p floats in turn, then the two halves.

@@ -27,15 +27,52 @@ INLINE vf add_signed(vf a, vf b, vf s) {
 #endif
 }
 
+INLINE vu lanes_below(size_t count) {
+  const vu lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return (vu)(lane < (uint32_t)count);
+}
+
+// One bit for each lane of a mask.
+INLINE uint32_t mask_bits(vu mask) {
+#if defined(VARIANT_AVX512)
+  return _mm512_movepi32_mask((__m512i)mask);
+#elif defined(VARIANT_AVX2)
+  __m256i half[2];
+  __builtin_memcpy(half, &mask, sizeof half);
+  return (uint32_t)_mm256_movemask_ps((__m256)half[0]) | (uint32_t)_mm256_movemask_ps((__m256)half[1]) << 8;
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < LANES; i++) bits |= (mask[i] & 1) << i;
+  return bits;
+#endif
+}
+
+// How many lanes of a mask are set.
+INLINE size_t count_lanes(vu mask) {
+#if defined(VARIANT_AVX512) || defined(VARIANT_AVX2)
+  return (size_t)__builtin_popcount(mask_bits(mask));
+#else
+  return (size_t)-__builtin_reduce_add((vi)mask);
+#endif
+}
+
 // The last n mod 16 floats, zeros beyond: a tail is reduced like any other block.
 INLINE vf load_tail(const float *p, size_t count) {
+#if defined(VARIANT_AVX512)
+  return (vf)_mm512_maskz_loadu_ps(_mm512_movepi32_mask((__m512i)lanes_below(count)), p);
+#else
   vf v = {};
-  for (size_t i = 0; i < count; i++) v[i] = p[i];
+  __builtin_memcpy(&v, p, count * sizeof *p);
   return v;
+#endif
 }
 
 INLINE void store_tail(float *p, vf v, size_t count) {
-  for (size_t i = 0; i < count; i++) p[i] = v[i];
+#if defined(VARIANT_AVX512)
+  _mm512_mask_storeu_ps(p, _mm512_movepi32_mask((__m512i)lanes_below(count)), (__m512)v);
+#else
+  __builtin_memcpy(p, &v, count * sizeof *p);
+#endif
 }
 
 // Sum of 16 lanes as a fixed binary tree.
