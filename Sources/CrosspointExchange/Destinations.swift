@@ -10,9 +10,19 @@ struct Destinations {
   private let rankCount: Int
   /// The ranks of a node; `nil` where rows are addressed to experts.
   private let nodeSize: Int?
+  /// `[experts]`, where nodes are what rows are addressed to: the node of each expert, and its place among those there.
+  private let places: [(node: Int32, place: Int32)]
 
   init(_ layout: ExpertLayout, rank: Int, rankCount: Int, nodeSize: Int?) {
     (self.layout, self.rank, self.rankCount, self.nodeSize) = (layout, rank, rankCount, nodeSize)
+    var places: [(node: Int32, place: Int32)] = []
+    if let nodeSize {
+      for expert in 0..<layout.experts {
+        let node = Int32(layout.rank(of: expert, rankCount: rankCount) / nodeSize)
+        places.append((node, places.last?.node == node ? places.last!.place + 1 : 0))
+      }
+    }
+    self.places = places
   }
 
   /// How many there are.
@@ -37,9 +47,10 @@ struct Destinations {
   }
 
   /// The destination of an expert's rows.
-  func destination(of expert: Int) -> Int {
-    nodeSize.map { layout.rank(of: expert, rankCount: rankCount) / $0 } ?? expert
-  }
+  func destination(of expert: Int) -> Int { nodeSize == nil ? expert : Int(places[expert].node) }
+
+  /// An expert's place among those of its destination.
+  func place(of expert: Int) -> Int { nodeSize == nil ? 0 : Int(places[expert].place) }
 
   /// The experts of a destination.
   func experts(of destination: Int) -> Range<Int> {

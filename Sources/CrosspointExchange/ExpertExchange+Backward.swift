@@ -118,7 +118,7 @@ extension ExpertExchange {
       }
       guard let gradients = call.copies.take() else { return rows }
       watch = Stopwatch()
-      differentiateOutputs(rows.base, handle, into: gradients.base)
+      handle.copies!.differentiate(rows, into: gradients.base)
       statistics.seconds.cluster += watch.lap()
       return gradients
     }
@@ -253,34 +253,37 @@ extension ExpertExchange {
     let hidden = layout.hidden
     let routing = handle.destinations
     if weights { handle.topkWeightGradients.resize(routing.topkIndices.count) }
-    let isChecked = transfer.checked != nil
+    let (transfer, isChecked, isCompensated) = (transfer, transfer.checked != nil, compensates(handle))
+    let (rowOfSlot, firstSlot) = (handle.source.plan.rowOfSlot.base, handle.source.plan.firstSlot.base)
+    let outputs = handle.outputsAtHome
     var lastToken = -1
-    for slot in routing.topkIndices.indices {
-      let row = handle.source.plan.rowOfSlot[slot]
-      guard row >= 0 else {
-        if weights { handle.topkWeightGradients[slot] = 0 }
-        continue
-      }
-      let token = slot / routing.topK
-      let (weight, destination) = (routing.topkWeights[slot], Int(routing.topkIndices[slot]))
-      let gradient = dy + token * hidden
-      if isChecked, token != lastToken { try transfer.check(gradient) }
-      lastToken = token
-      if let sum = place(row, destination) {
-        if handle.source.plan.firstSlot[row] == slot {
-          kernels.scale(sum, weight, gradient, hidden)
-        } else {
-          kernels.axpy(sum, weight, gradient, hidden)
+    try handle.topkWeightGradients.withUnsafeMutableBufferPointer { weightGradients throws(CrosspointError) in
+      for slot in routing.topkIndices.indices {
+        let row = Int(rowOfSlot[slot])
+        guard row >= 0 else {
+          if weights { weightGradients[slot] = 0 }
+          continue
+        }
+        let token = slot / routing.topK
+        let (weight, destination) = (routing.topkWeights[slot], Int(routing.topkIndices[slot]))
+        let gradient = dy + token * hidden
+        if isChecked, token != lastToken { try transfer.check(gradient) }
+        lastToken = token
+        if let sum = place(row, destination) {
+          if Int(firstSlot[row]) == slot {
+            kernels.scale(sum, weight, gradient, hidden)
+          } else {
+            kernels.axpy(sum, weight, gradient, hidden)
+          }
+        }
+        guard weights else { continue }
+        weightGradients[slot] = kernels.dot(gradient, outputs.row(row, of: destination, hidden: hidden), hidden)
+        if isCompensated, handle.source.plan.counts[row] > 1 {
+          let (x, c) = handle.source.residual(token: token, row: row)
+          weightGradients[slot] += compensator.differentiate(
+            expert: destination, weight: weight, dy: gradient, x: x, c: c)
         }
       }
-      guard weights else { continue }
-      let output = handle.outputsAtHome.row(row, of: destination, hidden: hidden)
-      var weightGradient = kernels.dot(gradient, output, hidden)
-      if compensates(handle, row: row) {
-        let (x, c) = handle.source.residual(token: token, row: row)
-        weightGradient += compensator.differentiate(expert: destination, weight: weight, dy: gradient, x: x, c: c)
-      }
-      handle.topkWeightGradients[slot] = weightGradient
     }
   }
 

@@ -154,13 +154,13 @@ extension ExpertExchange {
   ) throws(CrosspointError) -> Bool {
     if handle.source.isClustered { return false }
     find(&places, handle, handle.rows.base, inNode: true)
-    let hidden = layout.hidden
-    let routing = handle.destinations
+    let (hidden, transfer, places) = (layout.hidden, transfer, places)
+    let (routing, rowOfSlot) = (handle.destinations, handle.source.plan.rowOfSlot.base)
     for token in 0..<routing.tokens {
       let values = tokens + token * hidden
       var isChecked = false
       for slot in (token * routing.topK)..<((token + 1) * routing.topK) {
-        let row = handle.source.plan.rowOfSlot[slot]
+        let row = Int(rowOfSlot[slot])
         guard row >= 0, places.isElsewhere(Int(routing.topkIndices[slot])) else { continue }
         if !isChecked { try transfer.check(values) }
         isChecked = true

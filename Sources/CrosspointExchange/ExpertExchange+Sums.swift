@@ -21,15 +21,16 @@ extension ExpertExchange {
     let routing = handle.destinations
     // Sums over copies have been checked where they were made.
     let isChecked = transfer.readsInPlace && transfer.checked != nil && !sharesCopies
+    let (rowOfSlot, firstSlot) = (handle.source.plan.rowOfSlot.base, handle.source.plan.firstSlot.base)
     for token in 0..<routing.tokens {
       let sum = sums + token * hidden
       var isFirst = true
       for slot in (token * routing.topK)..<((token + 1) * routing.topK) {
-        let row = handle.source.plan.rowOfSlot[slot]
+        let row = Int(rowOfSlot[slot])
         guard row >= 0 else { continue }
         let destination = Int(routing.topkIndices[slot])
         let values = rows.row(row, of: destination, hidden: hidden)
-        if isChecked, rows.isElsewhere(destination), handle.source.plan.firstSlot[row] == slot {
+        if isChecked, rows.isElsewhere(destination), Int(firstSlot[row]) == slot {
           try check(values, argument)
         }
         add(values, weight: weight(slot, row), to: sum, isFirst: isFirst, hidden: hidden)

@@ -6,37 +6,13 @@ import CrosspointTokens
 extension ExpertExchange {
   /// Decides where the copies of each row that arrives go, by the marks that came with it; returns memory for them.
   func placeCopies(_ handle: DispatchHandle) throws(CrosspointError) -> TokenBatch {
-    let rows = handle.rows.rows
-    try handle.copies!.places.resize(handle.copies!.marks.pairs)
-    try handle.copies!.expertStart.resize(localExperts.count)
-    for local in 0..<localExperts.count { handle.rowsPerExpert[local] = 0 }
-    for row in 0..<rows {
-      handle.copies!.marks.forEachPair(of: row) { _, expert in handle.rowsPerExpert[expert] += 1 }
-    }
-    var start = 0
-    for local in 0..<localExperts.count {
-      handle.copies!.expertStart[local] = start
-      start += handle.rowsPerExpert[local]
-    }
-    for row in 0..<rows {
-      handle.copies!.marks.forEachPair(of: row) { pair, expert in
-        let place = handle.copies!.expertStart[expert]
-        handle.copies!.expertStart[expert] = place + 1
-        handle.copies!.places[pair] = place
-      }
-    }
+    try handle.copies!.place(rows: handle.rows.rows, rowsPerExpert: &handle.rowsPerExpert)
     return try leaseRows(handle.copies!.marks.pairs)
   }
 
   /// Hands the rows that have arrived to the experts: `handle.rows` becomes a row per pair, grouped by expert.
   func fanOut(_ handle: DispatchHandle, into copies: consuming TokenBatch) {
-    let hidden = layout.hidden
-    for row in 0..<handle.rows.rows {
-      for pair in handle.copies!.marks.pairs(of: row) {
-        let copy = copies.base + handle.copies!.places[pair] * hidden
-        copy.update(from: handle.rows.base + row * hidden, count: hidden)
-      }
-    }
+    handle.copies!.fanOut(handle.rows, into: copies)
     handle.rows = copies
   }
 
@@ -67,37 +43,29 @@ extension ExpertExchange {
 
   /// The weighted sums of what the experts made of each row, which go home. Keeps the outputs themselves.
   func sumOutputs(_ output: borrowing TokenBatch, _ handle: DispatchHandle) throws(CrosspointError) {
-    let (rows, hidden) = (output.base, layout.hidden)
     let kept = handle.holds(output) ? nil : try handle.outputs().base
-    handle.copies!.outputs = UnsafePointer(kept ?? rows)
-    handle.copies!.sums = try sum(rows, handle) { pair, place in
-      // Copied while it is in the cache.
-      if let kept { (kept + place).update(from: rows + place, count: hidden) }
-      return handle.copies!.marks.weights.base[pair]
-    }
+    handle.copies!.outputs = UnsafePointer(kept ?? output.base)
+    try sum(output.base, handle, areWeighted: true, keeping: kept)
   }
 
   /// The sums of the gradients of each row's copies, which go home.
   func sumGradients(_ gradient: UnsafePointer<Float>, _ handle: DispatchHandle) throws(CrosspointError) {
-    handle.copies!.sums = try sum(gradient, handle) { _, _ in 1 }
+    try sum(gradient, handle, areWeighted: false)
   }
 
   /// Sums the copies of each row that arrived, and checks the sums: they may be read where they lie.
   private func sum(
-    _ rows: UnsafePointer<Float>, _ handle: DispatchHandle, _ weight: (_ pair: Int, _ place: Int) -> Float
-  ) throws(CrosspointError) -> TokenBatch {
-    let hidden = layout.hidden
+    _ copies: UnsafePointer<Float>, _ handle: DispatchHandle, areWeighted: Bool,
+    keeping kept: UnsafeMutablePointer<Float>? = nil
+  ) throws(CrosspointError) {
     let sums = try leaseRows(handle.received.total)
-    for row in 0..<sums.rows {
-      let (sum, pairs) = (sums.base + row * hidden, handle.copies!.marks.pairs(of: row))
-      if pairs.isEmpty { sum.update(repeating: 0, count: hidden) }
-      for pair in pairs {
-        let place = handle.copies!.places[pair] * hidden
-        add(rows + place, weight: weight(pair, place), to: sum, isFirst: pair == pairs.lowerBound, hidden: hidden)
+    let transfer = transfer
+    do throws(CrosspointError) {
+      try handle.copies!.sum(copies, areWeighted: areWeighted, keeping: kept, into: sums) {
+        row throws(CrosspointError) in try transfer.check(row)
       }
-      do throws(CrosspointError) { try transfer.check(sum) } catch { throw transfer.named(error) }
-    }
-    return sums
+    } catch { throw transfer.named(error) }
+    handle.copies!.sums = sums
   }
 
   /// Rows for ∂L/∂output of each copy, and space for the shares' gradients.
@@ -105,21 +73,6 @@ extension ExpertExchange {
     handle.copies!.shareGradients = try TokenBatch(
       uninitializedRows: handle.copies!.marks.pairs, hidden: 1, pool: pool)
     return try leaseRows(handle.rows.rows)
-  }
-
-  /// ∂L/∂output of each copy from that of its row; keeps what the shares' gradients are, ⟨gradient, output⟩.
-  func differentiateOutputs(
-    _ rows: UnsafePointer<Float>, _ handle: DispatchHandle, into gradients: UnsafeMutablePointer<Float>
-  ) {
-    let hidden = layout.hidden
-    for row in 0..<handle.received.total {
-      for pair in handle.copies!.marks.pairs(of: row) {
-        let place = handle.copies!.places[pair] * hidden
-        kernels.scale(gradients + place, handle.copies!.marks.weights.base[pair], rows + row * hidden, hidden)
-        handle.copies!.shareGradients.base[pair] = kernels.dot(
-          rows + row * hidden, handle.copies!.outputs! + place, hidden)
-      }
-    }
   }
 
   /// Writes the shares' gradients as metadata of the rows that go home.

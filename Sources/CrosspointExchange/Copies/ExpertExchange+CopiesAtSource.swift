@@ -28,18 +28,7 @@ extension ExpertExchange {
 
   /// Marks the experts of every row and writes the metadata of the rows.
   func markCopies(_ handle: DispatchHandle) throws(CrosspointError) {
-    let (routing, ranks) = (handle.routing, handle.destinations)
-    try handle.copies!.sent.start(rows: handle.source.plan.rows)
-    forEachCopy(routing, handle) { slot, leader, expert in
-      handle.copies!.sent.mark(handle.source.plan.rowOfSlot[leader], expert)
-    }
-    try handle.copies!.sent.number()
-    let shares = handle.copies!.sent.weights.base
-    forEachCopy(routing, handle) { slot, leader, expert in
-      let row = handle.source.plan.rowOfSlot[leader]
-      let share = routing.topkWeights[slot] / ranks.topkWeights[leader]
-      shares[handle.copies!.sent.pair(row, expert)] += share / Float(handle.source.plan.counts[row])
-    }
+    try handle.copies!.mark(handle.routing, handle.source.plan, destinations)
     handle.copies!.roundsShares = !transferFormat(.dispatch).isLossless
     let isRounded = handle.copies!.roundsShares
     try transfer.metadataOut.layOut { peer in
@@ -85,41 +74,8 @@ extension ExpertExchange {
       PairNumbers.read(
         UnsafeMutableBufferPointer(rebasing: gradients.elements[pairs]), isRounded: isRounded, from: block)
     }
-    let (routing, ranks) = (handle.routing, handle.destinations)
-    // Of a token's choices on a rank, kept at the slot of its leader: two sums, and ∂L/∂W.
-    let sums = try TokenBatch(uninitializedRows: 3, hidden: max(1, routing.topkIndices.count), pool: pool)
-    sums.elements.update(repeating: 0)
-    let (means, magnitudes, ofRanks) = (sums.base, sums.base + sums.hidden, sums.row(2))
-    _ = ofRanks.update(fromContentsOf: handle.topkWeightGradients)
-    func gradient(_ leader: Int, _ expert: Int) -> Float {
-      let row = handle.source.plan.rowOfSlot[leader]
-      return gradients.base[handle.copies!.sent.pair(row, expert)] / Float(handle.source.plan.counts[row])
-    }
-    forEachCopy(routing, handle) { slot, leader, expert in
-      let weight = routing.topkWeights[slot]
-      means[leader] += weight / ranks.topkWeights[leader] * gradient(leader, expert)
-      magnitudes[leader] += weight.magnitude
-    }
-    for slot in handle.topkWeightGradients.indices { handle.topkWeightGradients[slot] = 0 }
-    forEachCopy(routing, handle) { slot, leader, expert in
-      let own = gradient(leader, expert)
-      let sign: Float = routing.topkWeights[slot] < 0 ? -1 : 1
-      let total = ranks.topkWeights[leader]
-      handle.topkWeightGradients[slot] =
-        magnitudes[leader] == 0 ? own : sign * ofRanks[leader] + (own - sign * means[leader]) / total
-    }
-  }
-
-  /// Calls `body` with each routed slot, the slot that leads its token's choices on that rank, and the expert's place there.
-  private func forEachCopy(
-    _ routing: Routing, _ handle: DispatchHandle, _ body: (_ slot: Int, _ leader: Int, _ expert: Int) -> Void
-  ) {
-    let ranks = handle.destinations
-    for (slot, expert) in routing.topkIndices.enumerated() where expert >= 0 {
-      let destination = destinations.destination(of: Int(expert))
-      let leader = (slot - slot % routing.topK...slot).first { Int(ranks.topkIndices[$0]) == destination }!
-      body(slot, leader, Int(expert) - destinations.experts(of: destination).lowerBound)
-    }
+    try handle.copies!.differentiate(
+      gradients.base, handle.routing, handle.source.plan, into: &handle.topkWeightGradients, pool: pool)
   }
 
   func corruptMarks(_ kind: TransferKind, _ peer: Int, _ message: String) -> CrosspointError {
