@@ -49,8 +49,9 @@ public struct Routing: Sendable, Equatable {
     let size = max(1, experts / groups)
     var used = 0
     for (slot, expert) in topkIndices.enumerated() where expert >= 0 {
+      let first = Int(expert) / size * size
       let earlier = topkIndices[slot - slot % topK..<slot]
-      if !earlier.contains(where: { $0 >= 0 && Int($0) / size == Int(expert) / size }) { used += 1 }
+      if !earlier.contains(where: { (first..<first + size).contains(Int($0)) }) { used += 1 }
     }
     return used
   }

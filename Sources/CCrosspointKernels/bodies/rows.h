@@ -105,13 +105,9 @@ static size_t first_nonfinite(const float *x, size_t n) {
 }
 
 static size_t count_above(const float *x, int32_t bound, size_t n) {
-  vi counts = {};
-  size_t i = 0;
-  for (; i + LANES <= n; i += LANES) counts -= (vi)load(x + i) > bound;
-  if (i < n) counts -= (vi)load_tail(x + i, n - i) > bound;
-  int32_t count = 0;
-  for (int lane = 0; lane < LANES; lane++) count += counts[lane];
-  return (size_t)count;
+  size_t count = 0, i = 0;
+  for (; i + LANES <= n; i += LANES) count += count_lanes((vu)((vi)load(x + i) > bound));
+  return i < n ? count + count_lanes((vu)((vi)load_tail(x + i, n - i) > bound)) : count;
 }
 
 static float sum_above(const float *x, int32_t bound, size_t n) {
@@ -124,14 +120,13 @@ static float sum_above(const float *x, int32_t bound, size_t n) {
 // or until those at the bound are all the same.
 static float sum_of_largest(const float *x, size_t n, size_t k) {
   if (k >= n) return sum_above(x, 0, n);
-  int32_t low = INT32_MAX, high = 0;
-  for (size_t i = 0; i < n; i++) {
-    int32_t bits;
-    __builtin_memcpy(&bits, x + i, sizeof bits);
-    low = bits < low ? bits : low;
-    high = bits > high ? bits : high;
+  vi most = {}, least = (vi){} + INT32_MAX;
+  for (size_t i = 0; i < n; i += LANES) {
+    vi bits = (vi)(i + LANES <= n ? load(x + i) : load_tail(x + i, n - i));
+    most = __builtin_elementwise_max(most, bits);
+    least = __builtin_elementwise_min(least, bits);
   }
-  low -= 1;
+  int32_t low = __builtin_reduce_min(least) - 1, high = __builtin_reduce_max(most);
   size_t above = 0;
   while (above < k && high - low > 1) {
     int32_t middle = low + (high - low) / 2;

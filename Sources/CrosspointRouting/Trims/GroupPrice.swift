@@ -53,7 +53,7 @@ extension TopKRouter {
         let row = UnsafeMutableBufferPointer(rebasing: keys[row..<row + experts])
         choice.choose(
           UnsafeBufferPointer(row), isLogits: scoring == .topKThenSoftmax, price: Float(price.price))
-        for group in 0..<price.groups where !choice.isChosen[group] {
+        for group in 0..<price.groups where !choice.isChosen(group) {
           row[group * size..<(group + 1) * size].update(repeating: -.infinity)
         }
       }
@@ -66,13 +66,11 @@ struct GroupChoice: Sendable {
   private let topK: Int
   private let groups: Int
   private let size: Int
-  private(set) var isChosen: [Bool]
-  /// `[groups × size]`: all scores; behind them those of the chosen groups.
+  /// `[groups × size]`: all scores, the first of a chosen group −1; behind them those of the chosen groups.
   private var scores: [Float]
 
   init(topK: Int, groups: Int, size: Int) {
     (self.topK, self.groups, self.size) = (topK, groups, size)
-    isChosen = Array(repeating: false, count: groups)
     scores = Array(repeating: 0, count: 2 * groups * size)
   }
 
@@ -82,40 +80,29 @@ struct GroupChoice: Sendable {
   }
 
   mutating func choose(_ keys: UnsafeBufferPointer<Float>, isLogits: Bool, price: Float) {
-    for group in 0..<groups { isChosen[group] = false }
-    let largest = isLogits ? keys.max() ?? 0 : 0
-    for (expert, key) in keys.enumerated() { scores[expert] = isLogits ? exp(key - largest) : max(0, key) }
-    var (count, mass) = (0, Float(0))
-    let all = sum(of: 0..<keys.count)
-    for _ in 0..<groups {
-      var (next, most) = (-1, -Float.infinity)
-      for group in 0..<groups where !isChosen[group] {
-        let reached = sum(adding: group, to: count)
-        if reached > most { (next, most) = (group, reached) }
-      }
-      guard next >= 0, count < topK || most - mass > price * all else { return }
-      isChosen[next] = true
-      mass = most
-      place(next, behind: count)
-      count += size
-    }
-  }
-
-  /// The sum of the k largest scores of so many chosen experts and one more group.
-  private mutating func sum(adding group: Int, to count: Int) -> Float {
-    place(group, behind: count)
-    return sum(of: groups * size..<groups * size + count + size)
-  }
-
-  /// Copies a group's scores behind those of so many chosen experts.
-  private mutating func place(_ group: Int, behind count: Int) {
+    let (topK, groups, size) = (topK, groups, size)
     scores.withUnsafeMutableBufferPointer {
-      let all = $0.baseAddress!
-      (all + groups * size + count).update(from: all + group * size, count: size)
+      let (scores, chosen) = ($0.baseAddress!, $0.baseAddress! + keys.count)
+      let largest = isLogits ? keys.max() ?? 0 : 0
+      for (expert, key) in keys.enumerated() { scores[expert] = isLogits ? exp(key - largest) : max(0, key) }
+      var (count, mass) = (0, Float(0))
+      let all = kernels.sum_of_largest(scores, keys.count, topK)
+      for _ in 0..<groups {
+        var (next, most) = (-1, -Float.infinity)
+        for group in 0..<groups where scores[group * size] >= 0 {
+          (chosen + count).update(from: scores + group * size, count: size)
+          let reached = kernels.sum_of_largest(chosen, count + size, topK)
+          if reached > most { (next, most) = (group, reached) }
+        }
+        guard next >= 0, count < topK || most - mass > price * all else { return }
+        mass = most
+        (chosen + count).update(from: scores + next * size, count: size)
+        count += size
+        scores[next * size] = -1
+      }
     }
   }
 
-  private func sum(of range: Range<Int>) -> Float {
-    scores[range].withUnsafeBufferPointer { kernels.sum_of_largest($0.baseAddress!, $0.count, topK) }
-  }
+  /// Whether a group was chosen.
+  func isChosen(_ group: Int) -> Bool { scores[group * size] < 0 }
 }
