@@ -213,7 +213,7 @@ import Testing
       let expected = columns.map { UInt8(3 + max(0, Int($0) - 3) / 2) }
       #expect(contexts == expected)
       var counts = [UInt32](repeating: 0, count: EntropyBody.countCopies * 64 * EntropyBody.stride)
-      var sums = [Float](repeating: 0, count: 4 * 64)
+      var sums = [Float](repeating: 0, count: EntropyBody.countCopies * 4 * 64)
       var tokens = [UInt8](repeating: 0, count: n)
       var plain = [UInt8](repeating: 0, count: 4 * n + 16)
       let rounding = [Float](repeating: 0.4, count: 64)
@@ -248,9 +248,9 @@ private struct CodedIntegers {
 
   init(_ values: [Int32], _ kernels: xp_kernels) {
     count = values.count
-    var counts = [UInt32](repeating: 0, count: EntropyBody.stride)
+    var counts = [UInt32](repeating: 0, count: EntropyBody.countCopies * EntropyBody.stride)
     var tokens = [UInt8](repeating: 0, count: count)
-    var symbols = counts
+    var symbols = [UInt32](repeating: 0, count: EntropyBody.stride)
     plain = [UInt8](repeating: 0, count: 2 * count + 16)
     words = [UInt8](repeating: 0, count: 2 * count + 128)
     var plainBytes = 0
@@ -259,6 +259,7 @@ private struct CodedIntegers {
       kernels.entropy_tokens(&tokens, &writer, &counts, values, values.count, 0)
       plainBytes = writer.bits - plain.baseAddress! + (writer.count > 0 ? 1 : 0)
     }
+    kernels.entropy_sum_counts(&counts, 1)
     _ = EntropyTable.normalise(counts, into: &symbols)
     var start = 0
     words.withUnsafeMutableBufferPointer { words in

@@ -17,8 +17,9 @@ enum { LONG_TOKEN = 55, RAW_TOKEN = 56, LONG_OCTAVE = 16, LONG_OCTAVE_BITS = 3 }
 #define FIRST_LONG 0x1p16f
 #define FIRST_RAW 0x1p24f
 
-// Counts of tokens are kept four times, for tokens that follow one another: no increment waits for the one before.
-enum { COUNT_COPIES = 4, COUNT_STRIDE = 64 * TOKENS };
+// Counts of tokens are kept four times, side by side, for tokens that follow one another: no increment waits for the one
+// before.
+enum { COUNT_COPIES = 4 };
 
 typedef uint8_t vb __attribute__((vector_size(16)));
 typedef uint8_t vb_any __attribute__((vector_size(16), aligned(1), may_alias));
@@ -31,32 +32,33 @@ INLINE vu widen(const uint8_t *p, size_t count) {
   return __builtin_convertvector(bytes, vu);
 }
 
-// table[index] in each lane.
+// table[index] in each lane. Instructions that gather were measured and are slower.
 INLINE vu gather(const uint32_t *table, vu index) {
-#if defined(VARIANT_AVX512)
-  return (vu)_mm512_i32gather_epi32((__m512i)index, table, 4);
-#elif defined(VARIANT_AVX2)
+  uint64_t pairs[LANES / 2];
+  __builtin_memcpy(pairs, &index, sizeof pairs);
   vu out;
-  __m256i half[2];
-  __builtin_memcpy(half, &index, sizeof half);
-  for (int i = 0; i < 2; i++) half[i] = _mm256_i32gather_epi32((const int *)table, half[i], 4);
-  __builtin_memcpy(&out, half, sizeof half);
+#pragma clang loop unroll(full)
+  for (int i = 0; i < LANES; i++) out[i] = table[(uint32_t)(pairs[i / 2] >> (i % 2 * 32))];
   return out;
-#else
-  vu out;
-  for (int i = 0; i < LANES; i++) out[i] = table[index[i]];
-  return out;
-#endif
 }
 
-// A class for every float: that of its column plus that of its row, kept within the tables.
+// A class for every float: that of its column plus that of its row, kept within the tables. All fit in a byte with its sign.
+INLINE void classes(uint8_t *out, const uint8_t *columns, size_t count, int8_t offset, const xp_entropy_scale *scale) {
+  typedef int8_t vc __attribute__((vector_size(64)));
+  vc c = {};
+  __builtin_memcpy(&c, columns, count);
+  c = __builtin_elementwise_max(c + offset, (vc){});
+  c = __builtin_elementwise_min(c, (vc){} + (int8_t)scale->last);
+  c = (c >> (int8_t)scale->shift) + (int8_t)scale->first;
+  __builtin_memcpy(out, &c, count);
+}
+
 static void entropy_contexts(uint8_t *out, const uint8_t *columns, size_t n, const xp_entropy_scale *scale) {
-  int32_t offset = scale->offset, last = scale->last, shift = scale->shift, first = scale->first;
-  for (size_t i = 0; i < n; i++) {
-    int32_t c = columns[i] + offset;
-    c = c < 0 ? 0 : c > last ? last : c;
-    out[i] = (uint8_t)(first + (c >> shift));
-  }
+  int32_t offset = scale->offset;
+  int8_t within = (int8_t)(offset < -TOKENS ? -TOKENS : offset > TOKENS ? TOKENS : offset);
+  size_t i = 0;
+  for (; i + 64 <= n; i += 64) classes(out + i, columns + i, 64, within, scale);
+  if (i < n) classes(out + i, columns + i, n - i, within, scale);
 }
 
 INLINE uint32_t direct_token(uint32_t m, uint32_t negative) { return m ? 2 * m - 1 + negative : 0; }
@@ -95,36 +97,45 @@ static __attribute__((noinline)) uint8_t put_large(xp_entropy_writer *w, float t
 }
 
 // Tokens of y / step, magnitudes rounded down after adding the context's rounding.
-static void entropy_quantise(uint8_t *tokens, xp_entropy_writer *w, uint32_t *counts, const float *y, size_t n,
-                             const uint8_t *contexts, const float *rounding, float inverse_step) {
-  for (size_t i = 0; i < n; i += LANES) {
-    size_t count = n - i < LANES ? n - i : LANES;
-    vf v = count == LANES ? load(y + i) : load_tail(y + i, count);
-    vu c = widen(contexts + i, count);
-    vf a = (vf)((vi)v & 0x7FFFFFFF) * inverse_step;
-    vf top = a + (vf)gather((const uint32_t *)rounding, c);
-    vu large = (vu)~(top < (float)DIRECT);
-    vu m = __builtin_convertvector((vf)((vu)top & ~large), vu);
-    vu t = (2 * m - 1 + ((vu)v >> 31)) & (vu)(m != 0);
-    vb bytes = __builtin_convertvector(t, vb);
-    __builtin_memcpy(tokens + i, &bytes, count);
-    uint32_t some = mask_bits(large & lanes_below(count));
-    for (; __builtin_expect(some != 0, 0); some &= some - 1) {
-      size_t lane = (size_t)__builtin_ctz(some);
-      tokens[i + lane] = put_large(w, top[lane], y[i + lane]);
-      t[lane] = tokens[i + lane];
-    }
-    uint32_t places[LANES];
-    vu place = c * TOKENS + t;
-    __builtin_memcpy(places, &place, sizeof places);
-    for (size_t lane = 0; lane < count; lane++) counts[lane % COUNT_COPIES * COUNT_STRIDE + places[lane]]++;
+INLINE void quantise_lanes(uint8_t *tokens, xp_entropy_writer *w, uint32_t *counts, const float *y, size_t count,
+                           const uint8_t *contexts, const float *rounding, float inverse_step) {
+  vf v = count == LANES ? load(y) : load_tail(y, count);
+  vu c = widen(contexts, count);
+  vf a = (vf)((vi)v & 0x7FFFFFFF) * inverse_step;
+  vf top = a + (vf)lookup((const uint32_t *)rounding, c, 6);
+  vu large = (vu)~(top < (float)DIRECT);
+  vu m = __builtin_convertvector((vf)((vu)top & ~large), vu);
+  vu t = (2 * m - 1 + ((vu)v >> 31)) & (vu)(m != 0);
+  vb bytes = __builtin_convertvector(t, vb);
+  __builtin_memcpy(tokens, &bytes, count);
+  uint32_t some = mask_bits(large & lanes_below(count));
+  for (; __builtin_expect(some != 0, 0); some &= some - 1) {
+    size_t lane = (size_t)__builtin_ctz(some);
+    tokens[lane] = put_large(w, top[lane], y[lane]);
+    t[lane] = tokens[lane];
   }
+  uint32_t places[LANES];
+  vu place = (c * TOKENS + t) * COUNT_COPIES;
+  __builtin_memcpy(places, &place, sizeof places);
+#pragma clang loop unroll(full)
+  for (size_t lane = 0; lane < LANES; lane++)
+    if (lane < count) counts[places[lane] + lane % COUNT_COPIES]++;
 }
 
-// Adds the copies of the counts of so many contexts up in the first.
+static void entropy_quantise(uint8_t *tokens, xp_entropy_writer *w, uint32_t *counts, const float *y, size_t n,
+                             const uint8_t *contexts, const float *rounding, float inverse_step) {
+  size_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    quantise_lanes(tokens + i, w, counts, y + i, LANES, contexts + i, rounding, inverse_step);
+  if (i < n) quantise_lanes(tokens + i, w, counts, y + i, n - i, contexts + i, rounding, inverse_step);
+}
+
+// Adds the copies of the counts of so many contexts up, one count behind the other.
 static void entropy_sum_counts(uint32_t *counts, size_t contexts) {
-  for (size_t copy = 1; copy < COUNT_COPIES; copy++)
-    for (size_t i = 0; i < TOKENS * contexts; i++) counts[i] += counts[copy * COUNT_STRIDE + i];
+  for (size_t i = 0; i < TOKENS * contexts; i++) {
+    const uint32_t *copies = counts + COUNT_COPIES * i;
+    counts[i] = copies[0] + copies[1] + copies[2] + copies[3];
+  }
 }
 
 // The slots of a token of some frequency.
@@ -132,16 +143,29 @@ static void entropy_fill_slots(uint32_t *slots, uint32_t token, uint32_t frequen
   for (uint32_t place = 0; place < frequency; place++) slots[place] = token | (frequency - 1) << 6 | place << 17;
 }
 
-// For magnitudes of 1 and of 2 to 7: their number, and by how much they exceed what they stand for.
+// For magnitudes of 1 and of 2 to 7: their number, and by how much they exceed what they stand for; in as many copies, one of
+// all contexts behind the other.
 static void entropy_excess(float *sums, const float *y, size_t n, const uint8_t *contexts, const float *rounding,
                            float inverse_step) {
-  for (size_t i = 0; i < n; i++) {
-    float a = __builtin_fabsf(y[i]) * inverse_step, top = a + rounding[contexts[i]];
-    if (!(top >= 1 && top < 8)) continue;
-    uint32_t m = (uint32_t)top;
-    float *s = sums + 4 * contexts[i] + (m > 1 ? 2 : 0);
-    s[0] += 1;
-    s[1] += (float)m - a;
+  const vu lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, copy = lane % COUNT_COPIES * 64;
+  for (size_t i = 0; i < n; i += LANES) {
+    size_t count = n - i < LANES ? n - i : LANES;
+    vf a = (vf)((vi)load_tail(y + i, count) & 0x7FFFFFFF) * inverse_step;
+    vu c = widen(contexts + i, count);
+    vf top = a + (vf)lookup((const uint32_t *)rounding, c, 6);
+    vu some = (vu)(top >= 1.0f) & (vu)(top < 8.0f) & lanes_below(count);
+    vu m = __builtin_convertvector((vf)((vu)top & some), vu);
+    vu place = 4 * (copy + c) + (2 & (vu)(m > 1));
+    vf excess = __builtin_convertvector(m, vf) - a;
+    uint32_t places[LANES];
+    float excesses[LANES];
+    __builtin_memcpy(places, &place, sizeof places);
+    __builtin_memcpy(excesses, &excess, sizeof excesses);
+    for (uint32_t left = mask_bits(some); left; left &= left - 1) {
+      int lane = __builtin_ctz(left);
+      sums[places[lane]] += 1;
+      sums[places[lane] + 1] += excesses[lane];
+    }
   }
 }
 
@@ -151,7 +175,7 @@ static void entropy_tokens(uint8_t *tokens, xp_entropy_writer *w, uint32_t *coun
   for (size_t i = 0; i < n; i++) {
     uint32_t negative = values[i] < 0, m = negative ? 0u - (uint32_t)values[i] : (uint32_t)values[i];
     tokens[i] = m < DIRECT ? (uint8_t)direct_token(m, negative) : put_open(w, m, negative);
-    counts[TOKENS * context + tokens[i]]++;
+    counts[COUNT_COPIES * (TOKENS * context + tokens[i])]++;
   }
 }
 
@@ -193,22 +217,20 @@ INLINE uint8_t *put_words(uint8_t *end, vu x, vu mask) {
 #endif
 }
 
-// The quotient comes from floats and is off by one at most, which the remainder shows.
+// The quotient comes from floats that are made too large, by at most 2^-21 of it, which is less than one: where it is one
+// too many, the remainder is negative.
 INLINE uint8_t *put_lanes(uint8_t *end, vu *state, vu symbol, vu active) {
   vu frequency = symbol & 0xFFFF, x = *state;
+  vf inverse = 0x1.000004p0f / __builtin_convertvector((vi)frequency, vf);
   vu full = (vu)((x >> (31 - RANS_BITS)) >= frequency) & active;
   end = put_words(end, x, full);
-  x = ((x >> 16) & full) | (x & ~full);
-  vi f = (vi)frequency, q = __builtin_convertvector(__builtin_convertvector((vi)x, vf) / __builtin_convertvector(f, vf), vi);
-  vi rest = (vi)x - q * f;
-  vi below = rest < 0;
-  rest += f & below;
-  q += below;
-  vi above = rest >= f;
-  rest -= f & above;
-  q -= above;
-  vu next = ((vu)q << RANS_BITS) + (vu)rest + (symbol >> 16);
-  *state = (next & active) | (x & ~active);
+  x = choose(full, x >> 16, x);
+  vu q = (vu)__builtin_convertvector(__builtin_convertvector((vi)x, vf) * inverse, vi);
+  // q f + rest becomes q 2^11 + rest + start: each q adds what 2^11 has over f.
+  vu gain = (1u << RANS_BITS) - frequency;
+  vi rest = (vi)(x - q * frequency);
+  vu next = x + (symbol >> 16) + q * gain - (gain & (vu)(rest >> 31));
+  *state = choose(active, next, x);
   return end;
 }
 

@@ -105,9 +105,9 @@ typedef struct xp_kernels {
   void (*fold_magnitudes)(float *most, const float *x, size_t n);
   void (*multiply)(float *out, const float *x, const float *y, size_t n);  // out may be x or y
 
-  // Integers as range-coded tokens and plain bits (codec_entropy.h). Per context: 64 counts, which quantise keeps in four
-  // copies, 64 contexts each; sums of 2 x (number, excess); 64 symbols. w NULL: no plain bits are written. Encode
-  // writes backwards from end, may change the 32 bytes before what it returns, the new one.
+  // Integers as range-coded tokens and plain bits (codec_entropy.h). Per context: 64 counts, each in four copies until
+  // sum_counts adds them up; sums of 2 x (number, excess), in four copies of 64 contexts; 64 symbols. w NULL: no plain bits
+  // are written. Encode writes backwards from end, may change the 32 bytes before what it returns, the new one.
   void (*entropy_contexts)(uint8_t *out, const uint8_t *columns, size_t n, const xp_entropy_scale *scale);
   void (*entropy_quantise)(uint8_t *tokens, xp_entropy_writer *w, uint32_t *counts, const float *y, size_t n,
                            const uint8_t *contexts, const float *rounding, float inverse_step);

@@ -25,7 +25,7 @@ struct EntropyBody {
   static let total = 2048
   /// Tokens of a table in memory.
   static let stride = 64
-  /// Contexts of the tables in memory, and copies of their counts (`codec_entropy.h`).
+  /// Contexts of the tables in memory, and copies of their counts and sums (`codec_entropy.h`).
   static let contextCapacity = 64
   static let countCopies = 4
   /// Magnitudes of which a token says all, sign included: 2m − 1 of +m, 2m of −m.

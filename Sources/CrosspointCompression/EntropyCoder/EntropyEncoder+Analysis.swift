@@ -53,11 +53,14 @@ extension EntropyEncoder {
     mean.update(repeating: 0, count: hidden)
     var energy = 0.0
     var finite = 0
-    for row in 0..<group.rows { _ = try body.row(row, of: group) }
-    load(group, from: first)
+    if memory != nil { load(group, from: first) }
     for row in 0..<group.rows {
-      let copy = space.residuals + (first + row) * hidden
-      let norm = codec.rootMeanSquare(copy, energy: codec.kernels.dot(copy, copy, hidden))
+      let (source, copy) = (try body.row(row, of: group), space.residuals + (first + row) * hidden)
+      // Where no memory has copied it, it is while it is measured.
+      let square =
+        memory == nil
+        ? codec.kernels.centre(copy, source, nil, hidden) : codec.kernels.dot(copy, copy, hidden)
+      let norm = codec.rootMeanSquare(copy, energy: square)
       space.norms[first + row] = norm
       guard norm.isFinite else { continue }
       codec.kernels.axpy(mean, 1, copy, hidden)

@@ -225,13 +225,17 @@ struct EntropyEncoder {
 
   /// By how much magnitudes exceed what they stand for, of a sample.
   private func sumExcess(_ form: EntropyBody) {
-    space.sums.update(repeating: 0, count: 4 * EntropyBody.contextCapacity)
+    let count = 4 * EntropyBody.contextCapacity
+    space.sums.update(repeating: 0, count: EntropyBody.countCopies * count)
     // Noise makes up for it.
     guard dither == nil else { return }
     for row in stride(from: 0, to: rows, by: sampleStride) {
       guard let step = setContexts(form, space.rowClasses[row]) else { continue }
       codec.kernels.entropy_excess(
         space.sums, space.residuals + row * hidden, hidden, space.contexts, space.rounding, 1 / step)
+    }
+    for copy in 1..<EntropyBody.countCopies {
+      codec.kernels.axpy(space.sums, 1, space.sums + copy * count, count)
     }
   }
 

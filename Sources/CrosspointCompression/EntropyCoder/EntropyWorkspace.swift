@@ -51,7 +51,7 @@ struct EntropyWorkspace {
     let columnsAt = cut(hidden)
     let contextsAt = cut(hidden)
     let countsAt = cut(4 * EntropyBody.countCopies * EntropyBody.contextCapacity * EntropyBody.stride)
-    let sumsAt = cut(4 * EntropyBody.contextCapacity * 4)
+    let sumsAt = cut(4 * EntropyBody.countCopies * EntropyBody.contextCapacity * 4)
     let symbolsAt = cut(4 * EntropyBody.contextCapacity * EntropyBody.stride)
     let roundingAt = cut(4 * EntropyBody.contextCapacity)
     let classesAt = cut(4 * rows)
