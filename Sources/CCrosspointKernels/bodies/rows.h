@@ -88,13 +88,8 @@ static size_t first_nonfinite(const float *x, size_t n) {
   size_t i = 0;
   for (; i + 4 * LANES <= n; i += 4 * LANES) {
     vi bad = {};
-    for (size_t j = 0; j < 4 * LANES; j += LANES) {
-      vi bits = *(const vi_any *)(x + i + j);
-      bad |= (bits & exponent) == exponent;
-    }
-    int32_t any = 0;
-    for (int lane = 0; lane < LANES; lane++) any |= bad[lane];
-    if (any) break;
+    for (size_t j = 0; j < 4 * LANES; j += LANES) bad |= ((vi)load(x + i + j) & exponent) == exponent;
+    if (__builtin_reduce_or(bad)) break;
   }
   for (; i < n; i++) {
     int32_t bits;
