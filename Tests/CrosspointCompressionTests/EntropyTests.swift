@@ -236,6 +236,37 @@ import Testing
       }
     }
   }
+
+  @Test func tokensOfAnyFrequencyCodeAsIntegerDivisionDoes() {
+    var generator = SplitMix64(seed: 47)
+    for frequency in Array(UInt32(1)...40) + Array(stride(from: 41, to: UInt32(EntropyBody.total), by: 97)) + [2047] {
+      let tokens = (0..<261).map { _ in UInt8(generator.next() >> 63) }
+      let symbols = [frequency, UInt32(EntropyBody.total) - frequency | frequency << 16]
+      var states = [UInt32](repeating: EntropyBody.state, count: EntropyBody.states)
+      var words: [UInt16] = []
+      for (index, token) in tokens.enumerated().reversed() {
+        let (size, start) = (symbols[Int(token)] & 0xFFFF, symbols[Int(token)] >> 16)
+        var state = states[index % EntropyBody.states]
+        if state >> 20 >= size {
+          words.append(UInt16(truncatingIfNeeded: state))
+          state >>= 16
+        }
+        states[index % EntropyBody.states] = (state / size) << 11 + state % size + start
+      }
+      for variant in CodecKernelTests.variants {
+        var found = [UInt32](repeating: EntropyBody.state, count: EntropyBody.states)
+        var bytes = [UInt8](repeating: 0, count: 2 * tokens.count + 32)
+        let start = bytes.withUnsafeMutableBufferPointer { bytes in
+          let end = bytes.baseAddress! + bytes.count
+          return variant.entropy_encode(end, &found, tokens, tokens.count, nil, 0, symbols)! - bytes.baseAddress!
+        }
+        let expected = words.reversed().flatMap { [UInt8(truncatingIfNeeded: $0), UInt8($0 >> 8)] }
+        #expect(
+          found == states && bytes[start...].elementsEqual(expected),
+          "\(frequency) of 2048 by \(String(cString: variant.name))")
+      }
+    }
+  }
 }
 
 /// Integers as tokens under one context, coded and decoded by one kernel.

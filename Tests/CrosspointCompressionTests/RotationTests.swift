@@ -4,7 +4,7 @@ import CrosspointCore
 import CrosspointTestSupport
 import Testing
 
-private let sizes = [1, 2, 3, 7, 16, 128, 384, 768, 1000, 1024]
+private let sizes = [1, 2, 3, 7, 16, 32, 64, 96, 128, 384, 768, 1000, 1024]
 
 @Test(arguments: sizes, [1, 2, 3])
 func `rotation equals the dense product of its rounds`(hidden: Int, rounds: Int) throws {
