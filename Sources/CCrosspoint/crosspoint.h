@@ -24,7 +24,7 @@
 
 #include <stdint.h>
 
-/* The version of this interface, which structs carry. It changes only with their layout. */
+/* The version of this interface, which structs carry. It changes with their layout; a struct may grow at its end without. */
 #define CROSSPOINT_INTERFACE 1
 
 #ifdef __cplusplus
@@ -230,6 +230,9 @@ typedef struct crosspoint_routing {
   int64_t tokens;
   int32_t top_k;
   int32_t reserved;
+  /* [tokens]: -1 (none) to 2^24, the same for tokens that resemble each other, for example their number in the vocabulary: the
+   * option memory=N makes use of them. NULL: no token has one. Absent from the 40 bytes of earlier programs. */
+  const int32_t *labels;
 } crosspoint_routing;
 
 /* Sends every routed token to the rank of its expert. Collective.

@@ -89,10 +89,11 @@ func show(_ batch: borrowing TokenBatch, in rows: UnsafeMutablePointer<crosspoin
   rows.pointee.type = CROSSPOINT_FLOAT32
 }
 
+/// A routing with the tokens' labels, if they have any.
 /// - Throws: `invalidArgument` for what is no routing.
 func routing(
   _ pointer: UnsafePointer<crosspoint_routing>?, experts: Int
-) throws(CrosspointError) -> Routing {
+) throws(CrosspointError) -> (Routing, labels: [Int32]?) {
   let routing = try read(pointer, "dispatch", "routing")
   let (slots, overflow) = routing.tokens.multipliedReportingOverflow(by: Int64(routing.top_k))
   guard routing.tokens >= 0, routing.top_k > 0, !overflow, slots <= Int64(Int32.max) else {
@@ -101,8 +102,9 @@ func routing(
   guard slots == 0 || (routing.experts != nil && routing.weights != nil) else {
     throw invalid("dispatch", "routing", "experts or weights are NULL")
   }
-  return try Routing(
+  let plan = try Routing(
     topkIndices: Array(UnsafeBufferPointer(start: routing.experts, count: Int(slots))),
     topkWeights: Array(UnsafeBufferPointer(start: routing.weights, count: Int(slots))), topK: Int(routing.top_k),
     experts: experts)
+  return (plan, routing.labels.map { Array(UnsafeBufferPointer(start: $0, count: plan.tokens)) })
 }

@@ -3,32 +3,47 @@ import CrosspointCore
 
 /// A struct of C that says which one it is.
 protocol Versioned {
+  init()
   var size: UInt32 { get }
   var version: UInt32 { get }
+  /// Bytes that it had when its version began; what has been added since is zero in programs of that time.
+  static var leastSize: Int { get }
+}
+
+extension Versioned {
+  static var leastSize: Int { MemoryLayout<Self>.size }
 }
 
 extension crosspoint_error: Versioned {}
 extension crosspoint_fabric_options: Versioned {}
 extension crosspoint_rows: Versioned {}
-extension crosspoint_routing: Versioned {}
+extension crosspoint_routing: Versioned {
+  static var leastSize: Int { MemoryLayout<Self>.offset(of: \.labels)! }
+}
 extension crosspoint_statistics: Versioned {}
 
 func isOfThisVersion<Struct: Versioned>(_ value: Struct) -> Bool {
   value.version == UInt32(CROSSPOINT_INTERFACE) && value.size == UInt32(MemoryLayout<Struct>.size)
 }
 
-/// What a pointer to a struct of C points to.
+/// What a pointer to a struct of C points to; zeros for what the struct of an earlier program has not.
 /// - Throws: `invalidArgument` for NULL, and for a struct of another version or size.
 func read<Struct: Versioned>(
   _ pointer: UnsafePointer<Struct>?, _ operation: String, _ argument: String
 ) throws(CrosspointError) -> Struct {
-  guard let value = pointer?.pointee else { throw invalid(operation, argument, "it is NULL") }
-  guard isOfThisVersion(value) else {
+  guard let pointer else { throw invalid(operation, argument, "it is NULL") }
+  let bytes = UnsafeRawPointer(pointer)
+  // No more is there for certain.
+  let (size, version) = (bytes.load(as: UInt32.self), bytes.load(fromByteOffset: 4, as: UInt32.self))
+  guard version == UInt32(CROSSPOINT_INTERFACE), [Struct.leastSize, MemoryLayout<Struct>.size].contains(Int(size))
+  else {
     throw invalid(
       operation, argument,
-      "a struct of version \(value.version) and \(value.size) bytes; version \(CROSSPOINT_INTERFACE) with "
+      "a struct of version \(version) and \(size) bytes; version \(CROSSPOINT_INTERFACE) with "
         + "\(MemoryLayout<Struct>.size) is expected: set both, see CROSSPOINT_INIT")
   }
+  var value = Struct()
+  withUnsafeMutableBytes(of: &value) { $0.copyMemory(from: UnsafeRawBufferPointer(start: bytes, count: Int(size))) }
   return value
 }
 

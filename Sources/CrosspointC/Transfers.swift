@@ -58,7 +58,7 @@ final class PendingOfC {
     do throws(CrosspointError) { try body() } catch { failure = error }
   }
 
-  private func begin(_ plan: Routing? = nil) throws(CrosspointError) -> PendingOfC {
+  private func begin(_ plan: Routing? = nil, labels: [Int32]? = nil) throws(CrosspointError) -> PendingOfC {
     let exchange = owner.exchange
     let (target, hidden) = (result?.batch.elements, result?.batch.hidden ?? 0)
     switch (kind, dispatched?.handle) {
@@ -72,7 +72,7 @@ final class PendingOfC {
         exchange, try exchange.beginDispatchBackward(input, handle, into: target, hidden: hidden, after: failure))
     case (.dispatch, _), (_, nil):
       dispatch = PendingDispatch(
-        exchange, try exchange.beginDispatch(input, plan ?? .none, labels: nil, after: failure))
+        exchange, try exchange.beginDispatch(input, plan ?? .none, labels: labels, after: failure))
     }
     return self
   }
@@ -103,13 +103,13 @@ final class PendingOfC {
   ) throws(CrosspointError) -> PendingOfC {
     let owner: ExchangeOfC = try object(exchange, "dispatch", "exchange")
     let pending = try PendingOfC(.dispatch, owner, nil, handle: place(handle, "dispatch", "handle"))
-    var plan: Routing?
+    var (plan, labels): (Routing?, [Int32]?)
     pending.read { () throws(CrosspointError) in
-      plan = try CrosspointC.routing(routing, experts: owner.exchange.layout.experts)
+      (plan, labels) = try CrosspointC.routing(routing, experts: owner.exchange.layout.experts)
       pending.input = try CrosspointC.input(tokens, "dispatch", "tokens", pool: owner.pool)
       pending.tokens = plan!.tokens
     }
-    return try pending.begin(plan)
+    return try pending.begin(plan, labels: labels)
   }
 
   static func combine(

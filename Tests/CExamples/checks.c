@@ -3,6 +3,7 @@
 #include <crosspoint.h>
 #include <math.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -201,6 +202,49 @@ static void what_is_wrong_on_one_rank_is_named_on_all(crosspoint_fabric *fabric)
   EXPECT(blames(1, "dispatchBackward", "row_gradients", "type 1"));
   OK(crosspoint_dispatch_backward(l->exchange, handle, &gradients, &l->gradient));
   crosspoint_handle_free(handle);
+  end(l);
+}
+
+/* LearnedMemoryTests.swift and test_exchange.py have the same rows, and the same checksum. */
+static void labels_give_the_bits_that_they_give_in_swift(crosspoint_fabric *fabric) {
+  layer *l = make(fabric, "wire=entropy:3,memory=16", ROOM);
+  int32_t labels[ROOM];
+  for (int t = 0; t < ROOM; t++) {
+    labels[t] = t % 4;
+    for (int j = 0; j < HIDDEN; j++)
+      l->x[t * HIDDEN + j] =
+          (float)(3 * labels[t] * (j % 3 - 1)) + (float)((37 * t + 101 * j + 17 * l->rank) % 64) / 64;
+  }
+  l->routing.labels = labels;
+  for (int i = 0; i < 4; i++) step(l);
+  uint64_t sum = 0xcbf29ce484222325;
+  for (size_t i = 0; i < sizeof(float) * HIDDEN * ROOM; i++) sum = (sum ^ ((uint8_t *)l->y)[i]) * 0x100000001b3;
+  EXPECT(l->rank != 0 || sum == 0x5c279f69da2bde97);
+
+  /* Programs that were compiled before there were labels have shorter structs. */
+  crosspoint_handle *handle;
+  l->routing.size = offsetof(crosspoint_routing, labels);
+  l->routing.labels = (const int32_t *)1;
+  OK(crosspoint_dispatch(l->exchange, &l->from, &l->routing, &handle));
+  crosspoint_handle_free(handle);
+  end(l);
+}
+
+static void a_label_out_of_range_is_named_on_every_rank(crosspoint_fabric *fabric) {
+  layer *l = make(fabric, "wire=entropy:3,memory=16", 6);
+  int32_t labels[6] = {0};
+  crosspoint_handle *handle;
+  l->routing.labels = labels;
+  labels[4] = l->rank == 1 ? -2 : -1;
+  EXPECT(crosspoint_dispatch(l->exchange, &l->from, &l->routing, &handle) == CROSSPOINT_INVALID_ARGUMENT);
+  EXPECT(blames(1, "dispatch", "labels", "token 4 has label -2"));
+  labels[4] = l->rank == 1 ? (1 << 24) + 1 : 1 << 24;
+  EXPECT(crosspoint_dispatch(l->exchange, &l->from, &l->routing, &handle) == CROSSPOINT_INVALID_ARGUMENT);
+  EXPECT(blames(1, "dispatch", "labels", "token 4 has label 16777217"));
+  /* The ranks are in step, also where only one has labels. */
+  labels[4] = 1 << 24;
+  if (l->rank != 1) l->routing.labels = NULL;
+  step(l);
   end(l);
 }
 
@@ -589,6 +633,8 @@ int main(void) {
       CLAIM(ranks_may_have_unequal_tokens_or_none),
       CLAIM(rows_with_gaps_give_the_same_bits),
       CLAIM(what_is_wrong_on_one_rank_is_named_on_all),
+      CLAIM(labels_give_the_bits_that_they_give_in_swift),
+      CLAIM(a_label_out_of_range_is_named_on_every_rank),
       CLAIM(options_are_checked_together),
       CLAIM(rows_and_weights_are_those_of_the_routing),
       CLAIM(the_vote_can_be_left_to_the_end_of_a_step),

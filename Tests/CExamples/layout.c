@@ -42,6 +42,7 @@ int main(void) {
   FIELD(crosspoint_routing, tokens);
   FIELD(crosspoint_routing, top_k);
   FIELD(crosspoint_routing, reserved);
+  FIELD(crosspoint_routing, labels);
   STRUCT(crosspoint_statistics);
   FIELD(crosspoint_statistics, size);
   FIELD(crosspoint_statistics, version);

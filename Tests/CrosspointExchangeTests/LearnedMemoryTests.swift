@@ -1,6 +1,7 @@
 import CrosspointCompression
 import CrosspointCore
 import CrosspointFabric
+import CrosspointRouting
 import CrosspointTestSupport
 import CrosspointTokens
 import Foundation
@@ -101,6 +102,34 @@ import Testing
       }
     }
     for error in errors.joined() { #expect(error < 0.01) }
+  }
+
+  /// Tests/CExamples/checks.c and python/tests/test_exchange.py have the same rows, and the same checksum.
+  @Test func labelsGiveTheBitsThatTheyGiveInC() throws {
+    let (hidden, tokens, experts) = (5, 64, 4)
+    let results = try SimulatedCluster(ranks: 3).run { fabric in
+      let rank = fabric.rank
+      let exchange = try ExpertExchange(
+        fabric: fabric, layout: ExpertLayout(experts: experts, hidden: hidden),
+        options: ExchangeOptions(wire: .init(try .entropy(bits: 3)), memory: 16))
+      let labels = (0..<tokens).map { Int32($0 % 4) }
+      let x = (0..<tokens * hidden).map { index in
+        let (t, j) = (index / hidden, index % hidden)
+        return Float(3 * (t % 4) * (j % 3 - 1)) + Float((37 * t + 101 * j + 17 * rank) % 64) / 64
+      }
+      let routing = try Routing(
+        topkIndices: (0..<2 * tokens).map { Int32(($0 / 2 + $0 % 2 + rank) % experts) },
+        topkWeights: (0..<2 * tokens).map { $0 % 2 == 0 ? 0.75 : 0.25 }, topK: 2, experts: experts)
+      let batch = try TokenBatch(x, hidden: hidden)
+      var y: [Float] = []
+      for _ in 0..<4 {
+        let handle = try exchange.dispatch(batch, routing, labels: labels)
+        y = try exchange.combine(handle.rows, handle).array
+        _ = try exchange.dispatchBackward(exchange.combineBackward(batch, handle), handle)
+      }
+      return y.withUnsafeBytes { $0.reduce(0xcbf2_9ce4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 } }
+    }
+    #expect(results[0] == 0x5c27_9f69_da2b_de97)
   }
 
   @Test(arguments: [1, 3], [ExchangeOptions.Agreement.immediate, .deferred])

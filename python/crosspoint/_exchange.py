@@ -88,24 +88,33 @@ class Exchange:
         #: This rank's experts.
         self.local_experts = range(first.value, first.value + count.value)
 
-    def dispatch(self, tokens: np.ndarray, experts: np.ndarray, weights: np.ndarray) -> "Handle":
+    def dispatch(
+        self, tokens: np.ndarray, experts: np.ndarray, weights: np.ndarray, labels: Optional[np.ndarray] = None
+    ) -> "Handle":
         """Sends every routed token to the ranks of its experts. Collective.
 
         :param tokens: ``(T, hidden)``; T may differ between ranks.
         :param experts: ``(T, K)`` integers; -1 is not sent.
         :param weights: ``(T, K)`` float32: what the outputs are multiplied by in :meth:`combine`.
+        :param labels: ``(T,)`` integers, -1 (none) to 2**24, the same for tokens that resemble each other, for example
+            their number in the vocabulary: the option ``memory=N`` makes use of them. ``None``: no token has one.
         """
-        return self._dispatch(tokens, experts, weights, False)
+        return self._dispatch(tokens, experts, weights, labels, False)
 
-    def begin_dispatch(self, tokens: np.ndarray, experts: np.ndarray, weights: np.ndarray) -> "Pending":
+    def begin_dispatch(
+        self, tokens: np.ndarray, experts: np.ndarray, weights: np.ndarray, labels: Optional[np.ndarray] = None
+    ) -> "Pending":
         """Begins :meth:`dispatch`. Collective, but waits for nobody."""
-        return self._dispatch(tokens, experts, weights, True)
+        return self._dispatch(tokens, experts, weights, labels, True)
 
-    def _dispatch(self, tokens, experts, weights, begins):
+    def _dispatch(self, tokens, experts, weights, labels, begins):
         rows, routing = Rows.new(), Routing.new()
         try:
             _fill(rows, tokens, "tokens")
             experts, weights = _routing(experts, weights)
+            if labels is not None:
+                labels = _labels(labels, len(experts))
+                routing.labels = _address(labels)
         except Refusal as refusal:
             return self._refuse(_DISPATCH, None, refusal, begins)
         routing.experts = _address(experts)
@@ -394,14 +403,26 @@ def _fill(rows: Rows, array: np.ndarray, argument: str, written: bool = False) -
         rows.stride = stride // 4 if count > 1 else 0
 
 
+def _labels(labels: np.ndarray, tokens: int) -> np.ndarray:
+    """As int32, contiguous; a copy where they are not."""
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.shape != (tokens,):
+        raise Refusal("labels", f"{_describe(labels)}; integers of shape ({tokens},) are expected")
+    return np.ascontiguousarray(_narrowed(labels, "labels"))
+
+
+def _narrowed(numbers: np.ndarray, argument: str) -> np.ndarray:
+    """As int32; numbers of which the library can say nothing are refused."""
+    if numbers.dtype != np.int32:
+        if numbers.size and not -(2**31) <= numbers.min() <= numbers.max() < 2**31:
+            raise Refusal(argument, f"numbers from {numbers.min()} to {numbers.max()}, which are no {argument}")
+        numbers = numbers.astype(np.int32)
+    return numbers
+
+
 def _routing(experts: np.ndarray, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """Indices as int32 and weights as float32, contiguous; copies where they are not."""
     if not isinstance(experts, np.ndarray) or experts.dtype.kind not in "iu" or experts.ndim != 2:
         raise Refusal("experts", f"{_describe(experts)}; integers of shape (tokens, choices) are expected")
     if not isinstance(weights, np.ndarray) or weights.dtype != np.float32 or weights.shape != experts.shape:
         raise Refusal("weights", f"{_describe(weights)}; float32 of shape {experts.shape} is expected")
-    if experts.dtype != np.int32:
-        if experts.size and not -1 <= experts.min() <= experts.max() < 2**31:
-            raise Refusal("experts", f"numbers from {experts.min()} to {experts.max()}, which are no experts")
-        experts = experts.astype(np.int32)
-    return np.ascontiguousarray(experts), np.ascontiguousarray(weights)
+    return np.ascontiguousarray(_narrowed(experts, "experts")), np.ascontiguousarray(weights)

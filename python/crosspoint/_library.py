@@ -67,6 +67,7 @@ class Routing(Struct):
         ("tokens", c_int64),
         ("top_k", c_int32),
         ("reserved", c_int32),
+        ("labels", c_void_p),
     ]
 
 

@@ -46,22 +46,31 @@ class Dispatched:
 
 
 def dispatch(
-    exchange: Exchange, tokens: jax.Array, experts: jax.Array, weights: jax.Array, *, capacity: Optional[int] = None
+    exchange: Exchange,
+    tokens: jax.Array,
+    experts: jax.Array,
+    weights: jax.Array,
+    labels: Optional[jax.Array] = None,
+    *,
+    capacity: Optional[int] = None,
 ) -> Dispatched:
     """Sends every routed token to the ranks of its experts. Collective, and so is its backward pass.
 
     :param tokens: ``(T, hidden)`` float32; T may differ between ranks.
     :param experts: ``(T, K)`` integers; -1 is not sent.
     :param weights: ``(T, K)`` float32; :func:`combine` applies them, and their gradient comes with that of the tokens.
+    :param labels: ``(T,)`` integers, for the option ``memory=N``: see :meth:`crosspoint.Exchange.dispatch`.
     :param capacity: rows that there is room for. If more come, they are NaN, and :func:`combine` raises on every rank.
         ``None``: as many as can come where every rank has T tokens.
     """
     _check(exchange, "tokens", tokens, jnp.floating, (None, exchange.hidden))
     _check(exchange, "experts", experts, jnp.integer, (tokens.shape[0], None))
     _check(exchange, "weights", weights, jnp.floating, tuple(experts.shape))
+    if labels is not None:
+        _check(exchange, "labels", labels, jnp.integer, tuple(tokens.shape[:1]))
     if capacity is None:
         capacity = exchange.fabric.rank_count * tokens.shape[0] * min(experts.shape[1], len(exchange.local_experts))
-    return Dispatched(exchange, tokens.shape[0], *_dispatch(exchange, capacity, tokens, experts, weights))
+    return Dispatched(exchange, tokens.shape[0], *_dispatch(exchange, capacity, tokens, experts, weights, labels))
 
 
 def combine(dispatched: Dispatched, outputs: jax.Array) -> jax.Array:
@@ -115,9 +124,9 @@ def _padded(rows: np.ndarray, capacity: int) -> np.ndarray:
     return result
 
 
-def _call_dispatch(exchange, capacity, has_backward, tokens, experts, weights):
-    def transfer(tokens, experts, weights):
-        handle = exchange.dispatch(*(np.ascontiguousarray(array) for array in (tokens, experts, weights)))
+def _call_dispatch(exchange, capacity, has_backward, *arrays):
+    def transfer(*arrays):
+        handle = exchange.dispatch(*(array if array is None else np.ascontiguousarray(array) for array in arrays))
         opened = _Open(handle, has_backward)
         number = next(_numbers) % _NUMBERS
         _open[number] = opened
@@ -130,7 +139,7 @@ def _call_dispatch(exchange, capacity, has_backward, tokens, experts, weights):
         return rows, handle.rows_per_expert.astype(np.int32), np.float32(number)
 
     counts = jax.ShapeDtypeStruct((len(exchange.local_experts),), jnp.int32)
-    return _call(transfer, (_floats(capacity, exchange.hidden), counts, _floats()), tokens, experts, weights)
+    return _call(transfer, (_floats(capacity, exchange.hidden), counts, _floats()), *arrays)
 
 
 def _call_combine(exchange, tokens, has_backward, outputs, number):
@@ -147,12 +156,12 @@ def _call_combine(exchange, tokens, has_backward, outputs, number):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _dispatch(exchange, capacity, tokens, experts, weights):
-    return _call_dispatch(exchange, capacity, False, tokens, experts, weights)
+def _dispatch(exchange, capacity, tokens, experts, weights, labels):
+    return _call_dispatch(exchange, capacity, False, tokens, experts, weights, labels)
 
 
-def _dispatch_forward(exchange, capacity, tokens, experts, weights):
-    found = _call_dispatch(exchange, capacity, True, tokens, experts, weights)
+def _dispatch_forward(exchange, capacity, tokens, experts, weights, labels):
+    found = _call_dispatch(exchange, capacity, True, tokens, experts, weights, labels)
     return found, (found[2], jnp.empty((tokens.shape[0], experts.shape[1], 0)))
 
 
@@ -167,7 +176,7 @@ def _dispatch_backward(exchange, capacity, kept, gradients):
     tokens, weights = _call(
         transfer, (_floats(shape.shape[0], exchange.hidden), _floats(*shape.shape[:2])), row_gradients, number, after
     )
-    return tokens, None, weights
+    return tokens, None, weights, None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

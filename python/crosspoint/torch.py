@@ -4,7 +4,7 @@ Tensors are float32, on the CPU. docs/torch.md shows how.
 """
 
 import types
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -32,20 +32,33 @@ class Dispatched:
         return self.handle.rows_per_expert.tolist()
 
 
-def dispatch(exchange: Exchange, tokens: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> Dispatched:
+def dispatch(
+    exchange: Exchange,
+    tokens: torch.Tensor,
+    experts: torch.Tensor,
+    weights: torch.Tensor,
+    labels: Optional[torch.Tensor] = None,
+) -> Dispatched:
     """Sends every routed token to the ranks of its experts. Collective, and so is its backward pass.
 
     :param tokens: ``(T, hidden)`` float32; T may differ between ranks.
     :param experts: ``(T, K)`` integers, for example from ``torch.topk``; -1 is not sent.
     :param weights: ``(T, K)`` float32, for example from a softmax; :func:`combine` applies them, and their gradient comes
         with that of the tokens.
+    :param labels: ``(T,)`` integers, for the option ``memory=N``: see :meth:`crosspoint.Exchange.dispatch`.
     """
-    return begin_dispatch(exchange, tokens, experts, weights).wait()
+    return begin_dispatch(exchange, tokens, experts, weights, labels).wait()
 
 
-def begin_dispatch(exchange: Exchange, tokens: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> "Pending":
+def begin_dispatch(
+    exchange: Exchange,
+    tokens: torch.Tensor,
+    experts: torch.Tensor,
+    weights: torch.Tensor,
+    labels: Optional[torch.Tensor] = None,
+) -> "Pending":
     """Begins :func:`dispatch`: see :class:`Pending`. Collective, but waits for nobody."""
-    pending = exchange.begin_dispatch(_array(tokens), _array(experts), _array(weights))
+    pending = exchange.begin_dispatch(*(_array(tensor) for tensor in (tokens, experts, weights, labels)))
 
     def finish() -> Dispatched:
         made = []
@@ -120,16 +133,23 @@ class ExpertParallel(torch.nn.Module):
         #: This rank's experts.
         self.experts = torch.nn.ModuleList(make(number) for number in self.exchange.local_experts)
 
-    def forward(self, tokens: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        experts: torch.Tensor,
+        weights: torch.Tensor,
+        labels: Optional[torch.Tensor] = None,
+    ) -> torch.Tensor:
         """Collective.
 
         :param tokens: ``(..., hidden)``.
         :param experts: ``(..., K)`` integers; -1 is not sent.
         :param weights: ``(..., K)``.
+        :param labels: ``(...)`` integers: see :func:`dispatch`.
         :returns: as ``tokens``.
         """
         flat = [tensor.reshape(-1, tensor.shape[-1]) for tensor in (tokens, experts, weights)]
-        dispatched = dispatch(self.exchange, *flat)
+        dispatched = dispatch(self.exchange, *flat, labels if labels is None else labels.reshape(-1))
         pieces = dispatched.rows.split(dispatched.rows_per_expert)
         outputs = [expert(rows) for expert, rows in zip(self.experts, pieces)]
         y = combine(dispatched, torch.cat(outputs) if outputs else dispatched.rows)

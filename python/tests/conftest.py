@@ -38,9 +38,9 @@ def scale(exchange, handle, rows):
     return rows * factors[:, None]
 
 
-def step(exchange, problem):
+def step(exchange, problem, labels=None):
     """Forward and backward; the result, and the gradients by tokens and weights."""
-    handle = exchange.dispatch(problem.x, problem.experts, problem.weights)
+    handle = exchange.dispatch(problem.x, problem.experts, problem.weights, labels)
     y = exchange.combine(handle, scale(exchange, handle, handle.rows))
     gradients = exchange.combine_backward(handle, problem.dy)
     dx = exchange.dispatch_backward(handle, scale(exchange, handle, gradients))

@@ -73,6 +73,74 @@ def test_rows_with_gaps_are_taken():
     simulate(2, body)
 
 
+def labelled(rank):
+    """LearnedMemoryTests.swift and checks.c have the same rows."""
+    t, j = np.arange(64)[:, None], np.arange(5)
+    x = 3 * (t % 4) * (j % 3 - 1) + (37 * t + 101 * j + 17 * rank) % 64 / 64
+    experts = (t + np.arange(2) + rank) % 4
+    weights = np.tile(np.float32([0.75, 0.25]), (64, 1))
+    return x.astype(np.float32), experts, weights, np.arange(64) % 4
+
+
+def test_labels_give_the_bits_that_they_give_in_swift():
+    def body(fabric):
+        x, experts, weights, labels = labelled(fabric.rank)
+        exchange = Exchange(fabric, experts=4, hidden=5, options="wire=entropy:3,memory=16")
+        for begins in (False, True, False, True):
+            arguments = x, experts, weights, labels
+            handle = exchange.begin_dispatch(*arguments).finish() if begins else exchange.dispatch(*arguments)
+            y = exchange.combine(handle, handle.rows)
+            exchange.dispatch_backward(handle, exchange.combine_backward(handle, x))
+        checksum = 0xCBF29CE484222325
+        for byte in y.tobytes():
+            checksum = (checksum ^ byte) * 0x100000001B3 % 2**64
+        return checksum
+
+    assert simulate(3, body)[0] == 0x5C279F69DA2BDE97
+
+
+def test_labels_lessen_the_error_of_codes():
+    def body(fabric):
+        problem, labels = Problem(fabric.rank, 200), np.arange(200) % 4
+        problem.x += 10 * np.random.default_rng(1).standard_normal((4, 16), np.float32)[labels]
+
+        def error(labels):
+            exchange = Exchange(fabric, experts=6, hidden=16, options="wire=entropy:2,memory=16")
+            for _ in range(4):
+                y = step(exchange, problem, labels)[0]
+            return np.square(y - problem.oracle()[0]).sum()
+
+        return error(labels) < error(None)
+
+    assert simulate(3, body) == [True] * 3
+
+
+@pytest.mark.parametrize(
+    "labels, mentions",
+    [
+        (np.array([0, 1, -2, 3]), "token 2 has label -2; -1 (none) to 16777216 allowed"),
+        (np.array([0, 2**24 + 1, 2, 3]), "token 1 has label 16777217"),
+        (np.array([0, 2**40, 2, 3]), "numbers from 0 to 1099511627776"),
+        (np.zeros(3, np.int32), "int32 of shape (3,); integers of shape (4,)"),
+        (np.zeros(4, np.float32), "float32 of shape (4,); integers"),
+        ([0, 1, 2, 3], "list; integers"),
+    ],
+)
+def test_wrong_labels_on_one_rank_are_named_on_all(labels, mentions):
+    def body(fabric):
+        exchange = Exchange(fabric, experts=6, hidden=16, options="wire=entropy:2,memory=4")
+        problem = Problem(fabric.rank, 4)
+        with pytest.raises(CrosspointError) as caught:
+            step(exchange, problem, labels if fabric.rank == 1 else np.arange(4))
+        error = caught.value
+        assert error.code == Code.INVALID_ARGUMENT and error.argument == "labels" and mentions in error.message, error
+        assert error.rank == 1 and error.is_agreed
+        # The ranks are in step, also where only one has labels.
+        step(exchange, problem, np.arange(4) if fabric.rank == 1 else None)
+
+    simulate(3, body)
+
+
 WRONG = {
     "float64": (dict(x=np.zeros((4, 8))), "tokens", "float64 of shape (4, 8); a numpy array of float32"),
     "list": (dict(x=[[1.0]]), "tokens", "list; a numpy array of float32"),

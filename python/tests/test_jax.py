@@ -64,6 +64,34 @@ def check_layer(fabric, counts, options=""):
     return True
 
 
+def test_labels_reach_the_exchange_under_jit_and_grad():
+    def body(fabric):
+        x, scores, experts, _ = arguments_of(fabric.rank, 200)
+        labels = jnp.arange(200) % 4
+        x = x + 10 * jnp.asarray(np.random.default_rng(1).standard_normal((4, HIDDEN), np.float32))[labels]
+
+        def error(labels):
+            exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN, options="wire=entropy:2,memory=16")
+
+            @jax.jit
+            def step(x, labels):
+                def energy(x):
+                    sent = dispatch(exchange, x, experts, scores, labels)
+                    y = combine(sent, sent.rows)
+                    return jnp.square(y).sum(), y
+
+                return jax.grad(energy, has_aux=True)(x)
+
+            for _ in range(4):
+                _, y = jax.block_until_ready(step(x, labels))
+            return jnp.square(y - jnp.where(experts >= 0, scores, 0).sum(axis=1, keepdims=True) * x).sum()
+
+        return bool(error(labels) < error(None))
+
+    assert simulate(3, body) == [True] * 3
+
+
+
 @pytest.mark.parametrize("options", ["", "copies=rank"])
 @pytest.mark.parametrize("counts", [[9], [5, 12], [7, 0, 20]])
 def test_a_layer_is_the_plain_mixture_on_simulated_ranks(counts, options):

@@ -104,6 +104,36 @@ def test_rows_arrive_bit_for_bit():
     simulate(3, body)
 
 
+def test_labels_reach_the_exchange():
+    options = "wire=entropy:2,memory=16"
+
+    def body(fabric):
+        x, logits, _ = tokens_of(fabric.rank, 200)
+        labels = torch.arange(200) % 4
+        x = x + 10 * torch.randn(4, HIDDEN, generator=torch.Generator().manual_seed(1))[labels]
+        experts, weights = route(logits.detach())
+
+        def through_torch(labels):
+            layer = ExpertParallel(
+                fabric, experts=EXPERTS, hidden=HIDDEN, make=lambda number: torch.nn.Identity(), options=options
+            )
+            for _ in range(4):
+                y = layer(x[None], experts[None], weights[None], labels)[0]
+                y.backward(x.detach(), retain_graph=True)  # which is a step
+            return y
+
+        plain = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN, options=options)
+        for _ in range(4):
+            given = x.detach().numpy()
+            handle = plain.dispatch(given, experts.numpy(), weights.numpy(), labels.numpy())
+            expected = torch.from_numpy(plain.combine(handle, handle.rows))
+            plain.dispatch_backward(handle, plain.combine_backward(handle, given))
+        assert torch.equal(through_torch(labels[None]), expected)
+        assert not torch.equal(through_torch(None), expected)
+
+    simulate(3, body)
+
+
 def test_begun_transfers_have_the_same_bits_and_gradients():
     def body(fabric):
         exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN)
