@@ -86,7 +86,7 @@ def test_labels_give_the_bits_that_they_give_in_swift():
     def body(fabric):
         x, experts, weights, labels = labelled(fabric.rank)
         exchange = Exchange(fabric, experts=4, hidden=5, options="wire=entropy:3,memory=16")
-        for begins in (False, True, False, True):
+        for begins in 5 * (False, True):
             arguments = x, experts, weights, labels
             handle = exchange.begin_dispatch(*arguments).finish() if begins else exchange.dispatch(*arguments)
             y = exchange.combine(handle, handle.rows)
@@ -96,7 +96,7 @@ def test_labels_give_the_bits_that_they_give_in_swift():
             checksum = (checksum ^ byte) * 0x100000001B3 % 2**64
         return checksum
 
-    assert simulate(3, body)[0] == 0x5C279F69DA2BDE97
+    assert simulate(3, body)[0] == 0x2646B63C52031232
 
 
 def test_labels_lessen_the_error_of_codes():
