@@ -146,7 +146,7 @@ def _call_combine(exchange, tokens, has_backward, outputs, number):
     def transfer(outputs, number):
         opened = _take(number)
         if opened.refusal:
-            exchange._refuse(_COMBINE, opened.handle, opened.refusal)
+            exchange._refuse(_COMBINE, opened.handle, opened.refusal, False)
         y = exchange.combine(opened.handle, np.ascontiguousarray(outputs)[: len(opened.handle.rows)])
         if has_backward:
             _open[int(number)] = opened
