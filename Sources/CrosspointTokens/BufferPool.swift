@@ -10,9 +10,9 @@ import Synchronization
 /// Sizes that change from step to step reach a steady state:
 /// - Buffers come in classes, eight to each power of two, so at most an eighth is added to a request.
 /// - A request takes the smallest idle buffer that fits and is not more than sixteen times too large. Where there is none, it
-///   replaces the largest idle one that is too small by no more than that, and is twice as large as was asked for. So between
-///   a size and sixteen times it there are never more buffers than were in use at once, every miss makes one of them larger,
-///   and misses end early: routing rarely doubles a rank's rows after its first steps.
+///   replaces the largest idle one that is too small by no more than that, and has an eighth to spare. So between a size and
+///   sixteen times it there are never more buffers than were in use at once, every miss makes one of them larger, and misses
+///   end.
 /// - The pages of a new buffer are touched at once: a step that uses more of it than any before faults none.
 package final class BufferPool: Sendable {
   struct State: ~Copyable {
@@ -66,7 +66,7 @@ package final class BufferPool: Sendable {
         return try grow(&state, bytes: bytes, wanted: size)
       }
       drop(tooSmall, of: &state)
-      return try grow(&state, bytes: bytes, wanted: Self.classSize(2 * size))
+      return try grow(&state, bytes: bytes, wanted: Self.classSize(size + size / 8))
     }
   }
 
