@@ -363,7 +363,8 @@ crosspoint_status crosspoint_exchange_save(
     const crosspoint_exchange *exchange, char *text, int64_t capacity, int64_t *needed);
 /* Continues from a saved text: on every rank or on none. */
 crosspoint_status crosspoint_exchange_restore(crosspoint_exchange *exchange, const char *text);
-/* Whether a budget goes on choosing: 0 while evaluating, so that training continues as if there had been no evaluation. */
+/* Whether a budget goes on choosing and a memory learning: 0 while evaluating, so that training continues as if there had been
+ * no evaluation. */
 crosspoint_status crosspoint_exchange_set_adapts(crosspoint_exchange *exchange, int32_t adapts);
 
 #ifdef __cplusplus

@@ -73,8 +73,7 @@ struct BenchExchange: RankCommand {
   func job() throws(CrosspointError) -> @Sendable (any Fabric) throws -> Void {
     var settings = ExchangeTrial.Settings(
       tokens: layer.tokens, hidden: layer.hidden, topK: layer.topK, experts: layer.experts, pattern: pattern,
-      iterations: iterations,
-      warmup: warmup, backward: backward, options: exchange.exchangeOptions)
+      iterations: iterations, warmup: warmup, backward: backward, options: exchange.exchangeOptions)
     if let input {
       let rows = try Npy.readSomeRows(input, argument: "--input")
       (settings.hidden, settings.input) = (rows.hidden, rows.array)

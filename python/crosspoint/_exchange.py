@@ -274,7 +274,7 @@ class Exchange:
         check(library.crosspoint_exchange_restore(self._pointer, text.encode()))
 
     def set_adapts(self, adapts: bool) -> None:
-        """Whether a budget goes on choosing: ``False`` while evaluating."""
+        """Whether a budget goes on choosing and a memory learning: ``False`` while evaluating."""
         check(library.crosspoint_exchange_set_adapts(self._pointer, adapts))
 
 

@@ -91,7 +91,6 @@ def test_labels_reach_the_exchange_under_jit_and_grad():
     assert simulate(3, body) == [True] * 3
 
 
-
 @pytest.mark.parametrize("options", ["", "copies=rank"])
 @pytest.mark.parametrize("counts", [[9], [5, 12], [7, 0, 20]])
 def test_a_layer_is_the_plain_mixture_on_simulated_ranks(counts, options):
