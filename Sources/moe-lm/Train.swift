@@ -24,7 +24,7 @@ struct Train: RankCommand {
     options.reading = arguments.reading
     options.learning = learning
     options.exchange = exchange.exchangeOptions
-    options.seed = exchange.seed
+    options.seed = options.exchange.seed
     var run = run
     run.summary = arguments.summary
     return { [options, run, data = arguments.data] fabric in

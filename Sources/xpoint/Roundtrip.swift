@@ -65,7 +65,7 @@ struct Roundtrip: ParsableCommand {
       throw ValidationError(
         "--labels and --warm-labels go together: labels say what rows have in common with earlier ones")
     }
-    guard exchange.memory == 0 else {
+    guard exchange.exchangeOptions.memory == 0 else {
       throw ValidationError("--memory is for training, which learns as it goes: here --warm says what was seen")
     }
     guard warmLabels == nil || warm != nil else { throw ValidationError("--warm-labels needs --warm") }

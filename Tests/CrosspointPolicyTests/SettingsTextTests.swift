@@ -31,23 +31,27 @@ import Testing
     #expect(try ExchangeOptions(named: "fastest=0.05").policy == .fastest(relativeError: 0.05))
   }
 
-  @Test func theNameOfEverySettingIsKnown() throws {
-    for name in ExchangeSettings.names {
-      var settings = ExchangeSettings()
-      let error = #expect(throws: CrosspointError.self) { try settings.set(name, "?") }
-      #expect(error?.argument != "options", "\(name)")
+  @Test func whatASettingCannotBeIsNamed() throws {
+    for setting in ExchangeSetting.allCases {
+      let error = #expect(throws: CrosspointError.self) { try ExchangeOptions([setting: "?"]) }
+      #expect(error?.argument == setting.rawValue)
     }
+  }
+
+  @Test func aTuningThatCannotBeReadIsAFileError() {
+    let error = #expect(throws: CrosspointError.self) { try ExchangeOptions(named: "tuning=/nowhere,fastest=0.1") }
+    #expect(error?.code == .file && error?.argument == "tuning")
   }
 
   @Test(arguments: [
     ("wires=bf16", "options", "wires=bf16"), ("bf16", "options", "bf16"), ("wire=bf16,,", "options", "''"),
-    ("wire=bf17", "format", "bf17"), ("copies=token", "copies", "expert, rank, node"),
+    ("wire=bf17", "wire", "bf17"), ("copies=token", "copies", "expert, rank, node"),
     ("copies=node:0", "copies", "node:RANKS"), ("seed=-1", "seed", "-1"),
     ("wire=fp32,wire=bf16", "wire", "twice"), ("copies=rank,width=4", "options", "width=4"),
     ("budget-bytes=0.1,budget-error=0.1", "budget-bytes", "exclude"),
     ("budget-error=0.1,fastest=0.1", "budget-error", "exclude"),
     ("budget-bytes=3", "budget-bytes", "3.0"), ("compression=lsh:functions=x", "compression", "functions"),
-    ("wire=rotated:99", "format", "rotated:99"),
+    ("wire=rotated:99", "wire", "rotated:99"),
   ])
   func whatIsWrongIsNamed(text: String, argument: String, mentions: String) {
     let error = #expect(throws: CrosspointError.self) { try ExchangeOptions(named: text) }

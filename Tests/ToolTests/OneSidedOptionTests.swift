@@ -19,8 +19,8 @@ struct OneSidedOptionTests {
     "wire-combine-backward": "bf16", "wire-dispatch-backward": "bf16", "rounding-gradient": "nearest",
     "within-node": "plain", "agreement": "deferred", "latent": "8", "record-routing": "other.npy",
     "trace": "other.json",
-    "rounding-forward": "stochastic", "budget-bytes": "0.5", "budget-error": "0.1",
-    "fastest": "0.1", "tuning": "/nowhere.json",
+    "budget-bytes": "0.5", "budget-error": "0.1", "memory": "3", "seed": "1", "fastest": "0.1",
+    "tuning": "/nowhere.json",
     "deletion-threshold": "0.25", "granularity": "2", "router-groups": "2", "link-speed": "100", "transport": "plain",
   ]
 
