@@ -60,16 +60,16 @@ final class PendingOfC {
 
   private func begin(_ plan: Routing? = nil, labels: [Int32]? = nil) throws(CrosspointError) -> PendingOfC {
     let exchange = owner.exchange
-    let (target, hidden) = (result?.batch.elements, result?.batch.hidden ?? 0)
+    let target = result?.batch.view
     switch (kind, dispatched?.handle) {
     case (.combine, let handle?):
       rows = PendingRows(
-        exchange, try exchange.beginCombine(input, handle, into: target, hidden: hidden, after: failure))
+        exchange, try exchange.beginCombine(input, handle, into: target, after: failure))
     case (.combineBackward, let handle?):
       rows = PendingRows(exchange, try exchange.beginCombineBackward(input, handle, after: failure))
     case (.dispatchBackward, let handle?):
       rows = PendingRows(
-        exchange, try exchange.beginDispatchBackward(input, handle, into: target, hidden: hidden, after: failure))
+        exchange, try exchange.beginDispatchBackward(input, handle, into: target, after: failure))
     case (.dispatch, _), (_, nil):
       dispatch = PendingDispatch(
         exchange, try exchange.beginDispatch(input, plan ?? .none, labels: labels, after: failure))

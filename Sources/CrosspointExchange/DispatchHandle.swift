@@ -58,7 +58,7 @@ public final class DispatchHandle {
     _ batch: inout TokenBatch, like rows: borrowing TokenBatch, _ pool: BufferPool
   ) throws(CrosspointError) {
     guard batch.rows != rows.rows else { return }
-    batch = try TokenBatch(uninitializedRows: rows.rows, hidden: rows.hidden, pool: pool)
+    batch = try TokenBatch(uninitializedRows: rows.rows, hidden: rows.hidden, type: rows.type, pool: pool)
   }
 
   /// Where the outputs for this rank's tokens lie, from combine to combineBackward.
@@ -91,36 +91,41 @@ public final class DispatchHandle {
 
   private let pool: BufferPool
   private let hidden: Int
+  private let type: RowType
 
-  init(owner: ObjectIdentifier, hidden: Int, pool: BufferPool) {
+  init(owner: ObjectIdentifier, hidden: Int, type: RowType, pool: BufferPool) {
     self.owner = owner
     self.pool = pool
     self.hidden = hidden
-    rows = TokenBatch(emptyOfHidden: hidden, pool: pool)
-    outputRows = TokenBatch(emptyOfHidden: hidden, pool: pool)
-    gradientRows = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    self.type = type
+    rows = TokenBatch(emptyOfHidden: hidden, type: type, pool: pool)
+    outputRows = TokenBatch(emptyOfHidden: hidden, type: type, pool: pool)
+    gradientRows = TokenBatch(emptyOfHidden: hidden, type: type, pool: pool)
     source = SentTokens(hidden: hidden, pool: pool)
     received = ReceivedRows(pool: pool)
   }
 
   /// Whether outputs lie in memory that stays as it is until `combineBackward`.
-  func holds(_ output: borrowing TokenBatch) -> Bool { output.base == outputRows.base || output.base == rows.base }
+  func holds(_ output: borrowing TokenBatch) -> Bool {
+    let base = output.view.first.base
+    return base == outputRows.view.first.base || base == rows.view.first.base
+  }
 
   /// What its rows are addressed to: the routing's experts, or with shared copies ranks or nodes.
   var destinations: Routing { copies == nil ? routing : copies!.routing }
 
   /// A dispatch without rows: what came is not to be used.
   func spoil() {
-    rows = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    rows = TokenBatch(emptyOfHidden: hidden, type: type, pool: pool)
     for expert in rowsPerExpert.indices { rowsPerExpert[expert] = 0 }
   }
 
   /// Gives every buffer back, so that the handle can serve another dispatch.
   func recycle() {
     within = nil
-    rows = TokenBatch(emptyOfHidden: hidden, pool: pool)
-    outputRows = TokenBatch(emptyOfHidden: hidden, pool: pool)
-    gradientRows = TokenBatch(emptyOfHidden: hidden, pool: pool)
+    rows = TokenBatch(emptyOfHidden: hidden, type: type, pool: pool)
+    outputRows = TokenBatch(emptyOfHidden: hidden, type: type, pool: pool)
+    gradientRows = TokenBatch(emptyOfHidden: hidden, type: type, pool: pool)
     source = SentTokens(hidden: hidden, pool: pool)
     received = ReceivedRows(pool: pool)
     stage = .finished

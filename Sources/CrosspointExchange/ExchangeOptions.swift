@@ -1,10 +1,12 @@
 import CrosspointCompression
 import CrosspointCore
+import CrosspointTokens
 
 /// Everything that can be chosen about an exchange. The same on every rank: checked once, at init.
 ///
 /// ```swift
 /// ExchangeOptions()                                              // lossless fp32
+/// ExchangeOptions(rows: .bf16)                                   // lossless bf16
 /// ExchangeOptions(compression: .lshMoE, compensation: .identity, wire: .init(.bf16))
 /// ```
 public struct ExchangeOptions: Hashable, Sendable {
@@ -91,6 +93,10 @@ public struct ExchangeOptions: Hashable, Sendable {
     case propagate
   }
 
+  /// How tokens, outputs and gradients lie in memory: every batch that goes in or comes out. Sums are taken in floats and
+  /// rounded once where they are stored: results are those of floats with the same values, rounded. bf16 rows go without
+  /// clusters, shared copies, a memory and a policy.
+  public var rows: RowType
   public var compression: Compression
   public var copies: Copies
   public var compensation: ResidualCompensation
@@ -112,11 +118,13 @@ public struct ExchangeOptions: Hashable, Sendable {
   public var seed: UInt64
 
   public init(
-    compression: Compression = .off, copies: Copies = .perExpert, compensation: ResidualCompensation = .identity,
-    wire: Wire = .init(.fp32), withinNode: WithinNode = .coded, gradientRounding: Rounding = .eden,
+    rows: RowType = .fp32, compression: Compression = .off, copies: Copies = .perExpert,
+    compensation: ResidualCompensation = .identity, wire: Wire = .init(.fp32), withinNode: WithinNode = .coded,
+    gradientRounding: Rounding = .eden,
     nonFinite: NonFinitePolicy = .error, agreement: Agreement = .immediate, memory: Int = 0,
     policy: Policy = .off, capacityBytes: Int = .max, seed: UInt64 = 0
   ) {
+    self.rows = rows
     self.compression = compression
     self.copies = copies
     self.compensation = compensation
@@ -133,8 +141,20 @@ public struct ExchangeOptions: Hashable, Sendable {
 
   /// Of options whose copies are decided.
   /// - Throws: `invalidArgument` for a memory that no transfer makes use of, for a compensation that learns where rows serve
-  ///   several experts, and for plain rows within a node where a policy counts on its own formats.
+  ///   several experts, for plain rows within a node where a policy counts on its own formats, and for what works with rows
+  ///   of floats alone.
   func validate() throws(CrosspointError) {
+    if rows != .fp32 {
+      let others = [
+        ("compression", "\(compression)", "off"), ("copies", "\(copies)", "expert"), ("memory", "\(memory)", "0"),
+        ("policy", "\(policy)", "off"),
+      ]
+      if let (name, value, only) = others.first(where: { $0.1 != $0.2 }) {
+        throw CrosspointError(
+          .invalidArgument, operation: "ExchangeOptions", argument: "rows",
+          "\(rows) rows need \(name) \(only), not \(value): use fp32 rows, or \(name) \(only)")
+      }
+    }
     if withinNode == .plain, policy != .off {
       throw CrosspointError(
         .invalidArgument, operation: "ExchangeOptions", argument: "withinNode",
@@ -178,7 +198,8 @@ public struct ExchangeOptions: Hashable, Sendable {
   /// `key=value` pairs in a fixed order: what the ranks compare, and what summaries print.
   package var pairs: [(key: String, value: String)] {
     return [
-      ("compression", "\(compression)"), ("copies", "\(copies)"), ("compensation", "\(compensation)"),
+      ("rows", rows.rawValue), ("compression", "\(compression)"), ("copies", "\(copies)"),
+      ("compensation", "\(compensation)"),
       ("wire-dispatch", "\(wire.dispatch)"), ("wire-combine", "\(wire.combine)"),
       ("wire-combine-backward", "\(wire.combineBackward)"), ("wire-dispatch-backward", "\(wire.dispatchBackward)"),
       ("within-node", withinNode.rawValue), ("rounding-gradient", gradientRounding.rawValue),

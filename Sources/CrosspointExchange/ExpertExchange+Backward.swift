@@ -40,7 +40,7 @@ extension ExpertExchange {
     _ outputGradient: borrowing TokenBatch, _ handle: DispatchHandle, after failure: CrosspointError?
   ) throws(CrosspointError) -> TransferCall {
     try begin(.combineBackward, handle, after: failure) { call throws(CrosspointError) in
-      transfer.format = options.wire.combineBackward
+      transfer.format = transferFormat(.combineBackward)
       // Sums over clusters are needed once more, and a policy samples them before they are sent.
       let writesSums = policy == nil && !handle.source.isClustered
       let keepsSums = !writesSums || !transfer.isAllDirect
@@ -55,21 +55,21 @@ extension ExpertExchange {
         transfer.checked = batch
       }
       var watch = Stopwatch()
-      let dy = UnsafePointer(outputGradient.base)
+      let dy = outputGradient.view
       (call.input, call.writesSums) = (dy, writesSums)
       attempt { () throws(CrosspointError) in
-        handle.source.rowGradients = try leaseRows(keepsSums ? handle.source.plan.rows : 0)
-        let sums = handle.source.rowGradients.base
+        handle.source.rowGradients = try leaseRows(keepsSums ? handle.source.plan.rows : 0, transfer.homeType)
+        let sums = handle.source.rowGradients.view
         if keepsSums {
           try differentiateSum(handle, dy, weights: false) { row, destination in
-            writesSums && isDirect(destination) ? nil : sums + row * layout.hidden
+            writesSums && isDirect(destination) ? nil : sums.row(row)
           }
         }
         if compensates(handle) { handle.source.outputGradients = try copy(outputGradient) }
-        sendFromHome(handle, sums)
+        sendFromHome(handle, sums.first)
         handle.roundingStep = gradientSteps
       }
-      attempt { () throws(CrosspointError) in call.result = try leaseRows(handle.received.total) }
+      attempt { () throws(CrosspointError) in call.result = try leaseRows(handle.received.total, options.rows) }
       if sharesCopies, nodeExchange == nil {
         call.copies = attempt { () throws(CrosspointError) in try roomForOutputGradients(handle) }
       }
@@ -78,17 +78,19 @@ extension ExpertExchange {
 
       if let policy { try prepare(policy, handle, nil, &attempt) }
       try encode(handle, &attempt)
-      try announce(call, &attempt) { () throws(CrosspointError) in receiveAtExperts(handle, call.result.base) }
+      try announce(call, &attempt) { () throws(CrosspointError) in receiveAtExperts(handle, call.result.view.first) }
     }
   }
 
   func finishCombineBackward(_ call: TransferCall, meanwhile work: LocalWork) throws(CrosspointError) -> TokenBatch {
     try finish(call) { handle, attempt throws(CrosspointError) in
-      try hear(meanwhile: work, &attempt) { () throws(CrosspointError) in receiveAtExperts(handle, call.result.base) }
+      try hear(meanwhile: work, &attempt) { () throws(CrosspointError) in
+        receiveAtExperts(handle, call.result.view.first)
+      }
       let (dy, writesSums) = (call.input!, call.writesSums)
       // Outputs that lie with their experts can be read until the vote.
       func differentiate() throws(CrosspointError) {
-        if writesSums { find(&places, handle, handle.source.rowGradients.base, inNode: true) }
+        if writesSums { find(&places, handle, handle.source.rowGradients.view.first, inNode: true) }
         try differentiateSum(handle, dy, weights: true) { row, destination in
           writesSums && places.isElsewhere(destination) ? places.row(row, of: destination, hidden: layout.hidden) : nil
         }
@@ -113,7 +115,7 @@ extension ExpertExchange {
       let rows = call.takeResult()
       if let nodeExchange { return try differentiateOutputsWithinNode(nodeExchange, rows, handle) }
       if attempt.hasFailed {
-        rows.elements.update(repeating: 0)
+        rows.clear()
         handle.topkWeightGradients.refill(with: 0, count: handle.routing.topkIndices.count)
       }
       guard let gradients = call.copies.take() else { return rows }
@@ -159,23 +161,20 @@ extension ExpertExchange {
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) {
     _ = try finishDispatchBackward(
-      beginDispatchBackward(rowGradient, handle, into: result.elements, hidden: result.hidden, after: nil),
-      meanwhile: work)
+      beginDispatchBackward(rowGradient, handle, into: result.view, after: nil), meanwhile: work)
   }
 
   /// The same, to be finished later; see ``beginDispatch(_:_:labels:)``. Collective.
   public func beginDispatchBackward(
     _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle, into result: borrowing TokenBatch
   ) throws(CrosspointError) -> PendingRows {
-    PendingRows(
-      self,
-      try beginDispatchBackward(rowGradient, handle, into: result.elements, hidden: result.hidden, after: nil))
+    PendingRows(self, try beginDispatchBackward(rowGradient, handle, into: result.view, after: nil))
   }
 
-  /// - Parameter result: memory for the sums, in rows of `hidden`; `nil`: the exchange's.
+  /// - Parameter result: memory for the sums; `nil`: the exchange's.
   package func beginDispatchBackward(
     _ rowGradient: borrowing TokenBatch, _ handle: DispatchHandle,
-    into result: UnsafeMutableBufferPointer<Float>? = nil, hidden: Int = 0, after failure: CrosspointError?
+    into result: RowsView? = nil, after failure: CrosspointError?
   ) throws(CrosspointError) -> TransferCall {
     try begin(.dispatchBackward, handle, after: failure) { call throws(CrosspointError) in
       transfer.checked = checked("rowGradient", rowGradient)
@@ -192,25 +191,25 @@ extension ExpertExchange {
         }
       }
       if !attempt.hasFailed {
-        let rows = sharesCopies ? handle.copies!.sums.base : rowGradient.base
-        sendFromExperts(handle, rows)
+        let rows = sharesCopies ? handle.copies!.sums.view : rowGradient.view
+        sendFromExperts(handle, rows.first)
         // Compensation changes what comes home.
-        if !compensates(handle) { transfer.offered = (UnsafePointer(rows), handle.received.total) }
+        if !compensates(handle) { transfer.offered = rows }
       }
       statistics.seconds.cluster += watch.lap()
 
       if let policy { try prepare(policy, handle, nil, &attempt) }
       try encode(handle, &attempt)
       attempt { () throws(CrosspointError) in
-        call.result = try room(result, hidden: hidden, rows: handle.routing.tokens)
+        call.result = try room(result, rows: handle.routing.tokens)
       }
       try announce(call, &attempt) { () throws(CrosspointError) in try makeRoomForGradients(call, handle) }
     }
   }
 
   private func makeRoomForGradients(_ call: TransferCall, _ handle: DispatchHandle) throws(CrosspointError) {
-    call.returned = try leaseRows(readsAll ? 0 : handle.source.plan.rows)
-    receiveAtHome(handle, call.returned.base)
+    call.returned = try leaseRows(readsAll ? 0 : handle.source.plan.rows, transfer.homeType)
+    receiveAtHome(handle, call.returned.view.first)
   }
 
   func finishDispatchBackward(_ call: TransferCall, meanwhile work: LocalWork) throws(CrosspointError) -> TokenBatch {
@@ -219,15 +218,15 @@ extension ExpertExchange {
       try move(meanwhile: work, &attempt)
       if sharesCopies { attempt { () throws(CrosspointError) in try takeShareGradients(handle) } }
       let result = call.takeResult()
-      let returned = call.returned.base
+      let returned = call.returned.view
       // As in combine: rows are read before the vote, or are there after it.
       let isEarly = transfer.readsInPlace
-      if isEarly { attempt { () throws(CrosspointError) in try gatherGradients(handle, returned, into: result.base) } }
+      if isEarly { attempt { () throws(CrosspointError) in try gatherGradients(handle, returned, into: result.view) } }
       try settle(handle, attempt)
       if attempt.hasFailed {
-        result.elements.update(repeating: 0)
+        result.clear()
       } else if !isEarly {
-        try gatherGradients(handle, returned, into: result.base)
+        try gatherGradients(handle, returned, into: result.view)
       }
       return result
     }
@@ -247,8 +246,8 @@ extension ExpertExchange {
   /// From ∂L/∂y the sums S_j of the rows for which there is a place, and, if they are asked for, ∂L/∂w and ∂L/∂A.
   /// - Throws: `nonFinite`, if the transfer checks its batch.
   private func differentiateSum(
-    _ handle: DispatchHandle, _ dy: UnsafePointer<Float>, weights: Bool,
-    into place: (_ row: Int, _ destination: Int) -> UnsafeMutablePointer<Float>?
+    _ handle: DispatchHandle, _ dy: RowsView, weights: Bool,
+    into place: (_ row: Int, _ destination: Int) -> RowPointer?
   ) throws(CrosspointError) {
     let hidden = layout.hidden
     let routing = handle.destinations
@@ -256,7 +255,8 @@ extension ExpertExchange {
     let (transfer, isChecked, isCompensated) = (transfer, transfer.checked != nil, compensates(handle))
     let (rowOfSlot, firstSlot) = (handle.source.plan.rowOfSlot.base, handle.source.plan.firstSlot.base)
     let outputs = handle.outputsAtHome
-    var lastToken = -1
+    let (wideGradient, wideRow) = (transfer.codec.scratchRow(0), transfer.codec.scratchRow(1))
+    var (lastToken, gradient) = (-1, UnsafePointer(wideGradient))
     try handle.topkWeightGradients.withUnsafeMutableBufferPointer { weightGradients throws(CrosspointError) in
       for slot in routing.topkIndices.indices {
         let row = Int(rowOfSlot[slot])
@@ -266,18 +266,24 @@ extension ExpertExchange {
         }
         let token = slot / routing.topK
         let (weight, destination) = (routing.topkWeights[slot], Int(routing.topkIndices[slot]))
-        let gradient = dy + token * hidden
-        if isChecked, token != lastToken { try transfer.check(gradient) }
-        lastToken = token
+        if token != lastToken {
+          if isChecked { try transfer.check(dy.row(token)) }
+          gradient = dy.row(token).floats(hidden, scratch: wideGradient)
+          lastToken = token
+        }
         if let sum = place(row, destination) {
-          if Int(firstSlot[row]) == slot {
-            kernels.scale(sum, weight, gradient, hidden)
+          if Int(firstSlot[row]) != slot {
+            kernels.axpy(sum.floats, weight, gradient, hidden)
+          } else if sum.type == .fp32 {
+            kernels.scale(sum.floats, weight, gradient, hidden)
           } else {
-            kernels.axpy(sum, weight, gradient, hidden)
+            kernels.scale(wideRow, weight, gradient, hidden)
+            sum.store(UnsafePointer(wideRow), hidden)
           }
         }
         guard weights else { continue }
-        weightGradients[slot] = kernels.dot(gradient, outputs.row(row, of: destination, hidden: hidden), hidden)
+        let output = outputs.row(row, of: destination, hidden: hidden).floats(hidden, scratch: wideRow)
+        weightGradients[slot] = kernels.dot(gradient, output, hidden)
         if isCompensated, handle.source.plan.counts[row] > 1 {
           let (x, c) = handle.source.residual(token: token, row: row)
           weightGradients[slot] += compensator.differentiate(
@@ -288,25 +294,25 @@ extension ExpertExchange {
   }
 
   /// Turns v_j into v_j − Aᵀ S_j, in place, where residuals are compensated; a lone member has none.
-  private func addCompensation(_ handle: DispatchHandle, _ rows: UnsafeMutablePointer<Float>) {
+  private func addCompensation(_ handle: DispatchHandle, _ rows: RowsView) {
     guard compensates(handle) else { return }
     let hidden = layout.hidden
     let sums = handle.source.rowGradients.base
     for expert in 0..<destinations.count {
       for row in handle.source.plan.rows(of: expert) where handle.source.plan.counts[row] > 1 {
-        compensator.addAdjoint(expert: expert, weight: -1, of: sums + row * hidden, to: rows + row * hidden)
+        compensator.addAdjoint(expert: expert, weight: -1, of: sums + row * hidden, to: rows.row(row).floats)
       }
     }
   }
 
   /// ∂L/∂x_i: an equal share of each row that token i joined, and its own residual's.
   private func gatherGradients(
-    _ handle: DispatchHandle, _ rows: UnsafeMutablePointer<Float>, into dx: UnsafeMutablePointer<Float>
+    _ handle: DispatchHandle, _ rows: RowsView, into dx: RowsView
   ) throws(CrosspointError) {
     var watch = Stopwatch()
     defer { statistics.seconds.cluster += watch.lap() }
     addCompensation(handle, rows)
-    find(&places, handle, rows, inNode: transfer.readsInPlace)
+    find(&places, handle, rows.first, inNode: transfer.readsInPlace)
     let routing = handle.destinations
     try sumRows(places, handle, "rowGradient", into: dx) { _, row in
       1 / Float(handle.source.plan.counts[row])

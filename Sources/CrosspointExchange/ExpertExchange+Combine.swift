@@ -46,21 +46,20 @@ extension ExpertExchange {
     meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) {
     _ = try finishCombine(
-      beginCombine(output, handle, into: result.elements, hidden: result.hidden, after: nil), meanwhile: work)
+      beginCombine(output, handle, into: result.view, after: nil), meanwhile: work)
   }
 
   /// The same, to be finished later; see ``beginDispatch(_:_:labels:)``. Collective.
   public func beginCombine(
     _ output: borrowing TokenBatch, _ handle: DispatchHandle, into result: borrowing TokenBatch
   ) throws(CrosspointError) -> PendingRows {
-    PendingRows(
-      self, try beginCombine(output, handle, into: result.elements, hidden: result.hidden, after: nil))
+    PendingRows(self, try beginCombine(output, handle, into: result.view, after: nil))
   }
 
-  /// - Parameter result: memory for the sums, in rows of `hidden`; `nil`: the exchange's.
+  /// - Parameter result: memory for the sums; `nil`: the exchange's.
   package func beginCombine(
-    _ output: borrowing TokenBatch, _ handle: DispatchHandle, into result: UnsafeMutableBufferPointer<Float>? = nil,
-    hidden: Int = 0, after failure: CrosspointError?
+    _ output: borrowing TokenBatch, _ handle: DispatchHandle, into result: RowsView? = nil,
+    after failure: CrosspointError?
   ) throws(CrosspointError) -> TransferCall {
     try begin(.combine, handle, after: failure) { call throws(CrosspointError) in
       transfer.checked = checked("output", output)
@@ -70,24 +69,24 @@ extension ExpertExchange {
       var watch = Stopwatch()
       if sharesCopies, nodeExchange == nil { attempt { () throws(CrosspointError) in try sumOutputs(output, handle) } }
       if !attempt.hasFailed {
-        let rows = sharesCopies ? handle.copies!.sums.base : output.base
-        sendFromExperts(handle, rows)
-        if sharesCopies || handle.holds(output) { transfer.offered = (UnsafePointer(rows), handle.received.total) }
+        let rows = sharesCopies ? handle.copies!.sums.view : output.view
+        sendFromExperts(handle, rows.first)
+        if sharesCopies || handle.holds(output) { transfer.offered = rows }
       }
       statistics.seconds.cluster += watch.lap()
 
       if let policy { try prepare(policy, handle, nil, &attempt) }
       try encode(handle, &attempt)
       attempt { () throws(CrosspointError) in
-        call.result = try room(result, hidden: hidden, rows: handle.routing.tokens)
+        call.result = try room(result, rows: handle.routing.tokens)
       }
       try announce(call, &attempt) { () throws(CrosspointError) in try makeRoomAtHome(handle) }
     }
   }
 
   private func makeRoomAtHome(_ handle: DispatchHandle) throws(CrosspointError) {
-    handle.source.outputs = try leaseRows(readsAll ? 0 : handle.source.plan.rows)
-    receiveAtHome(handle, handle.source.outputs.base)
+    handle.source.outputs = try leaseRows(readsAll ? 0 : handle.source.plan.rows, transfer.homeType)
+    receiveAtHome(handle, handle.source.outputs.view.first)
   }
 
   func finishCombine(_ call: TransferCall, meanwhile work: LocalWork) throws(CrosspointError) -> TokenBatch {
@@ -97,12 +96,12 @@ extension ExpertExchange {
       let result = call.takeResult()
       // What others still write here is there after the vote; what is read in their memory must be read before it.
       let isEarly = transfer.readsInPlace
-      if isEarly { attempt { () throws(CrosspointError) in try weightedSum(handle, into: result.base) } }
+      if isEarly { attempt { () throws(CrosspointError) in try weightedSum(handle, into: result.view) } }
       try settle(handle, attempt)
       if attempt.hasFailed {
-        result.elements.update(repeating: 0)
+        result.clear()
       } else if !isEarly {
-        try weightedSum(handle, into: result.base)
+        try weightedSum(handle, into: result.view)
       }
       return result
     }
@@ -116,10 +115,10 @@ extension ExpertExchange {
   }
 
   /// Sums each token's choices into its row of `y`.
-  private func weightedSum(_ handle: DispatchHandle, into y: UnsafeMutablePointer<Float>) throws(CrosspointError) {
+  private func weightedSum(_ handle: DispatchHandle, into y: RowsView) throws(CrosspointError) {
     var watch = Stopwatch()
     defer { statistics.seconds.cluster += watch.lap() }
-    find(&handle.outputsAtHome, handle, handle.source.outputs.base, inNode: transfer.readsInPlace)
+    find(&handle.outputsAtHome, handle, handle.source.outputs.view.first, inNode: transfer.readsInPlace)
     let routing = handle.destinations
     try sumRows(handle.outputsAtHome, handle, "output", into: y) { slot, _ in
       routing.topkWeights[slot]

@@ -61,8 +61,8 @@ extension ExpertExchange {
       if clusterer == nil { transfer.checked = checked("tokens", tokens) }
       var attempt = Attempt(
         call.failure ?? problem(tokens: tokens, routing: routing) ?? problem(labels: labels, tokens: tokens.rows))
-      let base = UnsafePointer(tokens.base)
-      call.input = base
+      let rows = tokens.view
+      call.input = rows
       attempt { () throws(CrosspointError) in
         handle.routing.copy(routing)
         if let labels { try handle.source.keep(labels) }
@@ -70,7 +70,7 @@ extension ExpertExchange {
         try handle.source.plan.group(handle.destinations)
       }
       if let policy {
-        if !attempt.hasFailed { sendMembers(handle, base) }
+        if !attempt.hasFailed { sendMembers(handle, rows.first) }
         try prepare(policy, handle, clusterer, &attempt)
         transfer.clearSources()
       }
@@ -81,8 +81,8 @@ extension ExpertExchange {
       }
       if sharesCopies { attempt { () throws(CrosspointError) in try markCopies(handle) } }
       if options.wire.dispatch.weighsRows { attempt { () throws(CrosspointError) in try weighRows(handle) } }
-      if !attempt.hasFailed { sendRows(handle, base) }
-      try encode(handle, tokens: base, &attempt)
+      if !attempt.hasFailed { sendRows(handle, rows.first) }
+      try encode(handle, tokens: rows, &attempt)
       attempt { () throws(CrosspointError) in try noteLabels(handle) }
       try announce(call, attempt)
     }
@@ -94,9 +94,9 @@ extension ExpertExchange {
     try finish(call) { handle, attempt throws(CrosspointError) in
       try transfer.finishAnnouncement(meanwhile: work, &attempt)
       attempt { () throws(CrosspointError) in try makeRoom(handle) }
-      let base = call.input!
+      let tokens = call.input!
       try move(
-        writing: { () throws(CrosspointError) in try writeTokens(base, handle) }, meanwhile: work, &attempt)
+        writing: { () throws(CrosspointError) in try writeTokens(tokens, handle) }, meanwhile: work, &attempt)
       handle.rowsPerExpert.resize(localExperts.count)
       handle.received.nameLabels(destinations)
       if sharesCopies { attempt { () throws(CrosspointError) in try readMarks(handle) } }
@@ -119,18 +119,18 @@ extension ExpertExchange {
   }
 
   /// A row for every member.
-  private func sendMembers(_ handle: DispatchHandle, _ tokens: UnsafePointer<Float>) {
+  private func sendMembers(_ handle: DispatchHandle, _ tokens: RowPointer) {
     for rank in 0..<fabric.rankCount {
       for destination in destinations.served(by: rank) {
         let members = handle.source.plan.tokens(at: handle.source.plan.members(of: destination))
         transfer.sources[rank].append(
-          RowSource(base: tokens, indices: members.baseAddress, rows: members.count, labels: handle.source.labelBase))
+          RowSource(first: tokens, indices: members.baseAddress, rows: members.count, labels: handle.source.labelBase))
       }
     }
   }
 
   /// The rows themselves: gathered tokens, or centroids; with their importances, where they are weighed.
-  private func sendRows(_ handle: DispatchHandle, _ tokens: UnsafePointer<Float>) {
+  private func sendRows(_ handle: DispatchHandle, _ tokens: RowPointer) {
     let importances = handle.source.importances.rows == 0 ? nil : UnsafePointer(handle.source.importances.base)
     for rank in 0..<fabric.rankCount {
       for destination in destinations.served(by: rank) {
@@ -142,7 +142,7 @@ extension ExpertExchange {
               base: handle.source.centroids.base + rows.lowerBound * layout.hidden, rows: rows.count,
               importances: weights)
             : RowSource(
-              base: tokens, indices: handle.source.plan.memberTokens.base + rows.lowerBound, rows: rows.count,
+              first: tokens, indices: handle.source.plan.memberTokens.base + rows.lowerBound, rows: rows.count,
               importances: weights, labels: handle.source.labelBase))
       }
     }
@@ -150,21 +150,21 @@ extension ExpertExchange {
 
   /// Writes each token to all its rows within the node, while it is in the cache; not if rows stand for clusters.
   private func writeTokens(
-    _ tokens: UnsafePointer<Float>, _ handle: DispatchHandle
+    _ tokens: RowsView, _ handle: DispatchHandle
   ) throws(CrosspointError) -> Bool {
     if handle.source.isClustered { return false }
-    find(&places, handle, handle.rows.base, inNode: true)
+    find(&places, handle, handle.rows.view.first, inNode: true)
     let (hidden, transfer, places) = (layout.hidden, transfer, places)
     let (routing, rowOfSlot) = (handle.destinations, handle.source.plan.rowOfSlot.base)
     for token in 0..<routing.tokens {
-      let values = tokens + token * hidden
+      let values = tokens.row(token)
       var isChecked = false
       for slot in (token * routing.topK)..<((token + 1) * routing.topK) {
         let row = Int(rowOfSlot[slot])
         guard row >= 0, places.isElsewhere(Int(routing.topkIndices[slot])) else { continue }
         if !isChecked { try transfer.check(values) }
         isChecked = true
-        places.row(row, of: Int(routing.topkIndices[slot]), hidden: hidden).update(from: values, count: hidden)
+        places.row(row, of: Int(routing.topkIndices[slot]), hidden: hidden).store(values, hidden)
       }
     }
     return true
@@ -213,8 +213,8 @@ extension ExpertExchange {
       transfer.rowsAnnounced(by: source, group: destination)
     }
     if transfer.memory != nil { try handle.received.expectLabels() }
-    handle.rows = try leaseRows(handle.received.total)
-    receiveAtExperts(handle, handle.rows.base)
+    handle.rows = try leaseRows(handle.received.total, options.rows)
+    receiveAtExperts(handle, handle.rows.view.first)
     try transfer.place()
   }
 }

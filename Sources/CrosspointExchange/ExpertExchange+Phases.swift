@@ -9,7 +9,7 @@ extension ExpertExchange {
   ///
   /// - Parameter tokens: what the rows of a dispatch stand for.
   func encode(
-    _ handle: DispatchHandle, tokens: UnsafePointer<Float>? = nil, _ attempt: inout Attempt
+    _ handle: DispatchHandle, tokens: RowsView? = nil, _ attempt: inout Attempt
   ) throws(CrosspointError) {
     let kind = transfer.kind
     let plan = call.plan
@@ -81,7 +81,7 @@ extension ExpertExchange {
     handle.stage = attempt.hasFailed ? .spoiled : .init(after: kind)
     if let learned = call.learned { memory[kind] = learned }
     if let policy, call.plan != nil { conclude(policy) }
-    // Counted at the source in both directions: summed over ranks, what fp32 rows would have taken.
+    // Counted at the source in both directions: summed over ranks, what rows as they lie would have taken.
     statistics.record(
       transfer.measure, kind, uncompressedBytes: routedAway(handle, from: localExperts) * transfer.rowBytes)
   }
@@ -96,7 +96,10 @@ extension ExpertExchange {
   }
 
   /// The format of the transfer under way: the policy's, or the caller's.
-  func transferFormat(_ kind: TransferKind) -> WireFormat { call.plan?.choice.wire ?? options.wire[kind] }
+  func transferFormat(_ kind: TransferKind) -> WireFormat {
+    let format = call.plan?.choice.wire ?? options.wire[kind]
+    return format.isLossless ? transfer.plain : format
+  }
 
   /// How rows of a transfer are rounded: with random numbers for this layer, step, transfer and rank.
   func rounding(_ kind: TransferKind, _ handle: DispatchHandle) -> RowRounding {
@@ -111,58 +114,59 @@ extension ExpertExchange {
 
   // MARK: - Where rows lie: at home ordered by destination, at the experts by local destination and then by source
 
-  /// The rows from `base` on go to the destinations that this rank's tokens chose.
-  func sendFromHome(_ handle: DispatchHandle, _ base: UnsafePointer<Float>) {
+  /// The rows from the first on go to the destinations that this rank's tokens chose.
+  func sendFromHome(_ handle: DispatchHandle, _ first: RowPointer) {
     for rank in 0..<fabric.rankCount {
       for destination in destinations.served(by: rank) {
         let rows = handle.source.plan.rows(of: destination)
-        transfer.sources[rank].append(RowSource(base: base + rows.lowerBound * layout.hidden, rows: rows.count))
+        transfer.sources[rank].append(
+          RowSource(first: first.row(rows.lowerBound, hidden: layout.hidden), rows: rows.count))
       }
     }
   }
 
   /// Rows come back from those destinations.
-  func receiveAtHome(_ handle: DispatchHandle, _ base: UnsafeMutablePointer<Float>) {
+  func receiveAtHome(_ handle: DispatchHandle, _ first: RowPointer) {
     for rank in 0..<fabric.rankCount {
       for destination in destinations.served(by: rank) {
         let rows = handle.source.plan.rows(of: destination)
         transfer.targets[rank].append(
           RowTarget(
-            base: base + rows.lowerBound * layout.hidden, rows: rows.count,
+            first: first.row(rows.lowerBound, hidden: layout.hidden), rows: rows.count,
             labels: transfer.kind == .combine ? handle.source.rowLabelBase.map { $0 + rows.lowerBound } : nil))
       }
     }
   }
 
-  /// The rows from `base` on go back to the ranks that they came from.
-  func sendFromExperts(_ handle: DispatchHandle, _ base: UnsafePointer<Float>) {
+  /// The rows from the first on go back to the ranks that they came from.
+  func sendFromExperts(_ handle: DispatchHandle, _ first: RowPointer) {
     for rank in 0..<fabric.rankCount {
       handle.received.forEachGroup(from: rank) { start, rows in
         transfer.sources[rank].append(
           RowSource(
-            base: base + start * layout.hidden, rows: rows,
+            first: first.row(start, hidden: layout.hidden), rows: rows,
             labels: transfer.kind == .combine ? handle.received.labelBase.map { UnsafePointer($0 + start) } : nil))
       }
     }
   }
 
   /// Finds the rows of this rank's tokens once they can be read, or written: see ``HomeRows``.
-  func find(_ rows: inout HomeRows, _ handle: DispatchHandle, _ base: UnsafeMutablePointer<Float>, inNode: Bool) {
+  func find(_ rows: inout HomeRows, _ handle: DispatchHandle, _ first: RowPointer, inNode: Bool) {
     rows.find(
-      transfer, handle.source.plan, base, inNode: inNode, hidden: layout.hidden, destinations: destinations)
+      transfer, handle.source.plan, first, inNode: inNode, hidden: layout.hidden, destinations: destinations)
   }
 
   /// Looks at a row of another rank's batch that is read where it lies; the error names its first such value.
   func check(
-    _ row: UnsafePointer<Float>, _ argument: String
+    _ row: RowPointer, _ argument: String
   ) throws(CrosspointError) {
     do throws(CrosspointError) {
       try transfer.check(row)
     } catch {
       // The same on every rank that finds one: of several batches the lowest rank's.
       for rank in 0..<fabric.rankCount where transfer.route(rank) == .direct {
-        let (base, rows) = try transfer.tables.rowsOffered(by: rank, hidden: layout.hidden)
-        let batch = CheckedBatch(argument: argument, base: base, rows: rows, hidden: layout.hidden)
+        let rows = try transfer.tables.rowsOffered(by: rank, hidden: layout.hidden, transfer.rows)
+        let batch = CheckedBatch(argument: argument, rows: rows)
         if let problem = batch.problem(transfer.kind, rank: rank) { throw problem }
       }
       throw error
@@ -170,12 +174,12 @@ extension ExpertExchange {
   }
 
   /// Rows come to this rank's destinations.
-  func receiveAtExperts(_ handle: DispatchHandle, _ base: UnsafeMutablePointer<Float>) {
+  func receiveAtExperts(_ handle: DispatchHandle, _ first: RowPointer) {
     for rank in 0..<fabric.rankCount {
       handle.received.forEachGroup(from: rank) { start, rows in
         transfer.targets[rank].append(
           RowTarget(
-            base: base + start * layout.hidden, rows: rows,
+            first: first.row(start, hidden: layout.hidden), rows: rows,
             labelsFound: transfer.kind == .dispatch ? handle.received.labelBase.map { $0 + start } : nil))
       }
     }
@@ -195,8 +199,8 @@ extension ExpertExchange {
   // MARK: - Rows
 
   /// Uninitialised rows from the pool.
-  func leaseRows(_ rows: Int) throws(CrosspointError) -> TokenBatch {
-    try TokenBatch(uninitializedRows: rows, hidden: layout.hidden, pool: pool)
+  func leaseRows(_ rows: Int, _ type: RowType = .fp32) throws(CrosspointError) -> TokenBatch {
+    try TokenBatch(uninitializedRows: rows, hidden: layout.hidden, type: type, pool: pool)
   }
 
   /// A copy from the pool.

@@ -53,16 +53,17 @@ extension ExpertExchange {
       return invalid(argument, "hidden \(batch.hidden), the layout has \(layout.hidden)")
     }
     if batch.rows != rows { return invalid(argument, "\(batch.rows) rows, \(rows) expected") }
+    if batch.type != options.rows {
+      return invalid(argument, "\(batch.type) rows, the exchange's options say \(options.rows)")
+    }
     return nil
   }
 
   /// Rows for a result: in the caller's memory, or the exchange's.
   /// - Throws: `invalidArgument` for a wrong shape, `outOfMemory`.
-  func room(
-    _ memory: UnsafeMutableBufferPointer<Float>?, hidden: Int, rows: Int
-  ) throws(CrosspointError) -> TokenBatch {
-    guard let memory else { return try leaseRows(rows) }
-    let result = try TokenBatch(viewing: memory, hidden: hidden)
+  func room(_ memory: RowsView?, rows: Int) throws(CrosspointError) -> TokenBatch {
+    guard let memory else { return try leaseRows(rows, options.rows) }
+    let result = TokenBatch(viewing: memory)
     if let problem = problem("result", result, rows: rows) { throw problem }
     return result
   }
@@ -70,7 +71,7 @@ extension ExpertExchange {
   /// The batch, if its values must be finite.
   func checked(_ argument: String, _ batch: borrowing TokenBatch) -> CheckedBatch? {
     guard options.nonFinite == .error else { return nil }
-    return CheckedBatch(argument: argument, base: batch.base, rows: batch.rows, hidden: batch.hidden)
+    return CheckedBatch(argument: argument, rows: batch.view)
   }
 
   /// Whether `handle` is this exchange's and at the right point of its life.
@@ -87,15 +88,15 @@ extension ExpertExchange {
 /// A caller's batch whose values must be finite. Borrows its memory.
 struct CheckedBatch {
   let argument: String
-  let base: UnsafePointer<Float>
-  let rows: Int
-  let hidden: Int
+  let rows: RowsView
 
   /// Names the first value that is not finite or, if it is a row's that travels, beyond the bound of its format.
   func problem(_ kind: TransferKind, _ format: WireFormat = .fp32, rank: Int) -> CrosspointError? {
-    guard let index = AdmittedValues.finite.firstRefused(base, rows * hidden, bound: format.bound) else { return nil }
+    let (values, hidden) = (rows.first, rows.hidden)
+    let bound = format.bound(of: values.type)
+    guard let index = AdmittedValues.finite.firstRefused(values, rows.rows * hidden, bound: bound) else { return nil }
     return CrosspointError(
       .nonFinite, operation: "\(kind.operation)", rank: rank, argument: argument,
-      "row \(index / hidden), column \(index % hidden) is \(AdmittedValues.complaint(base[index], format))")
+      "row \(index / hidden), column \(index % hidden) is \(AdmittedValues.complaint(values[index], format))")
   }
 }

@@ -134,7 +134,8 @@ public final class ExpertExchange {
       handles[index].recycle()
       return handles[index]
     }
-    let handle = DispatchHandle(owner: ObjectIdentifier(self), hidden: layout.hidden, pool: pool)
+    let handle = DispatchHandle(
+      owner: ObjectIdentifier(self), hidden: layout.hidden, type: options.rows, pool: pool)
     handles.append(handle)
     return handle
   }
@@ -160,7 +161,7 @@ public final class ExpertExchange {
     smallBytes: Int?, agreement: Agreement, pool: BufferPool
   ) throws(CrosspointError) -> Parts {
     try options.validate()
-    let codec = try RowCodec(hidden: layout.hidden, seed: options.seed, pool: pool)
+    let codec = try RowCodec(hidden: layout.hidden, seed: options.seed, rows: options.rows, pool: pool)
     let transfer = try Transfer(
       fabric: fabric, groups: destinations.mostPerRank,
       metadataBytesPerRow: options.copies == .perExpert

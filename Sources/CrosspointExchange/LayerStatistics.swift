@@ -12,7 +12,7 @@ public struct LayerStatistics: Sendable, Equatable {
     public var wireBytes = 0
     /// The part of ``wireBytes`` that went to ranks of the same node through memory that they share: no message.
     public var nodeBytes = 0
-    /// Bytes that fp32 rows of every routed token would have taken between this rank and the others, either way.
+    /// Bytes that rows of every routed token, as they lie in memory, would have taken between this rank and the others, either way.
     public var uncompressedBytes = 0
     /// Bytes of rows that stayed on this rank; never counted as traffic.
     public var localBytes = 0

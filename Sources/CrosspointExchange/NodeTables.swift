@@ -97,31 +97,32 @@ final class NodeTables {
   /// Tells the others that these rows are to be read where they lie; `nil`: they are not.
   /// - Returns: whether they can be.
   @discardableResult
-  func offer(_ rows: (base: UnsafePointer<Float>, count: Int)?) -> Bool {
+  func offer(_ view: RowsView?) -> Bool {
     let table = tables[rank]!
     table[0] = 0
-    guard let rows, let address = rows.count == 0 ? 0 : memory.address(of: rows.base) else { return false }
-    (table[0], table[1], table[2]) = (1, address, UInt64(rows.count))
+    guard let view, let address = view.rows == 0 ? 0 : memory.address(of: view.first.base) else { return false }
+    (table[0], table[1], table[2]) = (1, address, UInt64(view.rows))
     return true
   }
 
   func isOffered(by peer: Int) -> Bool { tables[peer]![0] != 0 }
 
-  func rowsOffered(by peer: Int, hidden: Int) throws(CrosspointError) -> (base: UnsafePointer<Float>, count: Int) {
+  func rowsOffered(by peer: Int, hidden: Int, _ type: RowType) throws(CrosspointError) -> RowsView {
     let count = Int(tables[peer]![2])
-    guard count > 0 else { return (UnsafePointer(bitPattern: 64)!, 0) }
-    let base = try memory.pointer(to: tables[peer]![1], bytes: 4 * hidden * count, of: peer)
-    return (UnsafePointer(base.assumingMemoryBound(to: Float.self)), count)
+    let base =
+      count == 0
+      ? buffer.base : try memory.pointer(to: tables[peer]![1], bytes: type.bytes * hidden * count, of: peer)
+    return RowsView(RowPointer(base, type), rows: count, hidden: hidden)
   }
 
   // MARK: - Groups of rows: those that a rank is to write here, or to read
 
   func setGroups(for peer: Int, _ groups: [RowSource]) {
-    setGroups(for: peer, groups.count) { (UnsafeRawPointer(groups[$0].base), groups[$0].rows) }
+    setGroups(for: peer, groups.count) { (UnsafeRawPointer(groups[$0].first.base), groups[$0].rows) }
   }
 
   func setGroups(for peer: Int, _ groups: [RowTarget]) {
-    setGroups(for: peer, groups.count) { (UnsafeRawPointer(groups[$0].base), groups[$0].rows) }
+    setGroups(for: peer, groups.count) { (UnsafeRawPointer(groups[$0].first.base), groups[$0].rows) }
   }
 
   /// All lie in one piece of memory.
@@ -136,20 +137,20 @@ final class NodeTables {
 
   /// Finds the groups for this rank in a rank's memory; those without rows may lie anywhere.
   func findGroups(
-    of peer: Int, _ count: Int, hidden: Int, into groups: inout [RowTarget], rows: (Int) -> Int
+    of peer: Int, _ count: Int, hidden: Int, _ type: RowType, into groups: inout [RowTarget], rows: (Int) -> Int
   ) throws(CrosspointError) {
     let words = words(for: rank, of: peer) + 2
     var (start, end) = (UInt64.max, UInt64.min)
     for group in 0..<count where rows(group) > 0 {
       start = min(start, words[group])
-      end = max(end, words[group] &+ UInt64(4 * hidden * rows(group)))
+      end = max(end, words[group] &+ UInt64(type.bytes * hidden * rows(group)))
     }
     groups.removeAll(keepingCapacity: true)
     let base =
       start < end ? try memory.pointer(to: start, bytes: Int(truncatingIfNeeded: end - start), of: peer) : buffer.base
     for group in 0..<count {
       let place = rows(group) > 0 ? base + Int(words[group] - start) : base
-      groups.append(RowTarget(base: place.assumingMemoryBound(to: Float.self), rows: rows(group)))
+      groups.append(RowTarget(first: RowPointer(place, type), rows: rows(group)))
     }
   }
 

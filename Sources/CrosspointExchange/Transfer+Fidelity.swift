@@ -28,7 +28,7 @@ extension Transfer {
 
   /// Whether a rank gets plain rows that need not be gathered.
   private func arrivesAsItLies(at rank: Int) -> Bool {
-    format == .fp32 && sources[rank].allSatisfy { $0.indices == nil }
+    format == plain && sources[rank].allSatisfy { $0.indices == nil }
   }
 
   /// Fills ``ownTargets`` with what a rank will get.
@@ -39,7 +39,7 @@ extension Transfer {
     if arrivesAsItLies(at: rank) {
       // Nobody writes here.
       for source in sources[rank] {
-        ownTargets.append(RowTarget(base: UnsafeMutablePointer(mutating: source.base), rows: source.rows))
+        ownTargets.append(RowTarget(first: source.first, rows: source.rows))
       }
       return
     }
@@ -58,8 +58,8 @@ extension Transfer {
     var sum = Fidelity()
     for (source, target) in zip(sources[rank], ownTargets) {
       for index in 0..<source.rows {
-        let row = source.row(index, hidden: codec.hidden)
-        sum.lost += kernels.squares(row, minus: target.base + index * codec.hidden, codec.hidden)
+        let row = source.row(index, hidden: codec.hidden).floats
+        sum.lost += kernels.squares(row, minus: target.row(index, hidden: codec.hidden).floats, codec.hidden)
         sum.whole += kernels.squares(row, codec.hidden)
       }
     }

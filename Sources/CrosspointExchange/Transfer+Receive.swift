@@ -40,7 +40,7 @@ extension Transfer {
     let targets = targets[rank]
     guard bytes > 0 else { return nil }
     if travelsByGroup(rows: targets.rowCount, groups: targets.count, bodyBytes: bytes) { return .groups }
-    guard format == .fp32, let run = targets.run(hidden: codec.hidden), run.count == bytes else { return nil }
+    guard format == plain, let run = targets.run(hidden: codec.hidden), run.count == bytes else { return nil }
     return .run(run)
   }
 
@@ -75,7 +75,7 @@ extension Transfer {
         case .groups:
           for (group, target) in targets[rank].enumerated() {
             incoming[blocks(of: rank) + group] = UnsafeMutableRawBufferPointer(
-              start: target.base, count: target.rows * rowBytes)
+              start: target.first.base, count: target.rows * rowBytes)
           }
           arrivesInPlace[rank] = true
         case .run(let run):
@@ -99,7 +99,9 @@ extension Transfer {
     if route(rank) == .frame {
       bodies[rank] = try tables.find(.frame, of: rank, bytes: record.bodyBytes)
     } else if readsInPlace {
-      try tables.findGroups(of: rank, targets.count, hidden: codec.hidden, into: &nodeRows[rank]) { targets[$0].rows }
+      try tables.findGroups(of: rank, targets.count, hidden: codec.hidden, rows, into: &nodeRows[rank]) {
+        targets[$0].rows
+      }
     }
   }
 

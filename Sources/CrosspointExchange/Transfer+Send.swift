@@ -2,12 +2,6 @@ import CrosspointCompression
 import CrosspointCore
 import CrosspointTokens
 
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
-
 /// The sender's half: rows become bodies and headers.
 extension Transfer {
   /// Encodes one frame per rank that gets one: headers into the announcements, bodies one behind the other in one buffer,
@@ -88,7 +82,7 @@ extension Transfer {
     let (sources, blocks) = (sources[rank], blocks(of: rank))
     if canSendInPlace(to: rank) {
       for (group, source) in sources.enumerated() {
-        outgoing[blocks + group] = UnsafeRawBufferPointer(start: source.base, count: source.rows * rowBytes)
+        outgoing[blocks + group] = UnsafeRawBufferPointer(start: source.first.base, count: source.rows * rowBytes)
       }
     } else if travelsByGroup(rows: sources.rowCount, groups: sources.count, bodyBytes: bodyBytes[rank]) {
       var start = 0
@@ -106,7 +100,9 @@ extension Transfer {
   func findRowsToWrite() throws(CrosspointError) {
     for rank in tables.ranks where route(rank) == .direct {
       let sources = sources[rank]
-      try tables.findGroups(of: rank, sources.count, hidden: codec.hidden, into: &nodeRows[rank]) { sources[$0].rows }
+      try tables.findGroups(of: rank, sources.count, hidden: codec.hidden, targetType, into: &nodeRows[rank]) {
+        sources[$0].rows
+      }
     }
   }
 
@@ -117,7 +113,7 @@ extension Transfer {
       for index in 0..<source.rows {
         let row = source.row(index, hidden: codec.hidden)
         try check(row)
-        memcpy(target.base + index * codec.hidden, row, rowBytes)
+        target.row(index, hidden: codec.hidden).store(row, codec.hidden)
       }
     }
   }

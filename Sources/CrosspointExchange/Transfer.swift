@@ -42,12 +42,12 @@ final class Transfer {
 
   /// How rows reach a rank, and come from it.
   enum Route {
-    /// Another node: a frame in a message. Large groups of plain fp32 rows travel as a block each, out of the memory where
+    /// Another node: a frame in a message. Large groups of plain rows travel as a block each, out of the memory where
     /// they lie unless they must be gathered, into the memory where they belong; both ends only sum them.
     case message
     /// The same node, coded: the receiver reads the frame in the sender's memory.
     case frame
-    /// The same node, plain fp32 or not to be coded, or this rank itself: rows are written once, where they belong, or read where they lie.
+    /// The same node, plain or not to be coded, or this rank itself: rows are written once, where they belong, or read where they lie.
     /// Memory is no network: they have no checksum.
     case direct
   }
@@ -68,6 +68,9 @@ final class Transfer {
   let fabric: any Fabric
   let codec: RowCodec
   let pool: BufferPool
+  /// How the caller's rows lie in memory, and the format that carries them as they lie.
+  let rows: RowType
+  let plain: WireFormat
   let rowBytes: Int
   /// The most groups of any frame.
   let groupCapacity: Int
@@ -88,7 +91,7 @@ final class Transfer {
   private(set) var sequence: UInt64 = 0
   /// The sequence number of the dispatch that the rows belong to.
   var dispatch: UInt64 = 0
-  var format = WireFormat.fp32
+  var format: WireFormat
   /// The batch that the rows come from, if they must be finite; each row is looked at just before it is read. Without, NaN and
   /// infinity travel; what is beyond the format's bound never does.
   var checked: CheckedBatch?
@@ -104,7 +107,7 @@ final class Transfer {
   var metadataIn: [UnsafeRawBufferPointer]
   /// Rows that all groups to ranks of this node are part of, if they stay unchanged until the last vote: then those ranks may
   /// read them where they lie. Set before ``encode(as:rounding:)``.
-  var offered: (base: UnsafePointer<Float>, count: Int)?
+  var offered: RowsView?
   /// Whether rows from ranks with a direct route are read where they lie; the same on all of them when announced, and before
   /// whether this one's can be.
   var readsInPlace = false
@@ -168,7 +171,10 @@ final class Transfer {
     self.metadataBytesPerRow = metadataBytesPerRow
     self.noteCapacity = noteCapacity
     let ranks = fabric.rankCount
-    rowBytes = codec.hidden * MemoryLayout<Float>.stride
+    rows = codec.rows
+    plain = .lossless(of: rows)
+    format = plain
+    rowBytes = codec.hidden * rows.bytes
     groupCapacity = groups
     metadataOut = RankBlocks(ranks: ranks, pool: pool)
     metadataIn = Array(repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: ranks)
@@ -215,7 +221,7 @@ final class Transfer {
   ///   - dispatch: that of the dispatch that its rows belong to.
   func begin(_ kind: TransferKind, _ sequence: UInt64, of dispatch: UInt64) {
     self.kind = kind
-    format = .fp32
+    format = plain
     memory = nil
     (self.sequence, self.dispatch) = (sequence, dispatch)
     measure = Measure()
@@ -242,7 +248,7 @@ final class Transfer {
   }
 
   /// A batch without rows.
-  var noRows: TokenBatch { TokenBatch(emptyOfHidden: codec.hidden, pool: pool) }
+  var noRows: TokenBatch { TokenBatch(emptyOfHidden: codec.hidden, type: rows, pool: pool) }
 
   /// Gives the memory of a transfer back, however it ended.
   func end() {
@@ -273,8 +279,15 @@ final class Transfer {
 
   func route(_ rank: Int) -> Route {
     if rank == fabric.rank { return .direct }
-    return !tables.reaches(rank) ? .message : format == .fp32 || isPlainWithinNode ? .direct : .frame
+    return !tables.reaches(rank) ? .message : format == plain || isPlainWithinNode ? .direct : .frame
   }
+
+  /// How rows lie at home that are sums to be sent, or are to be summed: as floats where the wire codes them, so that each is
+  /// rounded to the caller's type but once, where it is handed out.
+  var homeType: RowType { format == plain ? rows : .fp32 }
+
+  /// How rows lie where they are received.
+  var targetType: RowType { kind == .dispatch || kind == .combineBackward ? rows : homeType }
 
   /// Where a rank's blocks begin in an exchange of bodies.
   func blocks(of rank: Int) -> Int { rank * (outgoing.count / fabric.rankCount) }
@@ -282,7 +295,7 @@ final class Transfer {
   /// Whether the rows of a body travel as one block per group: plain rows, enough of them to be worth several messages.
   /// Both ends decide it from what is announced.
   func travelsByGroup(rows: Int, groups: Int, bodyBytes: Int) -> Bool {
-    format == .fp32 && bodyBytes == rows * rowBytes && bodyBytes >= groups * Self.blockBytes
+    format == plain && bodyBytes == rows * rowBytes && bodyBytes >= groups * Self.blockBytes
   }
 
   /// Which values rows may hold. What is too large for the format would arrive as something else: it is refused whatever
@@ -290,8 +303,8 @@ final class Transfer {
   var admitted: AdmittedValues { checked == nil ? .bounded : .finite }
 
   /// Looks at a row that is written or read without a frame.
-  func check(_ row: UnsafePointer<Float>) throws(CrosspointError) {
-    try admitted.check(row, codec.hidden, bound: .greatestFiniteMagnitude, .fp32)
+  func check(_ row: RowPointer) throws(CrosspointError) {
+    try admitted.check(row, codec.hidden, bound: .greatestFiniteMagnitude, plain)
   }
 
   /// What was found while reading rows, by its place in the caller's batch.

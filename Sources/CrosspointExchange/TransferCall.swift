@@ -14,7 +14,7 @@ package final class TransferCall {
   /// What had gone wrong on this rank when it was announced.
   var failure: CrosspointError?
   /// The caller's rows.
-  var input: UnsafePointer<Float>?
+  var input: RowsView?
   /// Whether sums over clusters are written where they belong, not kept.
   var writesSums = false
   /// Rows for what it gives; for the copies of those that arrive; and for those that come home. Empty until there are any.

@@ -1,11 +1,12 @@
 import CrosspointCompression
 import CrosspointCore
 import CrosspointExchange
+import CrosspointTokens
 
 /// What can be chosen about an exchange by name: `--wire bf16` on a command line, `wire=bf16` in a text. In the order in which
 /// they are applied: what is said of one transfer holds over what is said of several.
 package enum ExchangeSetting: String, CaseIterable, Sendable {
-  case compression, copies, compensation, wire
+  case rows, compression, copies, compensation, wire
   case wireDispatch = "wire-dispatch"
   case wireCombine = "wire-combine"
   case wireGradient = "wire-gradient"
@@ -79,6 +80,7 @@ extension ExchangeOptions {
       return policy
     }
     switch setting {
+    case .rows: rows = try read(.init(rawValue: text), "fp32 or bf16")
     case .compression: compression = try .init(named: text)
     case .copies: copies = try .init(named: text)
     case .compensation: compensation = try read(.init(text), "none, identity or lowrank:R")

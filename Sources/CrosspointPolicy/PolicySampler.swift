@@ -165,7 +165,7 @@ final class PolicySampler {
     let batch = try TokenBatch(uninitializedRows: rows, hidden: hidden, pool: pool)
     var next = batch.base
     forEachRow { group, number in
-      next.update(from: group.row(number, hidden: hidden), count: hidden)
+      next.update(from: group.row(number, hidden: hidden).floats, count: hidden)
       next += hidden
     }
     return batch
@@ -225,7 +225,7 @@ final class PolicySampler {
         for (source, target) in zip(sources, targets) {
           for number in 0..<source.rows {
             let difference = kernels.squares(
-              source.row(number, hidden: hidden), minus: target.base + number * hidden, hidden)
+              source.row(number, hidden: hidden).floats, minus: target.row(number, hidden: hidden).floats, hidden)
             error += Double(weights?[row] ?? 1) * difference
             row += 1
           }
@@ -252,7 +252,7 @@ final class PolicySampler {
     throws(CrosspointError) -> Double
   {
     let source = sources.first { $0.rows > 0 }!
-    oneRow.refill(with: RowSource(base: source.base, rows: 1, labels: source.labels), count: 1)
+    oneRow.refill(with: RowSource(first: source.first, rows: 1, labels: source.labels), count: 1)
     let least = Double(try encodeAndDecode(oneRow, format, .nearest) {}.bytes)
     let nominal = format.rate * Double(hidden) / 8
     let fixed = bytes - sampled * nominal * (1 - WireFormat.entropyFixedPart)

@@ -100,6 +100,7 @@ public struct LinearRouter: Sendable {
   private func check(
     _ batch: borrowing TokenBatch, operation: String, argument: String, rows: Int? = nil
   ) throws(CrosspointError) {
+    try batch.requireFloats(operation: operation, argument: argument)
     let rows = rows ?? batch.rows
     guard batch.hidden == hidden, batch.rows == rows else {
       throw TopKRouter.invalid(

@@ -22,11 +22,13 @@ import CrosspointTokens
 /// ```
 extension TokenBatch {
   /// Adds another batch of the same shape, element by element.
-  /// - Throws: `invalidArgument` if the shapes differ.
+  /// - Throws: `invalidArgument` if the shapes differ, or for rows that are no floats.
   public mutating func add(_ other: borrowing TokenBatch) throws(CrosspointError) {
     guard other.rows == rows, other.hidden == hidden else {
       throw TopKRouter.invalid("add", "other", "\(other.rows) × \(other.hidden) to \(rows) × \(hidden)")
     }
+    try requireFloats(operation: "add", argument: "self")
+    try other.requireFloats(operation: "add", argument: "other")
     kernels.axpy(base, 1, other.base, rows * hidden)
   }
 }

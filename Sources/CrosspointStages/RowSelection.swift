@@ -75,6 +75,7 @@ public struct RowSelection {
   }
 
   private func expect(_ batch: borrowing TokenBatch, rows: Int, operation: String) throws(CrosspointError) {
+    try batch.requireFloats(operation: operation, argument: "batch")
     guard batch.rows == rows else {
       throw CrosspointError(
         .invalidArgument, operation: operation, argument: "batch", "\(batch.rows) rows where \(rows) are expected")

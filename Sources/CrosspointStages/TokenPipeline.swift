@@ -118,6 +118,7 @@ public final class TokenPipeline {
   private func reduceLocally(
     _ tokens: borrowing TokenBatch, _ layout: RowLayout, _ context: StageContext
   ) throws(CrosspointError) -> TokenRows {
+    try tokens.requireFloats(operation: "TokenPipeline", argument: "tokens")
     guard tokens.rows == layout.rows else {
       throw CrosspointError(
         .invalidArgument, operation: "TokenPipeline", argument: "layout",
@@ -148,6 +149,7 @@ public final class TokenPipeline {
       throw CrosspointError(
         .handleMisuse, operation: operation, argument: argument, "no batch is under way: call reduce first")
     }
+    try batch.requireFloats(operation: operation, argument: argument)
     guard batch.rows == rows, batch.hidden == hidden else {
       throw CrosspointError(
         .invalidArgument, operation: operation, argument: argument,

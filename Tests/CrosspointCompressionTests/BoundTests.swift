@@ -48,7 +48,7 @@ import Testing
       var x = [Float](repeating: 1, count: 60)
       func refused(_ value: Float, _ values: AdmittedValues) throws -> Int? {
         x[29] = value
-        return x.withUnsafeBufferPointer { values.firstRefused($0.baseAddress!, 60, bound: format.bound) }
+        return x.withUnsafeBufferPointer { values.firstRefused(RowPointer($0.baseAddress!), 60, bound: format.bound) }
       }
       for sign in [Float(1), -1] {
         #expect(try refused(sign * format.bound, .finite) == nil)

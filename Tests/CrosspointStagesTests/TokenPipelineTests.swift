@@ -29,6 +29,30 @@ struct TokenPipelineTests {
     #expect(pipeline.parameters.isEmpty)
   }
 
+  @Test func rowsThatAreNoFloatsAreRefused() throws {
+    let x = try TokenBatch(rows: 3, hidden: 4, type: .bf16)
+    let layout = RowLayout(sequences: 1, length: 3)
+    let stages: [any TokenStage] = [
+      try controlled(), try WindowPooling(.fixed(2)),
+      try TokenMerging(.init(threshold: .given(0.5), window: 3, isCausal: false)),
+    ]
+    for stage in stages {
+      let error = failure { _ = try stage.reduce(x, layout, training) }
+      #expect(error?.code == .invalidArgument && error?.message.contains("bf16 rows") == true, "\(stage.name)")
+    }
+    #expect(failure { _ = try TokenPipeline([], causal: true).reduce(x, layout, training) }?.argument == "tokens")
+    let router = try LinearRouter(
+      hidden: 4, router: TopKRouter(experts: 2, topK: 1, scoring: .topKThenSoftmax), seed: 1)
+    #expect(failure { _ = try router.route(x) }?.argument == "tokens")
+    var sum = try TokenBatch(rows: 3, hidden: 4)
+    do throws(CrosspointError) {
+      try sum.add(x)
+      Issue.record("bf16 was added to floats")
+    } catch {
+      #expect(error.argument == "other")
+    }
+  }
+
   @Test func aStageThatLooksAheadIsRefusedByName() throws {
     let pooling = try WindowPooling(.fixed(4))
     let error = failure { _ = try TokenPipeline([controlled(), pooling], causal: true) }

@@ -131,6 +131,21 @@ struct KernelTests {
     }
   }
 
+  @Test(arguments: [0, 1, 15, 16, 17, 63, 64, 65, 67, 200])
+  func soIsThatOfBFloat16(n: Int) {
+    for table in Self.variants {
+      var row = [0x7F80] + (0..<UInt16(n)).map { 77 &* $0 & 0xBF7F } + [0x7F80] as [UInt16]
+      #expect(row.withUnsafeBufferPointer { table.bf16_first_nonfinite($0.baseAddress! + 1, n) } == n)
+      for index in 0..<n {
+        for bad in [0x7F80, 0xFF80, 0x7F81, 0xFFC0] as [UInt16] {
+          row[1 + index] = bad
+          #expect(row.withUnsafeBufferPointer { table.bf16_first_nonfinite($0.baseAddress! + 1, n) } == index)
+        }
+        row[1 + index] = index.isMultiple(of: 2) ? 0x7F7F : 0x807F
+      }
+    }
+  }
+
   @Test func theBestVariantIsOneThatThisProcessorRuns() {
     let names = Self.variants.map { String(cString: $0.name) }
     #expect(names.contains("scalar"))

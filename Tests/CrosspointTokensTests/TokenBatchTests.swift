@@ -32,10 +32,34 @@ struct TokenBatchTests {
         _ = try TokenBatch(viewing: memory, hidden: 3)
         Issue.record("7 floats were taken for rows of 3")
       } catch {
-        #expect(error.code == .invalidArgument && error.message.contains("7 floats"))
+        #expect(error.code == .invalidArgument && error.message.contains("7 elements"))
       }
     }
     #expect(memory == [0, 1, 2, 3, 9, 5, 6])
+  }
+
+  @Test func bfloat16IsRoundedOnceAndReadAsFloats() throws {
+    let halfway = [Float(bitPattern: 0x3F80_8000), Float(bitPattern: 0x3F81_8000), 1, -0.0]
+    let batch = try TokenBatch(halfway + [.infinity, .nan], hidden: 3, type: .bf16)
+    #expect(batch.type == .bf16 && batch.rows == 2 && batch.bytes.count == 12)
+    let values = batch.array
+    #expect(values[0] == 1 && values[1].bitPattern == 0x3F82_0000 && values[2] == 1)
+    #expect(values[3].sign == .minus && values[4] == .infinity && values[5].isNaN)
+    // At an odd address.
+    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 13, alignment: 2)
+    defer { memory.deallocate() }
+    let rest = UnsafeMutableRawBufferPointer(rebasing: memory[1...])
+    rest.copyMemory(from: UnsafeRawBufferPointer(batch.bytes))
+    let view = try TokenBatch(viewing: rest, hidden: 3, type: .bf16)
+    #expect(firstBitDifference(view.array, values) == nil)
+    for bytes in [11, 10] {
+      do throws(CrosspointError) {
+        _ = try TokenBatch(viewing: .init(rebasing: rest[..<bytes]), hidden: 3, type: .bf16)
+        Issue.record("\(bytes) bytes were taken for rows of 3")
+      } catch {
+        #expect(error.code == .invalidArgument)
+      }
+    }
   }
 
   @Test func zeroRowsAreOrdinary() throws {

@@ -4,6 +4,7 @@ import Foundation
 /// docs/using.md, beside the program of Layer.swift and main.swift.
 func using() throws {
   try lookAtRows()
+  try passBF16()
   try saveAndRestore()
   try beginAndFinish()
   try breakOnPurpose()
@@ -30,6 +31,34 @@ private func lookAtRows() throws {
     // end
 
     try expect(count == 4 && first.count == 4 && total == 16 && copy.rows == 4, "four rows of ones")
+  }
+}
+
+/// Experts that give back what they get.
+private func expertsOfBF16(_ rows: UnsafeMutableRawBufferPointer, into outputs: UnsafeMutableRawBufferPointer) {
+  outputs.copyMemory(from: UnsafeRawBufferPointer(rows))
+}
+
+private func passBF16() throws {
+  try SimulatedCluster(ranks: 2).run { fabric in
+    let layout = try ExpertLayout(experts: 2, hidden: 4)
+    let routing = try Routing(
+      topkIndices: [0, 1, 0, 1], topkWeights: [1, 1, 1, 1], topK: 1, experts: 2)
+    let activations = UnsafeMutableRawBufferPointer.allocate(byteCount: 2 * 4 * 4, alignment: 2)
+    defer { activations.deallocate() }
+    _ = activations.initializeMemory(as: UInt16.self, repeating: 0x3F80)
+
+    // snippet: bf16
+    let exchange = try ExpertExchange(
+      fabric: fabric, layout: layout, options: ExchangeOptions(rows: .bf16))
+    let tokens = try TokenBatch(viewing: activations, hidden: 4, type: .bf16)  // your bytes
+    let handle = try exchange.dispatch(tokens, routing)
+    try expertsOfBF16(handle.rows.bytes, into: handle.outputs().bytes)
+    let y = try exchange.combine(handle)  // y.type is .bf16
+    let values = y.array  // a copy as floats
+    // end
+
+    try expect(y.type == .bf16 && values.allSatisfy { $0 == 1 }, "four rows of ones")
   }
 }
 

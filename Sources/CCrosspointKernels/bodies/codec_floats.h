@@ -81,3 +81,22 @@ INLINE vu load_bytes(const uint8_t *in) { return __builtin_convertvector((vb) * 
 FLOAT_CODEC(bf16, 2, store_halves, load_halves, to_bf16, from_bf16)
 FLOAT_CODEC(fp16, 2, store_halves, load_halves, to_fp16, from_fp16)
 FLOAT_CODEC(e4m3, 1, store_bytes, load_bytes, to_e4m3, from_e4m3)
+
+// The place of the first bfloat16 that is NaN or infinite: its exponent bits are all ones.
+static size_t bf16_first_nonfinite(const void *in, size_t n) {
+  const uint16_t exponent = 0x7F80;
+  const uint8_t *bytes = in;
+  size_t i = 0;
+  for (; i + 4 * LANES <= n; i += 4 * LANES) {
+    vh bad = {};
+    for (size_t j = 0; j < 4 * LANES; j += LANES)
+      bad |= (vh)((*(const vh_any *)(bytes + 2 * (i + j)) & exponent) == exponent);
+    if (__builtin_reduce_or(bad)) break;
+  }
+  for (; i < n; i++) {
+    uint16_t bits;
+    __builtin_memcpy(&bits, bytes + 2 * i, sizeof bits);
+    if ((bits & exponent) == exponent) return i;
+  }
+  return n;
+}

@@ -22,6 +22,7 @@ const xp_kernels VARIANT_TABLE = {
     .checksum_finish = checksum_finish,
     .bf16_encode = bf16_encode,
     .bf16_decode = bf16_decode,
+    .bf16_first_nonfinite = bf16_first_nonfinite,
     .fp16_encode = fp16_encode,
     .fp16_decode = fp16_decode,
     .e4m3_encode = e4m3_encode,

@@ -77,6 +77,7 @@ typedef struct xp_kernels {
   // Rows as smaller floats (codec_floats.h): encode x * factor; decode and multiply by factor.
   void (*bf16_encode)(void *out, const float *x, size_t n, float factor);
   void (*bf16_decode)(float *out, const void *in, size_t n, float factor);
+  size_t (*bf16_first_nonfinite)(const void *in, size_t n);  // index, or n if all are finite
   void (*fp16_encode)(void *out, const float *x, size_t n, float factor);
   void (*fp16_decode)(float *out, const void *in, size_t n, float factor);
   void (*e4m3_encode)(void *out, const float *x, size_t n, float factor);

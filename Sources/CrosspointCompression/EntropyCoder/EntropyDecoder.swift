@@ -41,22 +41,23 @@ struct EntropyDecoder {
         mean = codec.scratchRow(0)
       }
       for row in 0..<group.rows {
-        let out = group.base + row * hidden
-        switch space.rowClasses[first + row] {
-        case EntropyBody.zeroRow: out.update(repeating: 0, count: hidden)
-        case EntropyBody.notANumberRow: out.update(repeating: .nan, count: hidden)
-        case let rowClass:
-          let own = header.scale(ofRow: rowClass)
-          scale.offset = own.offset
-          codec.kernels.entropy_contexts(space.contexts, space.columns, hidden, &scale)
-          codec.kernels.entropy_decode(out, hidden, &decoder, space.contexts, own.step)
-          if let dither {
-            codec.kernels.dither_uniform(out, out, hidden, -own.step, dither.keyed(by: UInt64(first + row)).key)
+        codec.fill(row, of: group) { out in
+          switch space.rowClasses[first + row] {
+          case EntropyBody.zeroRow: out.update(repeating: 0, count: hidden)
+          case EntropyBody.notANumberRow: out.update(repeating: .nan, count: hidden)
+          case let rowClass:
+            let own = header.scale(ofRow: rowClass)
+            scale.offset = own.offset
+            codec.kernels.entropy_contexts(space.contexts, space.columns, hidden, &scale)
+            codec.kernels.entropy_decode(out, hidden, &decoder, space.contexts, own.step)
+            if let dither {
+              codec.kernels.dither_uniform(out, out, hidden, -own.step, dither.keyed(by: UInt64(first + row)).key)
+            }
           }
+          if let mean { codec.kernels.axpy(out, 1, mean, hidden) }
         }
-        if let mean { codec.kernels.axpy(out, 1, mean, hidden) }
       }
-      memory?.leave(group.base, space.numbers + first, group.rows, codec)
+      memory?.leave(group.first.floats, space.numbers + first, group.rows, codec)
       first += group.rows
     }
     try Self.checkEnd(decoder, bits: bits)

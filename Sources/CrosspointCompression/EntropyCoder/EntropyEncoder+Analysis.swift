@@ -26,7 +26,7 @@ extension EntropyEncoder {
   /// Copies the rows of a group; those that a memory is of as its coordinates.
   private func load(_ group: RowSource, from first: Int) {
     let copies = space.residuals + first * hidden
-    for row in 0..<group.rows { memcpy(copies + row * hidden, group.row(row, hidden: hidden), 4 * hidden) }
+    for row in 0..<group.rows { memcpy(copies + row * hidden, codec.row(row, of: group), 4 * hidden) }
     guard let memory else { return }
     for row in 0..<group.rows { space.numbers[first + row] = memory.number(of: group.label(row)) }
     memory.enter(copies, space.numbers + first, group.rows, codec)

@@ -1,9 +1,12 @@
+import CrosspointTokens
+
 /// The floats themselves: bitwise.
 struct FP32Format: RowwiseFormat {
   static let usage = "fp32"
   static let members = [FP32Format()]
   let code: UInt16 = 1 | 32 << 8
   let bound = Float.greatestFiniteMagnitude
+  let carries: RowType? = .fp32
 
   func rowBytes(_ hidden: Int) -> Int { 4 * hidden }
 
@@ -21,6 +24,7 @@ struct BF16Format: RowwiseFormat {
   static let usage = "bf16"
   static let members = [BF16Format()]
   let code: UInt16 = 2 | 16 << 8
+  let carries: RowType? = .bf16
 
   func rowBytes(_ hidden: Int) -> Int { 2 * hidden }
 
@@ -52,7 +56,7 @@ struct FP16Format: RowwiseFormat {
 }
 
 extension WireFormat {
-  /// The floats themselves: bitwise.
+  /// The rows as they lie, bit for bit: floats, or where rows are bf16 in memory, those (``bf16`` is the same there).
   public static let fp32 = WireFormat(FP32Format())
   /// bfloat16, round to nearest even.
   public static let bf16 = WireFormat(BF16Format())

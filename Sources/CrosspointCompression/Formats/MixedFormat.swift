@@ -93,8 +93,8 @@ struct MixedFormat: GroupFormat {
     try check(bitmap, rows: group.rows)
     let (few, many) = (RotatedCoder(body.codec, bits: low.bits), RotatedCoder(body.codec, bits: high.bits))
     for index in 0..<group.rows {
-      let row = group.base + index * body.hidden
-      (isHigh(index, in: bitmap) ? many : few).decode(into: row, mean: mean, from: &body)
+      let coder = isHigh(index, in: bitmap) ? many : few
+      body.codec.fill(index, of: group) { coder.decode(into: $0, mean: mean, from: &body) }
     }
   }
 
@@ -130,7 +130,7 @@ struct MixedFormat: GroupFormat {
     // Floats without their sign are in the order of their bits.
     func order(_ value: Float) -> UInt64 { value.isNaN ? 0 : UInt64(value.magnitude.bitPattern) }
     for index in keys.indices {
-      let row = group.row(index, hidden: codec.hidden)
+      let row = codec.row(index, of: group)
       let energy = codec.kernels.centre(codec.scratchRow(1), row, mean, codec.hidden)
       keys[index] = order(group.importances?[index] ?? 0) << 32 | order(energy)
     }

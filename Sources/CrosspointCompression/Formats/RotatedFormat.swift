@@ -32,7 +32,9 @@ struct RotatedFormat: GroupFormat {
   func decode(_ group: RowTarget, isCentred: Bool, from body: inout BodyReader) {
     let mean = isCentred ? RotatedMean.decode(from: &body) : nil
     let coder = RotatedCoder(body.codec, bits: bits)
-    for index in 0..<group.rows { coder.decode(into: group.base + index * body.hidden, mean: mean, from: &body) }
+    for index in 0..<group.rows {
+      body.codec.fill(index, of: group) { coder.decode(into: $0, mean: mean, from: &body) }
+    }
   }
 }
 
@@ -52,7 +54,9 @@ struct RotatedCoder {
     _ index: Int, of group: RowSource, mean: UnsafePointer<Float>?, to body: inout BodyWriter
   ) throws(CrosspointError) {
     let row = try body.row(index, of: group)
-    let ahead = index + 1 < group.rows ? group.row(index + 1, hidden: body.hidden) : nil
+    let ahead =
+      index + 1 < group.rows && group.first.type == .fp32
+      ? UnsafePointer(group.row(index + 1, hidden: body.hidden).floats) : nil
     encode(row, into: body.next, ahead: ahead, mean: mean, &body.rounding)
     body.advance(by: rowBytes)
   }
@@ -142,7 +146,7 @@ enum RotatedMean {
     let pays = withUnsafeTemporaryAllocation(of: Float.self, capacity: sample.count) { energies in
       var energy = 0.0
       for (place, index) in sample.indices.enumerated() {
-        energies[place] = codec.kernels.accumulate(sum, group.row(index, hidden: hidden), hidden)
+        energies[place] = codec.kernels.accumulate(sum, codec.row(index, of: group), hidden)
         energy += Double(energies[place])
       }
       codec.kernels.scale(sum, 1 / Float(sample.count), sum, hidden)

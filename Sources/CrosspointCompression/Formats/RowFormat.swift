@@ -1,4 +1,5 @@
 import CrosspointCore
+import CrosspointTokens
 
 /// A wire format: how groups of rows become the body of a frame and back, and what it is called.
 ///
@@ -83,6 +84,8 @@ extension GroupFormat {
 
 /// A format whose rows are coded each for itself, in as many bytes.
 protocol RowwiseFormat: GroupFormat {
+  /// The type of rows that it carries as they lie, bit for bit.
+  var carries: RowType? { get }
   func rowBytes(_ hidden: Int) -> Int
   /// - Parameter key: The row's random numbers, if it is rounded stochastically.
   func encode(_ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, key: UInt64?, _ codec: RowCodec)
@@ -90,10 +93,15 @@ protocol RowwiseFormat: GroupFormat {
 }
 
 extension RowwiseFormat {
+  var carries: RowType? { nil }
   func groupBytes(rows: Int, hidden: Int) -> Int? { rows * rowBytes(hidden) }
 
   func encode(_ group: RowSource, to body: inout BodyWriter) throws(CrosspointError) -> Bool {
     let (codec, bytes) = (body.codec, rowBytes(body.hidden))
+    if group.first.type == carries {
+      for index in 0..<group.rows { try body.append(group.row(index, hidden: body.hidden)) }
+      return false
+    }
     for index in 0..<group.rows {
       encode(try body.row(index, of: group), into: body.next, key: body.rounding.nextDither(), codec)
       body.advance(by: bytes)
@@ -103,6 +111,13 @@ extension RowwiseFormat {
 
   func decode(_ group: RowTarget, isCentred: Bool, from body: inout BodyReader) {
     let (codec, bytes) = (body.codec, rowBytes(body.hidden))
-    for index in 0..<group.rows { decode(body.take(bytes), into: group.base + index * codec.hidden, codec) }
+    for index in 0..<group.rows {
+      let coded = body.take(bytes)
+      if group.first.type == carries {
+        group.row(index, hidden: codec.hidden).base.copyMemory(from: coded, byteCount: bytes)
+      } else {
+        codec.fill(index, of: group) { decode(coded, into: $0, codec) }
+      }
+    }
   }
 }

@@ -1,4 +1,5 @@
 import CrosspointCore
+import CrosspointTokens
 
 /// How a row becomes bytes on the wire.
 ///
@@ -30,6 +31,14 @@ public struct WireFormat: Hashable, Sendable, CustomStringConvertible {
 
   /// Every format there is; where a family has too many members, some.
   package static let all: [WireFormat] = families.flatMap { family in family.members.map { WireFormat($0) } }
+
+  /// The format that carries rows of a type as they lie.
+  package static func lossless(of rows: RowType) -> WireFormat { rows == .fp32 ? .fp32 : .bf16 }
+
+  /// Its ``bound`` for rows of a type: none where it carries them as they lie.
+  package func bound(of rows: RowType) -> Float {
+    self == .lossless(of: rows) ? .greatestFiniteMagnitude : bound
+  }
 
   /// Whether decoding gives back every bit.
   package var isLossless: Bool { self == .fp32 }

@@ -49,9 +49,11 @@ struct ZipCacheFormat: GroupFormat {
     let channels = codec.scratchRow(0)
     codec.kernels.bf16_decode(channels, body.take(2 * hidden), hidden, 1)
     for index in 0..<group.rows {
-      let row = group.base + index * hidden
-      rows.decode(body.take(rows.rowBytes(hidden)), into: row, codec)
-      codec.kernels.multiply(row, row, channels, hidden)
+      let coded = body.take(rows.rowBytes(hidden))
+      codec.fill(index, of: group) { row in
+        rows.decode(coded, into: row, codec)
+        codec.kernels.multiply(row, row, channels, hidden)
+      }
     }
   }
 
@@ -64,7 +66,7 @@ struct ZipCacheFormat: GroupFormat {
     scales.update(repeating: 0, count: hidden)
     var (logarithms, ordinary) = (0.0, 0)
     for index in 0..<group.rows {
-      let row = group.row(index, hidden: hidden)
+      let row = codec.row(index, of: group)
       codec.kernels.fold_magnitudes(scales, row, hidden)
       let most = codec.kernels.largest_magnitude(row, hidden)
       guard most > 0, most.isFinite else { continue }

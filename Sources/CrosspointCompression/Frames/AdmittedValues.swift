@@ -11,15 +11,17 @@ package enum AdmittedValues: Sendable {
   case finite
 
   /// The place of the first value that is not admitted in a format of this bound.
-  package func firstRefused(_ values: UnsafePointer<Float>, _ count: Int, bound: Float) -> Int? {
+  package func firstRefused(_ values: RowPointer, _ count: Int, bound: Float) -> Int? {
     if self == .any { return nil }
     if bound == .greatestFiniteMagnitude {
       // Only what is not finite is beyond it.
       guard self == .finite else { return nil }
-      let index = kernels.first_nonfinite(values, count)
+      let index =
+        values.type == .fp32
+        ? kernels.first_nonfinite(values.floats, count) : kernels.bf16_first_nonfinite(values.base, count)
       return index < count ? index : nil
     }
-    if kernels.largest_magnitude(values, count) <= bound { return nil }
+    if values.type == .fp32, kernels.largest_magnitude(values.floats, count) <= bound { return nil }
     return (0..<count).first { index in
       let magnitude = values[index].magnitude
       return !(magnitude <= bound) && (self == .finite || magnitude.isFinite)
@@ -36,7 +38,7 @@ extension AdmittedValues {
   /// Throws `nonFinite` if a row holds a value that is not admitted.
   @inline(__always)
   package func check(
-    _ row: UnsafePointer<Float>, _ hidden: Int, bound: Float, _ format: @autoclosure () -> WireFormat
+    _ row: RowPointer, _ hidden: Int, bound: Float, _ format: @autoclosure () -> WireFormat
   ) throws(CrosspointError) {
     guard let column = firstRefused(row, hidden, bound: bound) else { return }
     throw CrosspointError(

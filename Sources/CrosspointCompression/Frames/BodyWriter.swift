@@ -1,4 +1,5 @@
 import CrosspointCore
+import CrosspointTokens
 
 /// The body of a frame while it is written: formats append to it, and its checksum is taken while bytes are in the cache.
 struct BodyWriter {
@@ -38,18 +39,21 @@ struct BodyWriter {
     checksum.advance(to: count)
   }
 
-  /// A row of a group, looked at just before it is encoded.
+  /// The floats of a row of a group, looked at just before it is encoded; valid until the next row is asked for.
   @inline(__always)
   func row(_ index: Int, of group: RowSource) throws(CrosspointError) -> UnsafePointer<Float> {
-    let row = group.row(index, hidden: hidden)
-    try check(row)
+    let row = codec.row(index, of: group)
+    try admitted.check(RowPointer(row), hidden, bound: bound, format)
     return row
   }
 
-  /// Throws `nonFinite` if a row holds a value that is not admitted.
+  /// Appends a row as it lies.
   @inline(__always)
-  func check(_ row: UnsafePointer<Float>) throws(CrosspointError) {
-    try admitted.check(row, hidden, bound: bound, format)
+  mutating func append(_ row: RowPointer) throws(CrosspointError) {
+    try admitted.check(row, hidden, bound: .greatestFiniteMagnitude, format)
+    let bytes = hidden * row.type.bytes
+    next.copyMemory(from: row.base, byteCount: bytes)
+    advance(by: bytes)
   }
 
   /// The checksum of the whole body.

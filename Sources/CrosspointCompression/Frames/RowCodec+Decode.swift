@@ -31,12 +31,13 @@ extension RowCodec {
     return overflow ? .max : size
   }
 
-  /// Checks a frame of fp32 rows whose body has come straight to where its rows belong.
+  /// Checks a lossless frame whose body has come straight to where its rows belong.
   package func verify(header bytes: UnsafeRawBufferPointer, in groups: [RowTarget]) throws(CrosspointError) {
     let header = try FrameHeader(reading: bytes, checksum: checksum)
-    guard header.format == .fp32 else { throw .corrupt("format", "\(header.format); expected fp32") }
-    let rows = groups.reduce(0) { $0 + $1.rows }
-    try check(header, bytes.baseAddress!, bodyBytes: 4 * hidden * rows, against: groups)
+    let format = WireFormat.lossless(of: rows)
+    guard header.format == format else { throw .corrupt("format", "\(header.format); expected \(format)") }
+    let count = groups.reduce(0) { $0 + $1.rows }
+    try check(header, bytes.baseAddress!, bodyBytes: rows.bytes * hidden * count, against: groups)
     var checksum = scatteredChecksum()
     groups.forEachRun(hidden: hidden) { run in checksum.absorb(run.baseAddress!, run.count) }
     try FrameChecksum.compare(header.bodyChecksum, checksum.finish())

@@ -61,26 +61,26 @@ extension RowCodec {
     return writer.count
   }
 
-  /// Writes the header of the fp32 frame whose body are these rows, one behind the other, without copying them; returns
+  /// Writes the header of the lossless frame whose body are these rows, one behind the other, without copying them; returns
   /// the size of that body.
   package func seal(
     _ groups: [RowSource], admitting values: AdmittedValues, header: UnsafeMutableRawBufferPointer
   ) throws(CrosspointError) -> Int {
     precondition(header.count >= FrameHeader.bytes(groups: groups.count))
-    let rows = try rowCount(groups)
+    let count = try rowCount(groups)
     let base = header.baseAddress!
     var checksum = scatteredChecksum()
     for (index, group) in groups.enumerated() {
       for index in 0..<group.rows {
         let row = group.row(index, hidden: hidden)
         try values.check(row, hidden, bound: .greatestFiniteMagnitude, .fp32)
-        checksum.absorb(row, 4 * hidden)
+        checksum.absorb(row.base, rows.bytes * hidden)
       }
       FrameHeader.setGroup(index, rows: group.rows, centred: false, in: base)
     }
-    let bytes = 4 * hidden * rows
+    let bytes = rows.bytes * hidden * count
     FrameHeader(
-      format: .fp32, hidden: UInt32(hidden), groups: UInt32(groups.count), rows: UInt64(rows),
+      format: .lossless(of: rows), hidden: UInt32(hidden), groups: UInt32(groups.count), rows: UInt64(count),
       bodyBytes: UInt64(bytes), bodyChecksum: checksum.finish()
     ).write(to: base, checksum: self.checksum)
     return bytes

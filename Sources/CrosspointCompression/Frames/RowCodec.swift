@@ -15,8 +15,10 @@ import CrosspointTokens
 /// try codec.decode(UnsafeRawBufferPointer(rebasing: frame[..<bytes]), into: [RowTarget(base: y, rows: 10)])
 /// ```
 package final class RowCodec {
-  /// Floats per row.
+  /// Elements per row.
   package let hidden: Int
+  /// How rows lie in the caller's memory; what is between them and their frames may be floats in any case.
+  package let rows: RowType
 
   let kernels: xp_kernels
   let pool: BufferPool
@@ -27,15 +29,19 @@ package final class RowCodec {
   /// - Parameters:
   ///   - hidden: Floats per row, 1…2²⁴.
   ///   - seed: Seed of the rotation; the same on every rank.
+  ///   - rows: The most that rows may be besides floats.
   ///   - pool: Where scratch memory comes from.
   /// - Throws: `invalidArgument`, `outOfMemory`.
-  package init(hidden: Int, seed: UInt64, pool: BufferPool) throws(CrosspointError) {
+  package init(
+    hidden: Int, seed: UInt64, rows: RowType = .fp32, pool: BufferPool
+  ) throws(CrosspointError) {
     try Extent.require(hidden, in: Extent.hidden, operation: "RowCodec", argument: "hidden")
     self.hidden = hidden
+    self.rows = rows
     self.pool = pool
     kernels = CrosspointTokens.kernels
     rotation = try PseudoRotation(hidden: hidden, rounds: 1, seed: seed)
-    scratch = try pool.lease(bytes: 512 + 3 * 4 * hidden)
+    scratch = try pool.lease(bytes: 512 + (rows == .fp32 ? 3 : 4) * 4 * hidden)
   }
 
   deinit {
@@ -61,9 +67,24 @@ package final class RowCodec {
     ScatteredChecksum(lanes: lanes, carry: scratch.base + 256, kernels: kernels)
   }
 
-  /// One of three rows of scratch.
-  func scratchRow(_ index: Int) -> UnsafeMutablePointer<Float> {
+  /// One of three rows of scratch, for formats, and between frames for their caller; a fourth for rows that are no floats.
+  package func scratchRow(_ index: Int) -> UnsafeMutablePointer<Float> {
     (scratch.base + 512 + index * 4 * hidden).assumingMemoryBound(to: Float.self)
+  }
+
+  /// The floats of a row; valid until the next row is asked for.
+  @inline(__always)
+  func row(_ index: Int, of group: RowSource) -> UnsafePointer<Float> {
+    group.row(index, hidden: hidden).floats(hidden, scratch: scratchRow(3))
+  }
+
+  /// Fills a row with the floats that `decode` writes.
+  @inline(__always)
+  func fill(_ index: Int, of group: RowTarget, _ decode: (_ row: UnsafeMutablePointer<Float>) -> Void) {
+    let row = group.row(index, hidden: hidden)
+    guard row.type != .fp32 else { return decode(row.floats) }
+    decode(scratchRow(3))
+    row.store(UnsafePointer(scratchRow(3)), hidden)
   }
 
   func checksum(_ bytes: UnsafeRawPointer, _ count: Int) -> UInt64 {

@@ -1,30 +1,38 @@
-/// Rows to encode: contiguous from `base`, or gathered: row i is at `base + indices[i] · hidden`.
+import CrosspointTokens
+
+/// Rows to encode: one behind the other from the first, or gathered: row i is the one so many behind the first as its index says.
 ///
 /// Row i is as important as the magnitude of `importances[i]`; none: all are alike. Only
 /// formats that weigh rows ask. Its label, where rows have some, is at the same place as the row itself. Borrows its memory, which must outlive the call it is handed to. Indices are trusted.
 package struct RowSource {
-  package let base: UnsafePointer<Float>
+  package let first: RowPointer
   package let indices: UnsafePointer<Int32>?
   package let rows: Int
   package let importances: UnsafePointer<Float>?
   package let labels: UnsafePointer<Int32>?
 
   package init(
-    base: UnsafePointer<Float>, indices: UnsafePointer<Int32>? = nil, rows: Int,
+    first: RowPointer, indices: UnsafePointer<Int32>? = nil, rows: Int,
     importances: UnsafePointer<Float>? = nil, labels: UnsafePointer<Int32>? = nil
   ) {
     precondition(rows >= 0)
-    self.base = base
+    self.first = first
     self.indices = indices
     self.rows = rows
     self.importances = importances
     self.labels = labels
   }
 
-  @inline(__always)
-  package func row(_ index: Int, hidden: Int) -> UnsafePointer<Float> {
-    base + place(index) * hidden
+  /// Rows of floats.
+  package init(
+    base: UnsafePointer<Float>, indices: UnsafePointer<Int32>? = nil, rows: Int,
+    importances: UnsafePointer<Float>? = nil, labels: UnsafePointer<Int32>? = nil
+  ) {
+    self.init(first: RowPointer(base), indices: indices, rows: rows, importances: importances, labels: labels)
   }
+
+  @inline(__always)
+  package func row(_ index: Int, hidden: Int) -> RowPointer { first.row(place(index), hidden: hidden) }
 
   /// −1 where rows have none.
   @inline(__always)
@@ -34,41 +42,51 @@ package struct RowSource {
   private func place(_ index: Int) -> Int { indices.map { Int($0[index]) } ?? index }
 }
 
-/// Where decoded rows go: contiguous from `base`. Borrows its memory.
+/// Where decoded rows go: one behind the other from the first. Borrows its memory.
 ///
 /// Where labels of rows are known before they come, `labels` has them; where they come with the rows, they are written to
 /// `labelsFound`, −1 for those without an anchor.
 package struct RowTarget {
-  package let base: UnsafeMutablePointer<Float>
+  package let first: RowPointer
   package let rows: Int
   package let labels: UnsafePointer<Int32>?
   package let labelsFound: UnsafeMutablePointer<Int32>?
 
   package init(
-    base: UnsafeMutablePointer<Float>, rows: Int, labels: UnsafePointer<Int32>? = nil,
+    first: RowPointer, rows: Int, labels: UnsafePointer<Int32>? = nil,
     labelsFound: UnsafeMutablePointer<Int32>? = nil
   ) {
     precondition(rows >= 0)
-    (self.base, self.rows, self.labels, self.labelsFound) = (base, rows, labels, labelsFound)
+    (self.first, self.rows, self.labels, self.labelsFound) = (first, rows, labels, labelsFound)
   }
+
+  /// Rows of floats.
+  package init(
+    base: UnsafeMutablePointer<Float>, rows: Int, labels: UnsafePointer<Int32>? = nil,
+    labelsFound: UnsafeMutablePointer<Int32>? = nil
+  ) {
+    self.init(first: RowPointer(base), rows: rows, labels: labels, labelsFound: labelsFound)
+  }
+
+  @inline(__always)
+  package func row(_ index: Int, hidden: Int) -> RowPointer { first.row(index, hidden: hidden) }
 }
 
 extension [RowTarget] {
   /// Calls `body` with each run of bytes that groups of rows form, in their order.
   package func forEachRun(hidden: Int, _ body: (UnsafeMutableRawBufferPointer) -> Void) {
-    var start: UnsafeMutablePointer<Float>?
-    var rows = 0
+    var run: RowsView?
     for group in self where group.rows > 0 {
-      if let open = start {
-        if open + rows * hidden == group.base {
-          rows += group.rows
+      let rows = RowsView(group.first, rows: group.rows, hidden: hidden)
+      if let open = run {
+        if open.row(open.rows).base == rows.first.base {
+          run = RowsView(open.first, rows: open.rows + rows.rows, hidden: hidden)
           continue
         }
-        body(UnsafeMutableRawBufferPointer(start: open, count: 4 * rows * hidden))
+        body(open.bytes)
       }
-      start = group.base
-      rows = group.rows
+      run = rows
     }
-    if let start { body(UnsafeMutableRawBufferPointer(start: start, count: 4 * rows * hidden)) }
+    if let run { body(run.bytes) }
   }
 }

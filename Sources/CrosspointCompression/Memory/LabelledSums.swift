@@ -1,4 +1,5 @@
 import CrosspointCore
+import CrosspointTokens
 
 /// What rows of all ranks say of their labels: anchors, the mean of all rows, and what this rank's rows leave of them.
 struct LabelledSums {
@@ -29,8 +30,8 @@ struct LabelledSums {
     let (hidden, kernels) = (codec.hidden, codec.kernels)
     self.codec = codec
     let rows = sources.flatMap { source in
-      (0..<source.rows).map { (base: source.row($0, hidden: hidden), label: source.label($0)) }
-    }.filter { AdmittedValues.finite.firstRefused($0.base, hidden, bound: RowMemory.bound) == nil }
+      (0..<source.rows).map { (base: UnsafePointer(source.row($0, hidden: hidden).floats), label: source.label($0)) }
+    }.filter { AdmittedValues.finite.firstRefused(RowPointer($0.base), hidden, bound: RowMemory.bound) == nil }
     self.rows = rows
     var counts: [Int32: Int] = [:]
     for row in rows where row.label >= 0 { counts[row.label, default: 0] += 1 }

@@ -37,7 +37,7 @@ extension RowMemory {
     precondition(rows.rows > 0 && rows.hidden == codec.hidden && (labels?.count ?? rows.rows) == rows.rows)
     for index in 0..<rows.rows {
       try AdmittedValues.finite.check(
-        rows.base + index * codec.hidden, codec.hidden, bound: Self.bound, Self.anchorFormat)
+        rows.view.row(index), codec.hidden, bound: Self.bound, Self.anchorFormat)
     }
     let (base, count) = (UnsafePointer(rows.base), rows.rows)
     self = try (labels ?? Array(repeating: -1, count: count)).withUnsafeBufferPointer {

@@ -19,10 +19,9 @@ extension ExchangeOptions {
     }
     var options = self
     let nodeSize = try Self.commonNodeSize(fabric)
-    if case .lowRank = activeCompensation {
-      options.copies = .perExpert
-    } else {
-      options.copies = Copies(topK: topK, layout: layout, ranks: fabric.rankCount, ranksPerNode: nodeSize)
+    switch (rows, activeCompensation) {
+    case (.bf16, _), (_, .lowRank): options.copies = .perExpert
+    default: options.copies = Copies(topK: topK, layout: layout, ranks: fabric.rankCount, ranksPerNode: nodeSize)
     }
     return options
   }

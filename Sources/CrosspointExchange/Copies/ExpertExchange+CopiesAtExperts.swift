@@ -62,7 +62,7 @@ extension ExpertExchange {
     let transfer = transfer
     do throws(CrosspointError) {
       try handle.copies!.sum(copies, areWeighted: areWeighted, keeping: kept, into: sums) {
-        row throws(CrosspointError) in try transfer.check(row)
+        row throws(CrosspointError) in try transfer.check(RowPointer(row))
       }
     } catch { throw transfer.named(error) }
     handle.copies!.sums = sums

@@ -41,7 +41,7 @@ extension ExpertExchange {
   }
 
   /// Measures what arrives of the rows that a transfer sends.
-  func measureFidelity(_ handle: DispatchHandle, tokens: UnsafePointer<Float>?) throws(CrosspointError) {
+  func measureFidelity(_ handle: DispatchHandle, tokens: RowsView?) throws(CrosspointError) {
     var watch = Stopwatch()
     try transfer.measureFidelity { rank, arrived in
       tokens.map { compare($0, with: arrived, to: rank, handle) }
@@ -51,13 +51,13 @@ extension ExpertExchange {
 
   /// The tokens that a rank gets, compared with the rows that stand for them.
   private func compare(
-    _ tokens: UnsafePointer<Float>, with arrived: [RowTarget], to rank: Int, _ handle: DispatchHandle
+    _ tokens: RowsView, with arrived: [RowTarget], to rank: Int, _ handle: DispatchHandle
   ) -> Fidelity {
     var sum = Fidelity()
     for (destination, rows) in zip(destinations.served(by: rank), arrived) {
       for member in handle.source.plan.members(of: destination) {
-        let token = tokens + handle.source.plan.memberTokens[member] * layout.hidden
-        let row = rows.base + handle.source.plan.memberRows[member] * layout.hidden
+        let token = tokens.row(handle.source.plan.memberTokens[member]).floats
+        let row = rows.row(handle.source.plan.memberRows[member], hidden: layout.hidden).floats
         sum.lost += kernels.squares(token, minus: row, layout.hidden)
         sum.whole += kernels.squares(token, layout.hidden)
       }

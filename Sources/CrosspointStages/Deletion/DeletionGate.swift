@@ -205,6 +205,7 @@ public final class DeletionGate: TokenStage {
   }
 
   private func expectShape(_ tokens: borrowing TokenBatch) throws(CrosspointError) {
+    try tokens.requireFloats(operation: "DeletionGate", argument: "tokens")
     guard tokens.hidden == hidden, tokens.rows == rows else {
       throw invalid("tokens", "\(tokens.rows) × \(tokens.hidden) where \(rows) × \(hidden) is expected")
     }

@@ -120,6 +120,7 @@ package struct RowGroups {
   }
 
   private func expect(_ batch: borrowing TokenBatch, rows: Int) throws(CrosspointError) {
+    try batch.requireFloats(operation: "RowGroups", argument: "batch")
     guard batch.rows == rows else {
       throw CrosspointError(
         .invalidArgument, operation: "RowGroups", argument: "batch", "\(batch.rows) rows where \(rows) are expected")

@@ -117,6 +117,7 @@ public final class TokenMerging: TokenStage, GroupingStage {
 
   /// Fills the norms.
   private func measure(_ tokens: borrowing TokenBatch, _ layout: RowLayout) throws(CrosspointError) {
+    try tokens.requireFloats(operation: name, argument: "tokens")
     inverseNorms.removeAll(keepingCapacity: true)
     for row in 0..<tokens.rows {
       let x = tokens.base + row * tokens.hidden
