@@ -202,6 +202,7 @@ void crosspoint_exchange_free(crosspoint_exchange *exchange);
 #define CROSSPOINT_DISPATCH_BACKWARD 3
 
 #define CROSSPOINT_FLOAT32 0
+#define CROSSPOINT_BFLOAT16 1
 
 /* Rows of numbers. Memory that is only read is never written to through it. */
 typedef struct crosspoint_rows {
@@ -214,7 +215,7 @@ typedef struct crosspoint_rows {
   int64_t columns;
   /* Numbers from the start of one row to that of the next, at least columns; 0: columns. Others are copied once. */
   int64_t stride;
-  /* CROSSPOINT_FLOAT32; anything else is refused. */
+  /* CROSSPOINT_FLOAT32, or with the option rows=bf16 CROSSPOINT_BFLOAT16; anything else is refused. */
   int32_t type;
   int32_t reserved;
 } crosspoint_rows;
@@ -332,7 +333,7 @@ typedef struct crosspoint_statistics {
   /* Bytes that left this rank, by transfer; of these, those to ranks that share its memory. */
   int64_t wire_bytes[4];
   int64_t node_bytes[4];
-  /* What fp32 rows of every routed token would have taken, and what stayed on this rank. */
+  /* What rows of every routed token, as they lie in memory, would have taken, and what stayed on this rank. */
   int64_t uncompressed_bytes[4];
   int64_t local_bytes[4];
   /* Sums over routed tokens: the squared distance to the row that stood for each, and the squared length; 0 without

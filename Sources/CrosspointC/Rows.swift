@@ -11,9 +11,7 @@ func input(
   let rows = try Strided(read(pointer, operation, argument), operation, argument)
   guard let gaps = rows.gaps else { return try rows.view() }
   let copy = try rows.room(pool)
-  for row in 0..<rows.count {
-    (copy.base + row * rows.columns).update(from: gaps + row * rows.stride, count: rows.columns)
-  }
+  for row in 0..<rows.count { copy.view.row(row).store(gaps.row(row, hidden: rows.stride), rows.columns) }
   return copy
 }
 
@@ -35,22 +33,26 @@ struct ResultRows: ~Copyable {
   /// The result is there.
   func deliver() {
     guard let gaps = rows.gaps else { return }
-    for row in 0..<rows.count {
-      (gaps + row * rows.stride).update(from: batch.base + row * rows.columns, count: rows.columns)
-    }
+    for row in 0..<rows.count { gaps.row(row, hidden: rows.stride).store(batch.view.row(row), rows.columns) }
   }
 }
 
 /// Rows of C that have been checked.
 private struct Strided {
-  let base: UnsafeMutablePointer<Float>?
+  let type: RowType
+  let base: UnsafeMutableRawPointer?
   let count: Int
   let columns: Int
   let stride: Int
 
   init(_ rows: crosspoint_rows, _ operation: String, _ argument: String) throws(CrosspointError) {
-    guard rows.type == CROSSPOINT_FLOAT32 else {
-      throw invalid(operation, argument, "type \(rows.type); \(CROSSPOINT_FLOAT32) (float32) is expected")
+    switch rows.type {
+    case CROSSPOINT_FLOAT32: type = .fp32
+    case CROSSPOINT_BFLOAT16: type = .bf16
+    default:
+      throw invalid(
+        operation, argument,
+        "type \(rows.type); \(CROSSPOINT_FLOAT32) (float32) or \(CROSSPOINT_BFLOAT16) (bfloat16) is expected")
     }
     guard rows.rows >= 0, rows.columns > 0, rows.stride == 0 || rows.stride >= rows.columns,
       !rows.rows.multipliedReportingOverflow(by: max(rows.stride, rows.columns) * 4).overflow
@@ -58,35 +60,38 @@ private struct Strided {
       throw invalid(
         operation, argument, "\(rows.rows) rows of \(rows.columns) columns, \(rows.stride) apart, are no shape")
     }
-    guard rows.data != nil || rows.rows == 0, UInt(bitPattern: rows.data) % 4 == 0 else {
+    guard rows.data != nil || rows.rows == 0, UInt(bitPattern: rows.data) % UInt(type.bytes) == 0 else {
+      let element = type == .fp32 ? "float" : "bfloat16"
       throw invalid(
-        operation, argument, "\(rows.rows) rows at \(rows.data.map { "\($0), no address of a float" } ?? "NULL")")
+        operation, argument, "\(rows.rows) rows at \(rows.data.map { "\($0), no address of a \(element)" } ?? "NULL")")
     }
-    base = rows.data?.assumingMemoryBound(to: Float.self)
+    base = rows.data
     (count, columns) = (Int(rows.rows), Int(rows.columns))
     stride = rows.stride == 0 ? columns : Int(rows.stride)
   }
 
   /// The first row, where rows do not follow one another.
-  var gaps: UnsafeMutablePointer<Float>? { stride > columns && count > 1 ? base : nil }
+  var gaps: RowPointer? { stride > columns && count > 1 ? base.map { RowPointer($0, type) } : nil }
 
   /// As many rows that follow one another.
   func room(_ pool: BufferPool) throws(CrosspointError) -> TokenBatch {
-    try TokenBatch(uninitializedRows: count, hidden: columns, pool: pool)
+    try TokenBatch(uninitializedRows: count, hidden: columns, type: type, pool: pool)
   }
 
   func view() throws(CrosspointError) -> TokenBatch {
-    try TokenBatch(viewing: UnsafeMutableBufferPointer(start: base, count: count * columns), hidden: columns)
+    try TokenBatch(
+      viewing: UnsafeMutableRawBufferPointer(start: base, count: count * columns * type.bytes), hidden: columns,
+      type: type)
   }
 }
 
 /// Rows of a handle as C sees them.
 func show(_ batch: borrowing TokenBatch, in rows: UnsafeMutablePointer<crosspoint_rows>) {
-  rows.pointee.data = UnsafeMutableRawPointer(batch.base)
+  rows.pointee.data = batch.bytes.baseAddress
   rows.pointee.rows = Int64(batch.rows)
   rows.pointee.columns = Int64(batch.hidden)
   rows.pointee.stride = Int64(batch.hidden)
-  rows.pointee.type = CROSSPOINT_FLOAT32
+  rows.pointee.type = batch.type == .fp32 ? CROSSPOINT_FLOAT32 : CROSSPOINT_BFLOAT16
 }
 
 /// A routing with the tokens' labels, if they have any.

@@ -130,6 +130,62 @@ static void rows_with_gaps_give_the_same_bits(crosspoint_fabric *fabric) {
   end(gaps);
 }
 
+static uint16_t bfloat16(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+static float widened(uint16_t value) {
+  uint32_t bits = (uint32_t)value << 16;
+  float result;
+  memcpy(&result, &bits, sizeof result);
+  return result;
+}
+
+/* Rows of bfloat16 with gaps, and of floats with the same values. */
+static void bfloat16_rows_give_the_rounded_bits_of_floats(crosspoint_fabric *fabric) {
+  layer *wide = make(fabric, "", 7), *narrow = make(fabric, "rows=bf16", 7);
+  enum { STRIDE = HIDDEN + 3 };
+  uint16_t x[ROOM * STRIDE], y[ROOM * STRIDE], dx[ROOM * STRIDE];
+  for (int i = 0; i < ROOM * STRIDE; i++) x[i] = y[i] = dx[i] = 777;
+  for (int t = 0; t < 7; t++)
+    for (int i = 0; i < HIDDEN; i++) {
+      x[t * STRIDE + i] = bfloat16(wide->x[t * HIDDEN + i]);
+      wide->x[t * HIDDEN + i] = widened(x[t * STRIDE + i]);
+    }
+  narrow->from.data = x;
+  narrow->to.data = y;
+  narrow->gradient.data = dx;
+  narrow->from.stride = narrow->to.stride = narrow->gradient.stride = STRIDE;
+  narrow->from.type = narrow->to.type = narrow->gradient.type = CROSSPOINT_BFLOAT16;
+  step(narrow);
+
+  crosspoint_handle *handle;
+  OK(crosspoint_dispatch(wide->exchange, &wide->from, &wide->routing, &handle));
+  crosspoint_rows rows = CROSSPOINT_INIT(crosspoint_rows), gradients = rows;
+  OK(crosspoint_handle_rows(handle, &rows));
+  OK(crosspoint_combine(wide->exchange, handle, &rows, &wide->to));
+  OK(crosspoint_combine_backward(wide->exchange, handle, &wide->from, &gradients));
+  float *values = gradients.data;
+  for (int i = 0; i < gradients.rows * HIDDEN; i++) values[i] = widened(bfloat16(values[i]));
+  OK(crosspoint_dispatch_backward(wide->exchange, handle, &gradients, &wide->gradient));
+  for (int t = 0; t < 7; t++) {
+    for (int i = 0; i < HIDDEN; i++) {
+      EXPECT(y[t * STRIDE + i] == bfloat16(wide->y[t * HIDDEN + i]));
+      EXPECT(dx[t * STRIDE + i] == bfloat16(wide->dx[t * HIDDEN + i]));
+    }
+    for (int i = HIDDEN; i < STRIDE; i++) EXPECT(y[t * STRIDE + i] == 777 && dx[t * STRIDE + i] == 777);
+  }
+  crosspoint_handle_free(handle);
+  OK(crosspoint_dispatch(narrow->exchange, &narrow->from, &narrow->routing, &handle));
+  OK(crosspoint_handle_rows(handle, &rows));
+  EXPECT(rows.columns == HIDDEN && rows.stride == HIDDEN && rows.type == CROSSPOINT_BFLOAT16);
+  crosspoint_handle_free(handle);
+  end(wide);
+  end(narrow);
+}
+
 static void what_is_wrong_on_one_rank_is_named_on_all(crosspoint_fabric *fabric) {
   layer *l = make(fabric, "", 6);
   int odd = l->rank == 1;
@@ -141,7 +197,9 @@ static void what_is_wrong_on_one_rank_is_named_on_all(crosspoint_fabric *fabric)
   EXPECT(blames(1, "dispatch", argument, mentions));                                               \
   bad = l->from
   bad.type = 7;
-  REFUSES("tokens", "type 7; 0 (float32) is expected");
+  REFUSES("tokens", "type 7; 0 (float32) or 1 (bfloat16) is expected");
+  bad.type = CROSSPOINT_BFLOAT16;
+  REFUSES("tokens", "bf16 rows, the exchange's options say fp32");
   bad.columns = 4;
   REFUSES("tokens", "hidden 4, the layout has 5");
   bad.rows = 5;
@@ -181,25 +239,25 @@ static void what_is_wrong_on_one_rank_is_named_on_all(crosspoint_fabric *fabric)
   bad.rows = 5;
   EXPECT(crosspoint_combine(l->exchange, handle, &rows, odd ? &bad : &l->to) == CROSSPOINT_INVALID_ARGUMENT);
   EXPECT(blames(1, "combine", "result", "5 rows, 6 expected"));
-  bad.type = 1;
+  bad.type = 2;
   EXPECT(crosspoint_combine(l->exchange, handle, &rows, odd ? &bad : &l->to) == CROSSPOINT_INVALID_ARGUMENT);
-  EXPECT(blames(1, "combine", "result", "type 1"));
+  EXPECT(blames(1, "combine", "result", "type 2"));
   EXPECT(crosspoint_combine_backward(l->exchange, handle, &l->from, &gradients) == CROSSPOINT_HANDLE_MISUSE);
   EXPECT(blames(0, "combineBackward", "handle", "dispatched"));
   OK(crosspoint_combine(l->exchange, handle, &rows, &l->to));
   bad = l->from;
-  bad.type = 1;
+  bad.type = 2;
   EXPECT(
       crosspoint_combine_backward(l->exchange, handle, odd ? &bad : &l->from, &gradients) ==
       CROSSPOINT_INVALID_ARGUMENT);
-  EXPECT(blames(1, "combineBackward", "result_gradient", "type 1"));
+  EXPECT(blames(1, "combineBackward", "result_gradient", "type 2"));
   OK(crosspoint_combine_backward(l->exchange, handle, &l->from, &gradients));
   bad = gradients;
-  bad.type = 1;
+  bad.type = 2;
   EXPECT(
       crosspoint_dispatch_backward(l->exchange, handle, odd ? &bad : &gradients, &l->gradient) ==
       CROSSPOINT_INVALID_ARGUMENT);
-  EXPECT(blames(1, "dispatchBackward", "row_gradients", "type 1"));
+  EXPECT(blames(1, "dispatchBackward", "row_gradients", "type 2"));
   OK(crosspoint_dispatch_backward(l->exchange, handle, &gradients, &l->gradient));
   crosspoint_handle_free(handle);
   end(l);
@@ -632,6 +690,7 @@ int main(void) {
   } claims[] = {
       CLAIM(ranks_may_have_unequal_tokens_or_none),
       CLAIM(rows_with_gaps_give_the_same_bits),
+      CLAIM(bfloat16_rows_give_the_rounded_bits_of_floats),
       CLAIM(what_is_wrong_on_one_rank_is_named_on_all),
       CLAIM(labels_give_the_bits_that_they_give_in_swift),
       CLAIM(a_label_out_of_range_is_named_on_every_rank),
