@@ -11,6 +11,7 @@ from ._fabric import Fabric, _describe
 from ._library import Owned, Routing, Rows, byref, library
 from ._library import Statistics as StatisticsOfC
 
+_BFLOAT16 = 1
 _DISPATCH, _COMBINE, _COMBINE_BACKWARD, _DISPATCH_BACKWARD = range(4)
 
 
@@ -22,7 +23,7 @@ class Traffic:
     wire_bytes: int
     #: Of these, to ranks that share its memory: no message.
     node_bytes: int
-    #: That fp32 rows of every routed token would have taken.
+    #: That rows of every routed token, as they lie in memory, would have taken.
     uncompressed_bytes: int
     #: Of rows that stayed here.
     local_bytes: int
@@ -60,7 +61,8 @@ class Exchange:
     them, in the same order, also with zero tokens. Bad arguments on one rank raise the same :class:`CrosspointError` on all.
     Each has a ``begin_`` form that waits for nobody: see :class:`Pending`.
 
-    Arrays are float32 of shape ``(rows, hidden)``. Rows may have gaps between them (``x[:, :hidden]``): the library copies
+    Arrays are float32 of shape ``(rows, hidden)``; with the option ``rows=bf16`` the bits of bfloat16 as uint16, or arrays of
+    the dtype that ``ml_dtypes`` calls bfloat16; weights and their gradients are float32 either way. Rows may have gaps between them (``x[:, :hidden]``): the library copies
     such arrays once. Arrays whose rows are not contiguous (``x.T``) are refused, and so is any other dtype.
 
     :param experts: over all ranks.
@@ -85,6 +87,8 @@ class Exchange:
         self.options: str = library.crosspoint_exchange_options(self._pointer).decode()
         first, count = ctypes.c_int64(), ctypes.c_int64()
         check(library.crosspoint_exchange_local_experts(self._pointer, byref(first), byref(count)))
+        #: Of all arrays of rows: float32, or uint16 with the option ``rows=bf16``.
+        self.dtype = np.dtype(np.uint16 if "rows=bf16" in self.options.split() else np.float32)
         #: This rank's experts.
         self.local_experts = range(first.value, first.value + count.value)
 
@@ -110,7 +114,7 @@ class Exchange:
     def _dispatch(self, tokens, experts, weights, labels, begins):
         rows, routing = Rows.new(), Routing.new()
         try:
-            _fill(rows, tokens, "tokens")
+            self._fill(rows, tokens, "tokens")
             experts, weights = _routing(experts, weights)
             if labels is not None:
                 labels = _labels(labels, len(experts))
@@ -162,7 +166,7 @@ class Exchange:
     def _combine_backward(self, handle, gradient, begins):
         rows, received = Rows.new(), Rows.new()
         try:
-            _fill(rows, gradient, "gradient")
+            self._fill(rows, gradient, "gradient")
         except Refusal as refusal:
             return self._refuse(_COMBINE_BACKWARD, handle, refusal, begins)
         arguments = (self._pointer, handle._pointer, byref(rows), byref(received))
@@ -193,17 +197,43 @@ class Exchange:
 
     def _home(self, transfer, begin, handle, values, argument, out, begins):
         if out is None:
-            out = np.empty((handle.tokens, self.hidden), np.float32)
+            out = np.empty((handle.tokens, self.hidden), self.dtype)
         rows, result = Rows.new(), Rows.new()
         try:
             if values is not None:
-                _fill(rows, values, argument)
-            _fill(result, out, "out", written=True)
+                self._fill(rows, values, argument)
+            self._fill(result, out, "out", written=True)
         except Refusal as refusal:
             return self._refuse(transfer, handle, refusal, begins)
         given = None if values is None else byref(rows)
         arguments = (self._pointer, handle._pointer, given, byref(result))
         return self._run(begin, arguments, lambda: out, begins, values, handle)
+
+    def _fill(self, rows: Rows, array: np.ndarray, argument: str, written: bool = False) -> None:
+        """Describes an array to the library, which checks the shape."""
+        is_narrow = self.dtype == np.uint16
+        is_array = isinstance(array, np.ndarray) and array.ndim == 2
+        if not is_array or (array.dtype != self.dtype and not (is_narrow and array.dtype.name == "bfloat16")):
+            wanted = "bfloat16, or its bits as uint16," if is_narrow else "float32"
+            raise Refusal(argument, f"{_describe(array)}; a numpy array of {wanted} with two dimensions is expected")
+        data, is_read_only = array.__array_interface__["data"]
+        if written and is_read_only:
+            raise Refusal(argument, "a read-only array")
+        count, columns = array.shape
+        size = self.dtype.itemsize
+        rows.data = data
+        rows.rows = count
+        rows.columns = columns
+        rows.type = _BFLOAT16 if is_narrow else 0
+        if not array.flags.c_contiguous and count > 0:
+            stride, step = array.strides
+            if (step != size and columns > 1) or (count > 1 and (stride % size or stride < size * columns)):
+                raise Refusal(
+                    argument,
+                    f"strides of {stride} and {step} bytes; rows must be contiguous: "
+                    f"pass np.ascontiguousarray({argument})",
+                )
+            rows.stride = stride // size if count > 1 else 0
 
     def _refuse(self, transfer: int, handle: Optional["Handle"], refusal: "Refusal", begins: bool):
         """The other ranks have begun a transfer: all of them get to know what this one cannot do."""
@@ -359,8 +389,8 @@ class Handle:
 
     def _view(self, rows: Rows) -> np.ndarray:
         if rows.rows == 0:
-            return np.empty((0, rows.columns), np.float32)
-        return np.asarray(_Memory(rows, self._owned))
+            return np.empty((0, rows.columns), self.exchange.dtype)
+        return np.asarray(_Memory(rows, self.exchange.dtype, self._owned))
 
 
 class _Memory:
@@ -368,11 +398,11 @@ class _Memory:
 
     __slots__ = ("__array_interface__", "_owned")
 
-    def __init__(self, rows: Rows, owned: Owned):
+    def __init__(self, rows: Rows, dtype: np.dtype, owned: Owned):
         self.__array_interface__ = {
             "data": (rows.data, False),
             "shape": (rows.rows, rows.columns),
-            "typestr": "<f4",
+            "typestr": dtype.str,
             "version": 3,
         }
         self._owned = owned
@@ -380,27 +410,6 @@ class _Memory:
 
 def _address(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
-
-
-def _fill(rows: Rows, array: np.ndarray, argument: str, written: bool = False) -> None:
-    """Describes an array to the library, which checks the shape."""
-    if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.ndim != 2:
-        raise Refusal(argument, f"{_describe(array)}; a numpy array of float32 with two dimensions is expected")
-    data, is_read_only = array.__array_interface__["data"]
-    if written and is_read_only:
-        raise Refusal(argument, "a read-only array")
-    count, columns = array.shape
-    rows.data = data
-    rows.rows = count
-    rows.columns = columns
-    if not array.flags.c_contiguous and count > 0:
-        stride, step = array.strides
-        if (step != 4 and columns > 1) or (count > 1 and (stride % 4 or stride < 4 * columns)):
-            raise Refusal(
-                argument,
-                f"strides of {stride} and {step} bytes; rows must be contiguous: pass np.ascontiguousarray({argument})",
-            )
-        rows.stride = stride // 4 if count > 1 else 0
 
 
 def _labels(labels: np.ndarray, tokens: int) -> np.ndarray:

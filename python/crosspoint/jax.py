@@ -56,16 +56,16 @@ def dispatch(
 ) -> Dispatched:
     """Sends every routed token to the ranks of its experts. Collective, and so is its backward pass.
 
-    :param tokens: ``(T, hidden)`` float32; T may differ between ranks.
+    :param tokens: ``(T, hidden)`` float32, or with the option ``rows=bf16`` bfloat16, and so are all rows; T may differ between ranks.
     :param experts: ``(T, K)`` integers; -1 is not sent.
     :param weights: ``(T, K)`` float32; :func:`combine` applies them, and their gradient comes with that of the tokens.
     :param labels: ``(T,)`` integers, for the option ``memory=N``: see :meth:`crosspoint.Exchange.dispatch`.
     :param capacity: rows that there is room for. If more come, they are NaN, and :func:`combine` raises on every rank.
         ``None``: as many as can come where every rank has T tokens.
     """
-    _check(exchange, "tokens", tokens, jnp.floating, (None, exchange.hidden))
+    _check(exchange, "tokens", tokens, _type(exchange), (None, exchange.hidden))
     _check(exchange, "experts", experts, jnp.integer, (tokens.shape[0], None))
-    _check(exchange, "weights", weights, jnp.floating, tuple(experts.shape))
+    _check(exchange, "weights", weights, jnp.float32, tuple(experts.shape))
     if labels is not None:
         _check(exchange, "labels", labels, jnp.integer, tuple(tokens.shape[:1]))
     if capacity is None:
@@ -77,11 +77,11 @@ def combine(dispatched: Dispatched, outputs: jax.Array) -> jax.Array:
     """Brings the experts' outputs home: ``y[t] = sum over k of weights[t, k] * output``. Collective, and so is its backward
     pass.
 
-    :param outputs: ``(capacity, hidden)`` float32, in the order of ``dispatched.rows``.
+    :param outputs: ``(capacity, hidden)``, in the order of ``dispatched.rows``.
     :returns: ``(T, hidden)``; zeros for tokens that were sent nowhere.
     """
     exchange = dispatched.exchange
-    _check(exchange, "outputs", outputs, jnp.floating, dispatched.rows.shape, "combine")
+    _check(exchange, "outputs", outputs, _type(exchange), dispatched.rows.shape, "combine")
     return _combine(exchange, dispatched.tokens, outputs, dispatched.number)
 
 
@@ -118,10 +118,19 @@ def _floats(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _padded(rows: np.ndarray, capacity: int) -> np.ndarray:
-    result = np.zeros((capacity, rows.shape[1]), np.float32)
+def _type(exchange: Exchange) -> Any:
+    """Of rows."""
+    return jnp.bfloat16 if exchange.dtype == np.uint16 else jnp.float32
+
+
+def _rows(exchange: Exchange, count: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((count, exchange.hidden), _type(exchange))
+
+
+def _padded(exchange: Exchange, rows: np.ndarray, capacity: int) -> np.ndarray:
+    result = np.zeros((capacity, rows.shape[1]), exchange.dtype)
     result[: len(rows)] = rows
-    return result
+    return result.view(_type(exchange))
 
 
 def _call_dispatch(exchange, capacity, has_backward, *arrays):
@@ -133,13 +142,13 @@ def _call_dispatch(exchange, capacity, has_backward, *arrays):
         count = len(handle.rows)
         if count > capacity:
             opened.refusal = Refusal("capacity", f"{capacity}; {count} rows have come")
-            rows = np.full((capacity, exchange.hidden), np.nan, np.float32)
+            rows = np.full((capacity, exchange.hidden), np.nan, _type(exchange))
         else:
-            rows = _padded(handle.rows, capacity)
+            rows = _padded(exchange, handle.rows, capacity)
         return rows, handle.rows_per_expert.astype(np.int32), np.float32(number)
 
     counts = jax.ShapeDtypeStruct((len(exchange.local_experts),), jnp.int32)
-    return _call(transfer, (_floats(capacity, exchange.hidden), counts, _floats()), *arrays)
+    return _call(transfer, (_rows(exchange, capacity), counts, _floats()), *arrays)
 
 
 def _call_combine(exchange, tokens, has_backward, outputs, number):
@@ -150,9 +159,9 @@ def _call_combine(exchange, tokens, has_backward, outputs, number):
         y = exchange.combine(opened.handle, np.ascontiguousarray(outputs)[: len(opened.handle.rows)])
         if has_backward:
             _open[int(number)] = opened
-        return y
+        return y.view(_type(exchange))
 
-    return _call(transfer, _floats(tokens, exchange.hidden), outputs, number)
+    return _call(transfer, _rows(exchange, tokens), outputs, number)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -169,12 +178,12 @@ def _dispatch_backward(exchange, capacity, kept, gradients):
     def transfer(row_gradients, number, _):
         handle = _take(number).handle
         tokens = exchange.dispatch_backward(handle, np.ascontiguousarray(row_gradients)[: len(handle.rows)])
-        return tokens, handle.weight_gradients()
+        return tokens.view(_type(exchange)), handle.weight_gradients()
 
     number, shape = kept
     row_gradients, _, after = gradients
     tokens, weights = _call(
-        transfer, (_floats(shape.shape[0], exchange.hidden), _floats(*shape.shape[:2])), row_gradients, number, after
+        transfer, (_rows(exchange, shape.shape[0]), _floats(*shape.shape[:2])), row_gradients, number, after
     )
     return tokens, None, weights, None
 
@@ -194,11 +203,11 @@ def _combine_backward(exchange, tokens, kept, gradient):
         gradients = exchange.combine_backward(opened.handle, np.ascontiguousarray(gradient))
         if opened.has_backward:
             _open[int(number)] = opened
-        return _padded(gradients, capacity), np.float32(0)
+        return _padded(exchange, gradients, capacity), np.float32(0)
 
     number, shape = kept
     capacity = shape.shape[0]
-    return _call(transfer, (_floats(capacity, exchange.hidden), _floats()), gradient, number)
+    return _call(transfer, (_rows(exchange, capacity), _floats()), gradient, number)
 
 
 _dispatch.defvjp(_dispatch_forward, _dispatch_backward)
@@ -209,11 +218,11 @@ def _check(exchange, argument, array, kind, shape, operation="dispatch"):
     """Shapes and types are static: what is wrong is an error while tracing, before any transfer, on this rank alone."""
     dtype, found = getattr(array, "dtype", None), getattr(array, "shape", None)
     fits = found is not None and len(found) == len(shape) and all(b in (None, a) for a, b in zip(found, shape))
-    is_right = dtype == jnp.float32 if kind is jnp.floating else dtype is not None and jnp.issubdtype(dtype, kind)
+    is_right = dtype is not None and (jnp.issubdtype(dtype, kind) if kind is jnp.integer else dtype == kind)
     if fits and is_right:
         return
     given = type(array).__name__ if found is None else f"{dtype} of shape {found}"
-    name = "float32" if kind is jnp.floating else "integers"
+    name = "integers" if kind is jnp.integer else jnp.dtype(kind).name
     wanted = ", ".join("any" if size is None else str(size) for size in shape)
     message = f"{given}; {name} of shape ({wanted}) are expected"
     raise CrosspointError(Code.INVALID_ARGUMENT, operation, argument, message, rank=exchange.fabric.rank)

@@ -1,11 +1,12 @@
 """Crosspoint for PyTorch: transfers that autograd knows, and a layer of experts spread over ranks.
 
-Tensors are float32, on the CPU. docs/torch.md shows how.
+Tensors are float32, or with the option ``rows=bf16`` bfloat16, on the CPU. docs/torch.md shows how.
 """
 
 import types
 from typing import Any, Callable, Optional
 
+import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
@@ -41,7 +42,7 @@ def dispatch(
 ) -> Dispatched:
     """Sends every routed token to the ranks of its experts. Collective, and so is its backward pass.
 
-    :param tokens: ``(T, hidden)`` float32; T may differ between ranks.
+    :param tokens: ``(T, hidden)`` float32, or with the option ``rows=bf16`` bfloat16, and so are all rows; T may differ between ranks.
     :param experts: ``(T, K)`` integers, for example from ``torch.topk``; -1 is not sent.
     :param weights: ``(T, K)`` float32, for example from a softmax; :func:`combine` applies them, and their gradient comes
         with that of the tokens.
@@ -58,7 +59,9 @@ def begin_dispatch(
     labels: Optional[torch.Tensor] = None,
 ) -> "Pending":
     """Begins :func:`dispatch`: see :class:`Pending`. Collective, but waits for nobody."""
-    pending = exchange.begin_dispatch(*(_array(tensor) for tensor in (tokens, experts, weights, labels)))
+    pending = exchange.begin_dispatch(
+        _array(tokens, exchange.dtype), *(_array(tensor) for tensor in (experts, weights, labels))
+    )
 
     def finish() -> Dispatched:
         made = []
@@ -72,7 +75,7 @@ def combine(dispatched: Dispatched, outputs: torch.Tensor) -> torch.Tensor:
     """Brings the experts' outputs home: ``y[t] = sum over k of weights[t, k] * output``. Collective, and so is its backward
     pass.
 
-    :param outputs: ``(rows, hidden)`` float32, in the order of ``dispatched.rows``.
+    :param outputs: ``(rows, hidden)``, in the order of ``dispatched.rows``.
     :returns: ``(T, hidden)``; zeros for tokens that were sent nowhere.
     """
     return begin_combine(dispatched, outputs).wait()
@@ -81,7 +84,7 @@ def combine(dispatched: Dispatched, outputs: torch.Tensor) -> torch.Tensor:
 def begin_combine(dispatched: Dispatched, outputs: torch.Tensor) -> "Pending":
     """Begins :func:`combine`: see :class:`Pending`. Collective, but waits for nobody."""
     handle = dispatched.handle
-    pending = handle.exchange.begin_combine(handle, _array(outputs))
+    pending = handle.exchange.begin_combine(handle, _array(outputs, handle.exchange.dtype))
     return Pending(lambda: _Combine.apply(outputs, dispatched.rows, handle, pending))
 
 
@@ -172,14 +175,14 @@ class _Dispatch(torch.autograd.Function):
         handle = pending.finish()
         made.append(handle)
         ctx.handle = handle
-        return torch.from_numpy(handle.rows)
+        return _tensor(handle.rows)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, row_gradients: torch.Tensor):
         handle = ctx.handle
-        tokens = handle.exchange.dispatch_backward(handle, _array(row_gradients))
-        return torch.from_numpy(tokens), torch.from_numpy(handle.weight_gradients()), None, None
+        tokens = handle.exchange.dispatch_backward(handle, _array(row_gradients, handle.exchange.dtype))
+        return _tensor(tokens), torch.from_numpy(handle.weight_gradients()), None, None
 
 
 class _Combine(torch.autograd.Function):
@@ -189,22 +192,33 @@ class _Combine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, outputs, rows, handle: Handle, pending) -> torch.Tensor:
         ctx.handle = handle
-        return torch.from_numpy(pending.finish())
+        return _tensor(pending.finish())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor):
-        handle = ctx.handle
-        return torch.from_numpy(handle.exchange.combine_backward(handle, _array(gradient))), None, None, None
+        exchange = ctx.handle.exchange
+        return _tensor(exchange.combine_backward(ctx.handle, _array(gradient, exchange.dtype))), None, None, None
 
 
-def _array(tensor: torch.Tensor) -> Any:
+def _array(tensor: torch.Tensor, rows: Optional[np.dtype] = None) -> Any:
     """The tensor's memory; a copy of rows that are not contiguous, such as the gradient of a sum. What numpy does not know
-    is described, for the exchange to refuse on every rank."""
+    is described, for the exchange to refuse on every rank.
+
+    :param rows: of the exchange, where these are rows: numpy knows bfloat16 as its bits.
+    """
     if not isinstance(tensor, torch.Tensor):
         return tensor
-    if tensor.device.type != "cpu" or tensor.dtype is torch.bfloat16:
+    is_bits = tensor.dtype is torch.bfloat16 and rows == np.uint16
+    if tensor.device.type != "cpu" or (tensor.dtype is torch.bfloat16 and not is_bits):
         return types.SimpleNamespace(dtype=f"{tensor.dtype} on {tensor.device}", shape=tuple(tensor.shape))
     if tensor.dim() == 2 and (tensor.stride(1) != 1 or tensor.stride(0) < tensor.shape[1]):
         tensor = tensor.contiguous()
-    return tensor.detach().numpy()
+    tensor = tensor.detach()
+    return tensor.view(torch.int16).numpy().view(np.uint16) if is_bits else tensor.numpy()
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    if array.dtype == np.uint16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)

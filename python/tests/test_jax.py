@@ -64,6 +64,41 @@ def check_layer(fabric, counts, options=""):
     return True
 
 
+def test_bfloat16_goes_through_jit_and_grad_as_it_is():
+    """Identity experts without loss: rounded where a result is stored, here twice on the way back."""
+
+    def body(fabric):
+        x, scores, experts, dy = arguments_of(fabric.rank, 9 * (fabric.rank % 2))
+        x, dy = x.astype(jnp.bfloat16), dy.astype(jnp.bfloat16)
+        exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN, options="rows=bf16")
+
+        @jax.jit
+        def step(x, scores):
+            def layer(x, scores):
+                sent = dispatch(exchange, x, experts, scores, capacity=40)
+                return combine(sent, sent.rows)
+
+            y, pull = jax.vjp(layer, x, scores)
+            return y, pull(dy)
+
+        y, (dx, dscores) = step(x, scores)
+        weights = jnp.where(experts >= 0, scores, 0)
+
+        def sums(rows):
+            """Contributions are added in the order of choices, in floats."""
+            total = weights[:, :1] * rows[0].astype(jnp.float32)
+            return (total + weights[:, 1:] * rows[1].astype(jnp.float32)).astype(jnp.bfloat16)
+
+        assert y.dtype == dx.dtype == jnp.bfloat16 and dscores.dtype == jnp.float32
+        assert jnp.array_equal(y, sums([x, x]))
+        sent = [(weights[:, k : k + 1] * dy.astype(jnp.float32)).astype(jnp.bfloat16) for k in range(2)]
+        assert jnp.array_equal(dx, sum(part.astype(jnp.float32) for part in sent).astype(jnp.bfloat16))
+        product = (x.astype(jnp.float32) * dy.astype(jnp.float32)).sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(dscores, jnp.where(experts >= 0, product, 0), **CLOSE)
+
+    simulate(3, body)
+
+
 def test_labels_reach_the_exchange_under_jit_and_grad():
     def body(fabric):
         x, scores, experts, _ = arguments_of(fabric.rank, 200)

@@ -173,6 +173,40 @@ def test_more_ranks_than_experts_and_frozen_experts_do_not_hang():
     simulate(3, body, deadline=10)
 
 
+@pytest.mark.parametrize("options", ["rows=bf16", "rows=bf16,wire=fp8"])
+def test_bfloat16_goes_through_autograd_as_it_is(options):
+    """Against float32 of the same values, through one transfer after the other: each result is rounded once."""
+
+    def body(fabric):
+        x, logits, dy = tokens_of(fabric.rank, 9 * (fabric.rank % 2))
+        experts, weights = route(logits.detach())
+        found = []
+        for dtype in (torch.bfloat16, torch.float32):
+            exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN, options=options[10:] if dtype is torch.float32 else options)
+            tokens, w = (t.detach().clone().requires_grad_() for t in (x.bfloat16().to(dtype), weights))
+            dispatched = dispatch(exchange, tokens, experts, w)
+            assert dispatched.rows.dtype is dtype
+            outputs = (found[0][0].to(dtype) if found else dispatched.rows.detach()).requires_grad_()
+            y = combine(dispatched, outputs)
+            y.backward(dy.bfloat16().to(dtype), inputs=[outputs])
+            found.append((dispatched.rows.detach(), y.detach(), outputs.grad, tokens, w, dispatched))
+        for narrow, wide in zip(found[0][:3], found[1][:3]):
+            assert narrow.dtype is torch.bfloat16 and torch.equal(narrow, wide.bfloat16())
+        for (rows, _, gradients, tokens, w, dispatched), first in zip(found, (found[0], found[0])):
+            dispatched.rows.backward(first[2].to(rows.dtype))
+        assert found[0][3].grad.dtype is torch.bfloat16
+        assert torch.equal(found[0][3].grad, found[1][3].grad.bfloat16())
+        assert torch.equal(found[0][4].grad, found[1][4].grad)
+        layer = ExpertParallel(
+            fabric, experts=EXPERTS, hidden=HIDDEN, make=lambda number: expert(number).bfloat16(), options=options
+        )
+        tokens = x.bfloat16().detach().requires_grad_()
+        layer(tokens, experts, weights).sum().backward()
+        assert tokens.grad.dtype is torch.bfloat16 and tokens.grad.shape == tokens.shape
+
+    simulate(3, body)
+
+
 def test_what_is_no_such_tensor_is_refused_on_every_rank():
     def body(fabric):
         exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN)
