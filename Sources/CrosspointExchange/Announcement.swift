@@ -12,7 +12,7 @@ import CrosspointFabric
 /// record, and behind it the metadata.
 /// Everything a receiver allocates follows from it, so it is checked before use.
 struct Announcement {
-  static let magic: UInt32 = 0x5850_4133  // "XPA3"
+  static let magic: UInt32 = 0x5850_4134  // "XPA4"
   static let fixedWords = 13
 
   /// How rows of the sender travel. The first is said to each rank of what it gets, the others to all of the whole transfer.

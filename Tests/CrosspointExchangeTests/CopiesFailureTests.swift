@@ -16,7 +16,7 @@ import Testing
     let rows = (0..<12).count { token in routing.topkIndices[2 * token..<2 * token + 2].contains { $0 < 2 } }
     let pairs = routing.topkIndices.count { $0 < 2 }
     #expect(rows < pairs, "the case must have tokens with both experts on the rank")
-    return wire == .bf16 ? (rows * 16, rows * 4 + pairs * 2) : (rows * 32, rows * 4 + pairs * 4)
+    return wire == .bf16 ? (rows * 16, rows + pairs * 2) : (rows * 32, rows + pairs * 4)
   }
 
   /// Every place of the block beside the rows: the marks of each row, then the shares.
@@ -32,7 +32,7 @@ import Testing
   @Test(arguments: [WireFormat.fp32, .bf16])
   func aFlippedByteBesideReturningGradientsIsTheSameErrorOnEveryRank(wire: WireFormat) throws {
     let (rows, beside) = try Self.dispatched(wire)
-    let marks = rows / (wire == .bf16 ? 4 : 8)
+    let marks = rows / (wire == .bf16 ? 16 : 32)
     for offset in rows..<rows + beside - marks {
       Self.expectCorrupt(wire, from: 0, to: 1, .dispatchBackward, offset: offset)
     }

@@ -6,8 +6,10 @@ import CrosspointTokens
 /// A row has a bit for each expert of its rank, lowest first. A *pair* is a bit that is set; pairs are numbered row by row
 /// and, within a row, by expert. A pair's weight is the expert's share of the rank's: their magnitudes sum to one in a row.
 struct ExpertMarks: ~Copyable {
-  /// 32-bit words of a row's bits.
-  let words: Int
+  /// 32-bit words of a row's bits in memory.
+  private let words: Int
+  /// Bytes of them on the wire, the lowest.
+  private let bytes: Int
   private var bits: IndexBuffer
   /// `[rows + 1]`: the first pair of each row.
   private var firstPair: IndexBuffer
@@ -18,6 +20,7 @@ struct ExpertMarks: ~Copyable {
   /// - Parameter experts: the most that a rank holds.
   init(experts: Int, pool: BufferPool) {
     words = (experts + 31) / 32
+    bytes = Self.bitBytes(experts: experts)
     self.pool = pool
     bits = IndexBuffer(pool: pool)
     firstPair = IndexBuffer(pool: pool)
@@ -84,24 +87,25 @@ struct ExpertMarks: ~Copyable {
   // MARK: - On the wire: the bits of some rows, then a number for each of their pairs
 
   /// The most bytes that a row takes.
-  static func bytesPerRow(experts: Int) -> Int { (experts + 31) / 32 * 4 + experts * MemoryLayout<Float>.stride }
+  static func bytesPerRow(experts: Int) -> Int { bitBytes(experts: experts) + experts * MemoryLayout<Float>.stride }
+
+  private static func bitBytes(experts: Int) -> Int { (experts + 7) / 8 }
 
   /// Bytes of the bits of so many rows.
-  func bitBytes(rows: Int) -> Int { rows * words * 4 }
+  func bitBytes(rows: Int) -> Int { rows * bytes }
 
   func writeBits(_ rows: Range<Int>, to block: UnsafeMutableRawBufferPointer) {
-    let source = UnsafeRawBufferPointer(start: bits.base + rows.lowerBound * words, count: bitBytes(rows: rows.count))
-    block.copyMemory(from: source)
+    for (place, row) in rows.enumerated() {
+      (block.baseAddress! + place * bytes).copyMemory(from: bits(of: row), byteCount: bytes)
+    }
   }
 
-  /// Takes the bits of some rows as another rank has written them, up to the end of the block's bits.
+  /// Takes the bits of some rows as another rank has written them, up to the end of the block's bits, after ``start(rows:)``.
   /// - Returns: whether all of them name one of `experts` experts.
   func readBits(_ rows: Range<Int>, from block: UnsafeRawBufferPointer, experts: Int) -> Bool {
-    let target = UnsafeMutableRawBufferPointer(
-      start: bits.base + rows.lowerBound * words, count: bitBytes(rows: rows.count))
-    guard block.count >= target.count else { return false }
-    target.copyMemory(from: UnsafeRawBufferPointer(rebasing: block[..<target.count]))
-    for row in rows {
+    guard block.count >= bitBytes(rows: rows.count) else { return false }
+    for (place, row) in rows.enumerated() {
+      bits(of: row).copyMemory(from: block.baseAddress! + place * bytes, byteCount: bytes)
       for word in 0..<words {
         let known = min(32, experts - word * 32)
         if known < 32, self[row * words + word] >> max(0, known) != 0 { return false }
@@ -109,6 +113,8 @@ struct ExpertMarks: ~Copyable {
     }
     return true
   }
+
+  private func bits(of row: Int) -> UnsafeMutableRawPointer { UnsafeMutableRawPointer(bits.base + row * words) }
 
   private subscript(word: Int) -> UInt32 { UInt32(bitPattern: bits.base[word]) }
 }
