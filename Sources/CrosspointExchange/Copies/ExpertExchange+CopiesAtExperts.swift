@@ -18,7 +18,7 @@ extension ExpertExchange {
 
   /// The marks of every row that arrived, with their weights.
   func readMarks(_ handle: DispatchHandle) throws(CrosspointError) {
-    let isRounded = handle.copies!.roundsShares
+    let shares = handle.copies!.shares
     try handle.copies!.marks.start(rows: handle.rows.rows)
     for peer in 0..<fabric.rankCount {
       guard
@@ -34,10 +34,10 @@ extension ExpertExchange {
         transfer.metadataIn[peer], handle.copies!.marks.bitBytes(rows: rows.count)
       )
       let weights = handle.copies!.marks.weights(of: rows)
-      guard block.count == bits + PairNumbers.bytes(weights.count, isRounded: isRounded) else {
+      guard block.count == bits + shares.bytes(weights.count) else {
         throw corruptMarks(.dispatch, peer, "\(block.count) bytes for \(rows.count) rows and \(weights.count) marks")
       }
-      PairNumbers.read(weights, isRounded: isRounded, from: UnsafeRawBufferPointer(rebasing: block[bits...]))
+      shares.read(weights, from: UnsafeRawBufferPointer(rebasing: block[bits...]))
     }
   }
 
@@ -77,12 +77,12 @@ extension ExpertExchange {
 
   /// Writes the shares' gradients as metadata of the rows that go home.
   func writeShareGradients(_ handle: DispatchHandle) throws(CrosspointError) {
-    let isRounded = handle.copies!.roundsShares
+    let shares = handle.copies!.shares
     func pairs(_ peer: Int) -> Range<Int> { handle.copies!.marks.pairs(of: handle.received.rows(from: peer)) }
-    try transfer.metadataOut.layOut { PairNumbers.bytes(pairs($0).count, isRounded: isRounded) }
+    try transfer.metadataOut.layOut { shares.bytes(pairs($0).count) }
     for peer in 0..<fabric.rankCount {
-      PairNumbers.write(
-        UnsafeBufferPointer(rebasing: handle.copies!.shareGradients.elements[pairs(peer)]), isRounded: isRounded,
+      shares.write(
+        UnsafeBufferPointer(rebasing: handle.copies!.shareGradients.elements[pairs(peer)]),
         to: transfer.metadataOut[peer])
     }
   }

@@ -29,32 +29,31 @@ extension ExpertExchange {
   /// Marks the experts of every row and writes the metadata of the rows.
   func markCopies(_ handle: DispatchHandle) throws(CrosspointError) {
     try handle.copies!.mark(handle.routing, handle.source.plan, destinations)
-    handle.copies!.roundsShares = !transferFormat(.dispatch).isLossless
-    let isRounded = handle.copies!.roundsShares
+    let shares = PairNumbers(with: transferFormat(.dispatch))
+    handle.copies!.shares = shares
     try transfer.metadataOut.layOut { peer in
       let rows = handle.source.plan.rows(of: destinations.served(by: peer))
-      return handle.copies!.sent.bitBytes(rows: rows.count)
-        + PairNumbers.bytes(handle.copies!.sent.pairs(of: rows).count, isRounded: isRounded)
+      return handle.copies!.sent.bitBytes(rows: rows.count) + shares.bytes(handle.copies!.sent.pairs(of: rows).count)
     }
     for peer in 0..<fabric.rankCount {
       let rows = handle.source.plan.rows(of: destinations.served(by: peer))
       let (block, bits) = (transfer.metadataOut[peer], handle.copies!.sent.bitBytes(rows: rows.count))
       guard block.count > 0 else { continue }
       handle.copies!.sent.writeBits(rows, to: block)
-      PairNumbers.write(
-        UnsafeBufferPointer(handle.copies!.sent.weights(of: rows)), isRounded: isRounded,
+      shares.write(
+        UnsafeBufferPointer(handle.copies!.sent.weights(of: rows)),
         to: UnsafeMutableRawBufferPointer(rebasing: block[bits...]))
     }
   }
 
   /// Bytes of metadata of a transfer to other ranks, as far as they are known before its rows are: for a dispatch those of
-  /// rounded shares without clusters.
+  /// shares in bytes without clusters.
   func metadataBytes(_ kind: TransferKind, _ handle: DispatchHandle) -> Int {
     guard sharesCopies else { return 0 }
     switch kind {
     case .dispatch:
       return handle.copies!.sent.bitBytes(rows: pairsAway(handle))
-        + PairNumbers.bytes(routedAway(handle, from: destinations.localExperts), isRounded: true)
+        + PairNumbers.int8.bytes(routedAway(handle, from: destinations.localExperts))
     case .dispatchBackward:
       return (0..<fabric.rankCount).reduce(0) { $0 + ($1 == fabric.rank ? 0 : transfer.metadataOut[$1].count) }
     case .combine, .combineBackward: return 0
@@ -64,15 +63,14 @@ extension ExpertExchange {
   /// Takes the gradients of the shares that came home and makes them gradients of the router's weights.
   func takeShareGradients(_ handle: DispatchHandle) throws(CrosspointError) {
     let gradients = try TokenBatch(uninitializedRows: handle.copies!.sent.pairs, hidden: 1, pool: pool)
-    let isRounded = handle.copies!.roundsShares
+    let shares = handle.copies!.shares
     for peer in 0..<fabric.rankCount {
       let pairs = handle.copies!.sent.pairs(of: handle.source.plan.rows(of: destinations.served(by: peer)))
       let block = transfer.metadataIn[peer]
-      guard block.count == PairNumbers.bytes(pairs.count, isRounded: isRounded) else {
+      guard block.count == shares.bytes(pairs.count) else {
         throw corruptMarks(.dispatchBackward, peer, "\(block.count) bytes for \(pairs.count) gradients")
       }
-      PairNumbers.read(
-        UnsafeMutableBufferPointer(rebasing: gradients.elements[pairs]), isRounded: isRounded, from: block)
+      shares.read(UnsafeMutableBufferPointer(rebasing: gradients.elements[pairs]), from: block)
     }
     try handle.copies!.differentiate(
       gradients.base, handle.routing, handle.source.plan, into: &handle.topkWeightGradients, pool: pool)

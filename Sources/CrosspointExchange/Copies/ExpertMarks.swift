@@ -118,26 +118,3 @@ struct ExpertMarks: ~Copyable {
 
   private subscript(word: Int) -> UInt32 { UInt32(bitPattern: bits.base[word]) }
 }
-
-/// Numbers of pairs as bytes: fp32, or bf16 where the rows with them are rounded too.
-enum PairNumbers {
-  static func bytes(_ count: Int, isRounded: Bool) -> Int { count * (isRounded ? 2 : 4) }
-
-  static func write(_ numbers: UnsafeBufferPointer<Float>, isRounded: Bool, to block: UnsafeMutableRawBufferPointer) {
-    guard let target = block.baseAddress, numbers.count > 0 else { return }
-    if isRounded {
-      kernels.bf16_encode(target, numbers.baseAddress!, numbers.count, 1)
-    } else {
-      block.copyMemory(from: UnsafeRawBufferPointer(numbers))
-    }
-  }
-
-  static func read(_ numbers: UnsafeMutableBufferPointer<Float>, isRounded: Bool, from block: UnsafeRawBufferPointer) {
-    guard let source = block.baseAddress, numbers.count > 0 else { return }
-    if isRounded {
-      kernels.bf16_decode(numbers.baseAddress!, source, numbers.count, 1)
-    } else {
-      UnsafeMutableRawBufferPointer(numbers).copyMemory(from: block)
-    }
-  }
-}

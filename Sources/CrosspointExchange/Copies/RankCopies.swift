@@ -13,8 +13,8 @@ struct RankCopies: ~Copyable {
   /// `[T × K]`: of each slot that is sent the first of its token's on that rank, and its pair in ``sent``.
   private var leaderOfSlot: IndexBuffer
   private var pairOfSlot: IndexBuffer
-  /// Whether shares and their gradients travel as bf16.
-  var roundsShares = false
+  /// How shares and their gradients travel.
+  var shares = PairNumbers.fp32
   /// `[pairs]`: the row of the handle's rows that a received row's pair became.
   var places: IndexBuffer
   /// `[local experts]`: where each expert's next row goes.
