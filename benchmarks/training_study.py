@@ -5,6 +5,9 @@ order, and reports the mean difference in held-out bits per byte with its 95 % i
   benchmarks/training_study.py                          # many small experts: 5 seeds, 4 ranks (half an hour on 2 cores)
   benchmarks/training_study.py --seeds 2 --steps 200    # a quick look
   benchmarks/training_study.py --study compression      # few large experts: clusters and codes
+  benchmarks/training_study.py --study memory           # many small experts: codes with a memory
+  benchmarks/training_study.py --study memory-large     # few large experts: the same
+  benchmarks/training_study.py --study policy           # few large experts: budgets and a hand-chosen scheme
   benchmarks/training_study.py --study stages           # deletion, pruning, and everything together
   benchmarks/training_study.py --study formats          # every format and direction, every compensation (2 hours)
   benchmarks/training_study.py --scheme 'bf16=--wire bf16' --scheme 'lsh=--compression lsh --wire bf16'
@@ -12,16 +15,21 @@ order, and reports the mean difference in held-out bits per byte with its 95 % i
 A study is a list of schemes, a scheme a name and options of moe-lm. Runs that are already in the results folder are not
 repeated: an interrupted study goes on where it stopped. Writes study.json, study.md (the tables) and study.svg (loss against
 steps and against bytes; of formats, what each costs against the bytes that it takes).
+With --code the text is source code: this Python's standard library, its top-level modules in the order of their names.
+With --simulated ranks are threads of one process, without MPI: the same bits.
 Needs: a release build (launch/setup, swift build -c release), python3; matplotlib for the picture.
 """
 import argparse
 import json
 import math
+import os
 import pathlib
+import platform
 import shlex
 import statistics
 import subprocess
 import sys
+import sysconfig
 import time
 
 import pictures
@@ -29,6 +37,9 @@ import pictures
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODEL = "--width 64 --expert-width 256 --heads 2"
 FINE_GRAINED = "--width 64 --heads 2 --experts 64 --top-k 16 --expert-width 32 --shared-experts 4"
+# What leaves few rows of many small experts: weak choices pruned, few ranks a token, one copy for each.
+FEW_ROWS = "--prune auto --prune-share 0.3 --router-groups 4 --groups-per-token 2.4 --copies rank"
+CODES = "--wire rotated:4 --wire-gradient rotated:2 --rounding-gradient eden"
 BASELINE = ("off", "--compression off --wire fp32")
 FORMATS = ["bf16", "fp16", "fp8", "int8", "int4", "zipcache:8", "zipcache:4", "mixed:2,6", "entropy:4", "entropy:2",
            *(f"rotated:{bits}" for bits in (8, 6, 4, 3, 2, 1))]
@@ -41,8 +52,7 @@ STUDIES = {
         "schemes": [
             # What a careful user sends today.
             ("bf16-copies", "--copies rank --wire bf16"),
-            ("crosspoint", "--prune auto --prune-share 0.3 --router-groups 4 --groups-per-token 2.4 --copies rank "
-                           "--wire rotated:6 --wire-gradient rotated:4 --rounding-gradient eden"),
+            ("crosspoint", f"{FEW_ROWS} --wire rotated:6 --wire-gradient rotated:4 --rounding-gradient eden"),
         ],
     },
     "compression": {
@@ -51,10 +61,29 @@ STUDIES = {
             ("clusters", "--prune auto --prune-share 0.8 --compression lsh:functions=2,rate=0.24,refinements=4 "
                          "--compensation lowrank:16 --wire rotated:6 --wire-gradient rotated:3 "
                          "--rounding-gradient eden"),
-            ("codes", "--wire rotated:4 --wire-gradient rotated:2 --rounding-gradient eden"),
+            ("codes", CODES),
             ("near", "--compression lsh:functions=8 --compensation lowrank:16 --wire entropy:5 --wire-gradient rotated:3 "
                      "--rounding-gradient eden"),
         ],
+    },
+    # Entropy codes with a memory, at 1.5 % of the fp32 bytes.
+    "memory": {
+        "model": FINE_GRAINED,
+        "schemes": [
+            ("memory", f"{FEW_ROWS} --wire-dispatch entropy:2.95 --wire-combine entropy:3.25 --wire-gradient entropy:2 "
+                       "--memory 64"),
+        ],
+    },
+    # At 6 %.
+    "memory-large": {
+        "schemes": [
+            ("memory", "--wire-dispatch entropy:1.9 --wire-combine entropy:2.7 --wire-gradient entropy:1.28 --memory 128"),
+        ],
+    },
+    # Chosen by hand and by a budget, at equal bytes.
+    "policy": {
+        "schemes": [("codes", CODES), ("bytes", "--budget-bytes 0.206"), ("error", "--budget-error 0.11")],
+        "comparisons": [("bytes", "codes"), ("error", "codes")],
     },
     "stages": {
         "model": FINE_GRAINED,
@@ -114,6 +143,14 @@ def interval(values):
     return mean, student_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
 
 
+def source_code(folder):
+    """A text of another kind, of which every machine has one: the top-level modules of this Python's standard library."""
+    text = folder / f"python-{platform.python_version()}.txt"
+    modules = sorted(pathlib.Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    text.write_bytes(b"".join(module.read_bytes() for module in modules))
+    return str(text)
+
+
 def train(folder, name, scheme, seed, arguments):
     """One run, or its summary if it is already there and of the same options."""
     summary = folder / f"{name}-seed{seed}.summary.json"
@@ -128,18 +165,22 @@ def train(folder, name, scheme, seed, arguments):
     if not summary.exists():
         options.write_text(wanted)
         metrics.unlink(missing_ok=True)
+        launcher = [] if arguments.simulated else [ROOT / "launch" / "mpirun", "-n", arguments.ranks]
+        link = ["--ranks-simulated", arguments.ranks] if arguments.simulated else []
         command = [
-            str(ROOT / "launch" / "mpirun"), "-n", str(arguments.ranks), str(arguments.binary), "train",
-            "--steps", str(arguments.steps), "--seed", str(seed), "--metrics", str(metrics), "--summary", str(summary),
+            *map(str, launcher), str(arguments.binary), "train", *map(str, link), "--steps", str(arguments.steps),
+            "--seed", str(seed), "--metrics", str(metrics), "--summary", str(summary),
             *shlex.split(arguments.model), *shlex.split(scheme),
         ]
         if arguments.data:
             command += ["--data", arguments.data]
         started = time.monotonic()
-        print(f"{name} seed {seed}: {shlex.join(command[3:])}", flush=True)
+        print(f"{name} seed {seed}: {shlex.join(command[len(launcher):])}", flush=True)
         log = folder / f"{name}-seed{seed}.log"
+        # A rank is one thread; launch/mpirun says so, too.
+        environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ}
         with open(log, "w") as output:
-            code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode
+            code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment).returncode
         if code != 0 or not summary.exists():
             sys.exit(f"{name} seed {seed} failed with exit code {code}; see {log}")
         print(f"  {json.loads(summary.read_text())['valBitsPerByte']:.4f} bits per byte, "
@@ -216,7 +257,10 @@ def main():
     parser.add_argument("--scheme", action="append", metavar="NAME=OPTIONS",
                         help="a scheme to hold against off instead of the study's; repeatable")
     parser.add_argument("--model", help="options of moe-lm train, the same for every run (default: the study's model)")
-    parser.add_argument("--data", help="text to train on (default: the King James Bible)")
+    text = parser.add_mutually_exclusive_group()
+    text.add_argument("--data", help="text to train on (default: the King James Bible)")
+    text.add_argument("--code", action="store_true", help="train on source code")
+    parser.add_argument("--simulated", action="store_true", help="ranks are threads of one process")
     parser.add_argument("--binary", default=ROOT / ".build" / "release" / "moe-lm", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path, help="results folder (default: results/ and the study's name)")
     parser.add_argument("--options", metavar="SCHEME",
@@ -230,11 +274,14 @@ def main():
     pictures.enter()
     if not arguments.binary.exists():
         sys.exit(f"{arguments.binary} is missing: run `swift build -c release` first")
-    arguments.out = arguments.out or ROOT / "results" / ("schemes" if arguments.scheme else arguments.study)
+    name = "schemes" if arguments.scheme else arguments.study
+    arguments.out = arguments.out or ROOT / "results" / (f"{name}-code" if arguments.code else name)
     study = STUDIES[arguments.study]
     arguments.model = arguments.model or study.get("model", MODEL)
     arguments.steps = arguments.steps or study.get("steps", 600)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.code:
+        arguments.data = source_code(arguments.out)
     if arguments.scheme:
         study = {"schemes": [tuple(s.split("=", 1)) for s in arguments.scheme]}
     schemes = [BASELINE] + study["schemes"]
