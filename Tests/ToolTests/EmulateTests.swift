@@ -19,7 +19,8 @@ struct EmulateTests {
 
   @Test func everyHostHasItsNameAddressAndFolder() throws {
     let address = "ip -4 -o addr show veth0 | tr -s ' ' | cut -d' ' -f4"
-    let report = "echo $OMPI_COMM_WORLD_RANK $(hostname) $(\(address)) $TMPDIR"
+    let lookUp = "getent hosts host1 host2 | cut -d' ' -f1 | xargs"
+    let report = "echo $OMPI_COMM_WORLD_RANK $(hostname) $(\(address)) $TMPDIR $(\(lookUp))"
     let outcome = try emulate("--hosts", "2", "--ranks-per-host", "2", "--", "bash", "-c", report)
     #expect(outcome.exitCode == 0, "\(outcome)")
     let lines = outcome.outputLines.sorted().map { $0.split(separator: " ") }
@@ -27,6 +28,7 @@ struct EmulateTests {
     #expect(lines.map { $0[1] } == ["host1", "host1", "host2", "host2"])
     #expect(lines.map { $0[2] } == ["10.77.0.1/24", "10.77.0.1/24", "10.77.0.2/24", "10.77.0.2/24"])
     #expect(Set(lines.map { $0[3] }).count == 2)
+    #expect(lines.map { $0[4...] } == Array(repeating: ["10.77.0.1", "10.77.0.2"], count: 4))
   }
 
   @Test func theExitCodeIsThatOfTheProgram() throws {
