@@ -14,6 +14,16 @@ static inline int cmpi_allgather(const void *mine, int count, cmpi_datatype type
   return MPI_Allgather(mine, count, type.raw, all, count, type.raw, comm.raw);
 }
 
+static inline int cmpi_allgatherv(
+    const void *mine, int count, void *all, const int *counts, const int *offsets, cmpi_datatype type, cmpi_comm comm) {
+  return MPI_Allgatherv(mine, count, type.raw, all, counts, offsets, type.raw, comm.raw);
+}
+
+static inline int cmpi_reduce_scatter(
+    const void *all, void *mine, const int *counts, cmpi_datatype type, cmpi_op op, cmpi_comm comm) {
+  return MPI_Reduce_scatter(all, mine, counts, type.raw, op.raw, comm.raw);
+}
+
 static inline int cmpi_alltoall(const void *send, int count, cmpi_datatype type, void *receive, cmpi_comm comm) {
   return MPI_Alltoall(send, count, type.raw, receive, count, type.raw, comm.raw);
 }

@@ -1,30 +1,15 @@
 import Crosspoint
 import Foundation
 
-/// The baseline: what a careful program does without Crosspoint.
+/// The baseline of most programs: pack, MPI_Alltoallv, unpack.
 ///
 /// Dispatch: count, exchange counts (MPI_Alltoall), pack rows by expert, MPI_Alltoallv, regroup by local expert.
 /// Combine: regroup by source, MPI_Alltoallv, weighted sum at the source. Backward the same with the arrows turned. Rows
 /// are copied with memcpy, whole runs at a time where they lie together; regrouping is left out where a rank has a single
-/// expert; sums use Crosspoint's own kernels; all buffers are kept from call to call.
-///
-/// Calls come in the order `dispatch → combine → combineBackward → dispatchBackward`, the last two only when training. It
-/// checks nothing: neither values, nor that ranks agree.
-package final class PlainExchange {
-  /// Seconds by phase, summed over calls.
-  package struct Seconds {
-    package var pack = 0.0
-    package var move = 0.0
-    package var unpack = 0.0
-    package var sum = 0.0
-
-    package init() {}
-  }
-
-  package var seconds = Seconds()
-  /// `[local experts]`: rows of the last dispatch for each of this rank's experts.
+/// expert.
+package final class PlainExchange: BaselineExchange {
+  package var seconds = BaselineSeconds()
   package private(set) var rowsPerExpert: [Int] = []
-  /// `[T × K]`: ∂L/∂topkWeights of the last ``combineBackward(_:)``; 0 where a choice was not sent.
   package private(set) var topkWeightGradients: [Float] = []
   private let transport: any PlainTransport
   private let layout: ExpertLayout
@@ -37,10 +22,10 @@ package final class PlainExchange {
   private var routing = Routing.none
   /// Row of each slot in the packed order; −1: not sent.
   private var rowOfSlot: [Int] = []
-  /// Rows to each rank, and from each rank for each of this rank's experts.
   package private(set) var sentRows: [Int] = []
-  private var receivedByExpert: [[Int]] = []
   package private(set) var receivedRows: [Int] = []
+  /// Rows from each rank for each of this rank's experts.
+  private var receivedByExpert: [[Int]] = []
   /// The experts' outputs as they came home, in the packed order, for ∂L/∂topkWeights.
   private var outputs: TokenBatch?
 
@@ -69,7 +54,11 @@ package final class PlainExchange {
   /// Those that a rank has at most.
   private var expertsPerRank: Int { (layout.experts + rankCount - 1) / rankCount }
 
-  /// Rows for this rank's experts, grouped by expert.
+  package func traffic(_ transfer: TransferKind) -> (sent: Int, kept: Int) {
+    let rows = transfer.isToExperts ? sentAway : receivedAway
+    return (4 * hidden * rows + (transfer == .dispatch ? countBytes : 0), 4 * hidden * sentRows[rank])
+  }
+
   package func dispatch(_ tokens: borrowing TokenBatch, _ routing: Routing) throws(CrosspointError) -> TokenBatch {
     self.routing.copy(routing)
     var watch = Stopwatch()
@@ -93,7 +82,6 @@ package final class PlainExchange {
     return try sendToExperts(packed)
   }
 
-  /// The experts' outputs, weighted and summed for each token.
   package func combine(_ output: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
     let home = try bringHome(output)
     var watch = Stopwatch()
@@ -103,7 +91,13 @@ package final class PlainExchange {
     return result
   }
 
-  /// ∂L/∂output of each row, grouped by expert, from ∂L/∂y of each token.
+  package func combineBackward(
+    _ outputGradient: borrowing TokenBatch, output: borrowing TokenBatch
+  ) throws(CrosspointError) -> TokenBatch {
+    try combineBackward(outputGradient)
+  }
+
+  /// The same; the outputs that came home have been kept.
   package func combineBackward(_ outputGradient: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
     let outputs = outputs.take()!
     var watch = Stopwatch()
@@ -122,7 +116,6 @@ package final class PlainExchange {
     return try sendToExperts(packed)
   }
 
-  /// ∂L/∂tokens from ∂L/∂rows.
   package func dispatchBackward(_ rowGradient: borrowing TokenBatch) throws(CrosspointError) -> TokenBatch {
     let home = try bringHome(rowGradient)
     var watch = Stopwatch()
@@ -169,23 +162,9 @@ package final class PlainExchange {
     try transport.alltoallv(rows, receivedRows.map { $0 * hidden }, into: home, sentRows.map { $0 * hidden })
   }
 
-  /// The sum of each token's rows, weighted.
   private func sum(_ home: borrowing TokenBatch, weight: (_ slot: Int) -> Float) throws(CrosspointError) -> TokenBatch {
     let result = try batch(routing.tokens)
-    for token in 0..<routing.tokens {
-      let sum = result.base + token * hidden
-      var isFirst = true
-      for slot in token * routing.topK..<(token + 1) * routing.topK where rowOfSlot[slot] >= 0 {
-        let (weight, row) = (weight(slot), home.base + rowOfSlot[slot] * hidden)
-        if isFirst {
-          kernels.scale(sum, weight, row, hidden)
-        } else {
-          kernels.axpy(sum, weight, row, hidden)
-        }
-        isFirst = false
-      }
-      if isFirst { sum.update(repeating: 0, count: hidden) }
-    }
+    sumRows(home, of: rowOfSlot, topK: routing.topK, into: result, weight: weight)
     return result
   }
 

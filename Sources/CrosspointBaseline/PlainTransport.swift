@@ -1,7 +1,7 @@
 import Crosspoint
 import MPI
 
-/// How the plain baseline moves bytes.
+/// How a baseline moves bytes.
 package protocol PlainTransport {
   /// Sends one equal part to every rank.
   func alltoall(_ send: [Int32]) throws(CrosspointError) -> [Int32]
@@ -9,9 +9,17 @@ package protocol PlainTransport {
   func alltoallv(
     _ send: UnsafePointer<Float>, _ sendCounts: [Int], into receive: UnsafeMutablePointer<Float>, _ receiveCounts: [Int]
   ) throws(CrosspointError)
+  /// Collects everybody's floats, `counts[p]` of rank p, in rank order.
+  func allgatherv(
+    _ mine: UnsafePointer<Float>, into all: UnsafeMutablePointer<Float>, _ counts: [Int]
+  ) throws(CrosspointError)
+  /// Adds everybody's `all`, and gives rank p its block of `counts[p]` floats.
+  func reduceScatter(
+    _ all: UnsafePointer<Float>, into mine: UnsafeMutablePointer<Float>, _ counts: [Int]
+  ) throws(CrosspointError)
 }
 
-/// MPI_Alltoall and MPI_Alltoallv, as any program would call them.
+/// The collectives of MPI, as any program would call them.
 package struct MPITransport: PlainTransport {
   private let communicator: Communicator
   private let deadline: Duration?
@@ -35,6 +43,27 @@ package struct MPITransport: PlainTransport {
       try communicator.alltoallv(
         UnsafeBufferPointer(start: send, count: sendBlocks.end), sendBlocks,
         into: UnsafeMutableBufferPointer(start: receive, count: receiveBlocks.end), receiveBlocks)
+    }
+  }
+
+  package func allgatherv(
+    _ mine: UnsafePointer<Float>, into all: UnsafeMutablePointer<Float>, _ counts: [Int]
+  ) throws(CrosspointError) {
+    try call("MPI_Allgatherv", "allgatherv") { () throws(MPIError) in
+      let blocks = try Blocks(counts: counts)
+      try communicator.allgatherv(
+        UnsafeBufferPointer(start: mine, count: counts[communicator.rank]),
+        into: UnsafeMutableBufferPointer(start: all, count: blocks.end), blocks)
+    }
+  }
+
+  package func reduceScatter(
+    _ all: UnsafePointer<Float>, into mine: UnsafeMutablePointer<Float>, _ counts: [Int]
+  ) throws(CrosspointError) {
+    try call("MPI_Reduce_scatter", "reduceScatter") { () throws(MPIError) in
+      try communicator.reduceScatter(
+        UnsafeBufferPointer(start: all, count: counts.reduce(0, +)),
+        into: UnsafeMutableBufferPointer(start: mine, count: counts[communicator.rank]), counts, .sum)
     }
   }
 
@@ -75,6 +104,28 @@ package struct FabricTransport: PlainTransport {
     try exchange(
       UnsafeRawBufferPointer(start: send, count: sendBytes.reduce(0, +)),
       UnsafeMutableRawBufferPointer(start: receive, count: receiveBytes.reduce(0, +)), sendBytes, receiveBytes)
+  }
+
+  package func allgatherv(
+    _ mine: UnsafePointer<Float>, into all: UnsafeMutablePointer<Float>, _ counts: [Int]
+  ) throws(CrosspointError) {
+    let block = UnsafeRawBufferPointer(start: mine, count: 4 * counts[fabric.rank])
+    var (incoming, start) = ([UnsafeMutableRawBufferPointer](), all)
+    for count in counts {
+      incoming.append(UnsafeMutableRawBufferPointer(start: start, count: 4 * count))
+      start += count
+    }
+    try fabric.exchange(send: counts.map { _ in block }, receive: incoming, operation: "allgatherv")
+  }
+
+  package func reduceScatter(
+    _ all: UnsafePointer<Float>, into mine: UnsafeMutablePointer<Float>, _ counts: [Int]
+  ) throws(CrosspointError) {
+    let count = counts[fabric.rank]
+    let parts = try TokenBatch(rows: fabric.rankCount, hidden: max(1, count))
+    try alltoallv(all, counts, into: parts.base, counts.map { _ in count })
+    mine.update(repeating: 0, count: count)
+    for rank in counts.indices { kernels.axpy(mine, 1, parts.base + rank * count, count) }
   }
 
   private func exchange(

@@ -41,6 +41,38 @@ extension Communicator {
       "MPI_Allgather", rank: rank, cmpi_allgather(mine.baseAddress, count, Element.datatype.raw, all.baseAddress, raw))
   }
 
+  /// Collects everybody's elements, of any number each, in the blocks of their ranks. (MPI_Allgatherv)
+  /// - Parameter blocks: the same counts on every rank; this rank's is `mine.count`.
+  public func allgatherv<Element: Datatype>(
+    _ mine: UnsafeBufferPointer<Element>, into all: UnsafeMutableBufferPointer<Element>, _ blocks: Blocks
+  ) throws(MPIError) {
+    blocks.preconditionFits(ranks: size, elements: all.count)
+    let count = try int32(mine.count, "MPI_Allgatherv", rank: rank)
+    try check(
+      "MPI_Allgatherv", rank: rank,
+      cmpi_allgatherv(
+        mine.baseAddress, count, all.baseAddress, blocks.counts, blocks.offsets, Element.datatype.raw, raw))
+  }
+
+  /// Reduces everybody's elements, and gives each rank a block of the result. (MPI_Reduce_scatter)
+  ///
+  /// The order in which floating-point numbers are added is the library's choice.
+  /// - Parameters:
+  ///   - all: as many on every rank, the blocks of all ranks one behind the other.
+  ///   - counts: elements of each rank's block, the same on every rank; this rank's is `mine.count`.
+  public func reduceScatter<Element: Datatype>(
+    _ all: UnsafeBufferPointer<Element>, into mine: UnsafeMutableBufferPointer<Element>, _ counts: [Int],
+    _ reduction: Reduction
+  ) throws(MPIError) {
+    let blocks = try Blocks(counts: counts)
+    blocks.preconditionFits(ranks: size, elements: all.count)
+    precondition(mine.count == counts[rank], "\(mine.count) elements for a block of \(counts[rank])")
+    try check(
+      "MPI_Reduce_scatter", rank: rank,
+      cmpi_reduce_scatter(
+        all.baseAddress, mine.baseAddress, blocks.counts, Element.datatype.raw, reduction.raw, raw))
+  }
+
   /// Sends the p-th of `size` equal parts to rank p, and receives likewise. (MPI_Alltoall)
   public func alltoall<Element: Datatype>(
     _ send: UnsafeBufferPointer<Element>, into receive: UnsafeMutableBufferPointer<Element>

@@ -7,10 +7,18 @@ import CrosspointOptions
 
 extension RoutingPattern: ExpressibleByArgument {}
 
+/// What an exchange is compared with.
+enum Baseline: String, CaseIterable, ExpressibleByArgument {
+  /// Pack + MPI_Alltoallv + unpack.
+  case plain
+  /// MPI_Allgatherv + select, and MPI_Reduce_scatter back.
+  case allgather
+}
+
 struct BenchExchange: RankCommand {
   static let configuration = CommandConfiguration(
     commandName: "exchange",
-    abstract: "Times an exchange of rows with experts against plain pack + MPI_Alltoallv + unpack.",
+    abstract: "Times an exchange of rows with experts against pack + MPI_Alltoallv + unpack, or allgather + select.",
     discussion: """
       Run it under mpirun. Both implementations get the same tokens and routings and take turns, iteration by \
       iteration; the slowest rank decides every time; results are compared bit for bit when the settings are lossless. \
@@ -21,6 +29,7 @@ struct BenchExchange: RankCommand {
         mpirun -n 2 xpoint bench exchange
         mpirun -n 2 xpoint bench exchange --backward --csv exchange.csv
         mpirun -n 4 xpoint bench exchange --pattern W2 --iterations 50 --json w2.json
+        mpirun -n 4 xpoint bench exchange --baseline allgather --top-k 8 --experts 64 --copies rank
         mpirun -n 2 xpoint bench exchange --input X.npy --compression lsh --wire rotated:4
         mpirun -n 4 moe-lm train --data text --steps 200 --record-routing R.npy
         mpirun -n 4 xpoint bench exchange --routing R.npy --experts 8
@@ -45,6 +54,11 @@ struct BenchExchange: RankCommand {
   var iterations = 20
   @Option(help: "Runs of each before that, also checked against each other.")
   var warmup = 8
+  @Option(
+    help: ArgumentHelp(
+      "What to compare with: pack + MPI_Alltoallv + unpack, or MPI_Allgatherv + select and MPI_Reduce_scatter back.",
+      valueName: "plain|allgather"))
+  var baseline = Baseline.plain
   @Flag(help: "The gradients' two transfers as well.")
   var backward = false
   @Option(help: "Simulate this many ranks in one process instead of using MPI.")
@@ -73,7 +87,8 @@ struct BenchExchange: RankCommand {
   func job() throws(CrosspointError) -> @Sendable (any Fabric) throws -> Void {
     var settings = ExchangeTrial.Settings(
       tokens: layer.tokens, hidden: layer.hidden, topK: layer.topK, experts: layer.experts, pattern: pattern,
-      iterations: iterations, warmup: warmup, backward: backward, options: exchange.exchangeOptions)
+      iterations: iterations, warmup: warmup, backward: backward, baseline: baseline,
+      options: exchange.exchangeOptions)
     if let input {
       let rows = try Npy.readSomeRows(input, argument: "--input")
       (settings.hidden, settings.input) = (rows.hidden, rows.array)
@@ -83,7 +98,7 @@ struct BenchExchange: RankCommand {
       (settings.tokens, settings.topK, settings.recorded) = (recorded.rows, recorded.topK, recorded)
     }
     let onLinks = links.linkSpeed.map { " on links of \($0) MB/s and \(links.linkLatency) µs" } ?? ""
-    return { [settings, output, ranksPerNode = links.ranksPerNode] fabric in
+    return { [settings, baseline, output, ranksPerNode = links.ranksPerNode] fabric in
       try settings.agree(on: fabric)
       var settings = settings
       settings.options = try settings.options.decidingCopies(
@@ -94,12 +109,12 @@ struct BenchExchange: RankCommand {
       ).run()
       let transport =
         mpi == nil
-        ? "\(fabric.rankCount) simulated ranks, \(ranksPerNode) a node\(onLinks); plain moves its bytes over the same fabric"
+        ? "\(fabric.rankCount) simulated ranks, \(ranksPerNode) a node\(onLinks); \(baseline) moves its bytes over the same fabric"
         : "\(fabric.rankCount) MPI ranks"
       try fabric.onRoot(operation: "report") { () throws(CrosspointError) in
         print(report.text(transport: transport))
         try output.write(report.records)
-        try expectNothingWrong(report.wrongValues, "values differ from the plain exchange")
+        try expectNothingWrong(report.wrongValues, "values differ from \(settings.baseline)")
       }
     }
   }

@@ -18,6 +18,7 @@ struct ExchangeTrial {
     var warmup: Int
     /// Whether gradients travel too.
     var backward: Bool
+    var baseline: Baseline
     var options: ExchangeOptions
 
     /// What is timed one after the other.
@@ -36,6 +37,7 @@ struct ExchangeTrial {
           ("tokens", "\(tokens)"), ("hidden", "\(hidden)"), ("input", input.map { "\($0.count) numbers" } ?? "random"),
           ("top-k", "\(topK)"), ("experts", "\(experts)"), ("pattern", routingName),
           ("iterations", "\(iterations)"), ("warmup", "\(warmup)"), ("backward", "\(backward)"),
+          ("baseline", baseline.rawValue),
         ] + options.pairs, operation: "options")
     }
   }
@@ -43,7 +45,7 @@ struct ExchangeTrial {
   let settings: Settings
   private let fabric: any Fabric
   private let crosspoint: ExpertExchange
-  private let plain: PlainExchange
+  private let baseline: any BaselineExchange
   /// Routings that differ from step to step, prepared in advance.
   private let routings: [Routing]
 
@@ -52,7 +54,12 @@ struct ExchangeTrial {
     self.fabric = fabric
     let layout = try ExpertLayout(experts: settings.experts, hidden: settings.hidden)
     crosspoint = try ExpertExchange(fabric: fabric, layout: layout, options: settings.options)
-    plain = PlainExchange(transport: transport, layout: layout, rank: fabric.rank, rankCount: fabric.rankCount)
+    let (rank, rankCount) = (fabric.rank, fabric.rankCount)
+    baseline =
+      switch settings.baseline {
+      case .plain: PlainExchange(transport: transport, layout: layout, rank: rank, rankCount: rankCount)
+      case .allgather: AllgatherExchange(transport: transport, layout: layout, rank: rank, rankCount: rankCount)
+      }
     let place = RoutingPattern.Place(rank: fabric.rank, rankCount: fabric.rankCount) { [ranks = fabric.rankCount] in
       layout.experts(of: $0, rankCount: ranks)
     }
@@ -75,24 +82,24 @@ struct ExchangeTrial {
     var wrong = 0
     for step in 0..<settings.warmup { wrong += try check(step, batches) }
     crosspoint.statistics.reset()
-    plain.seconds = .init()
-    // [transfer, the last: all together][implementation: crosspoint, plain][iteration]
+    baseline.seconds = .init()
+    // [transfer, the last: all together][implementation: crosspoint, baseline][iteration]
     var seconds = [[[Double]]](repeating: [[], []], count: settings.transfers.count + 1)
-    var plainTraffic = PlainTraffic()
+    var traffic = BaselineTraffic(settings.transfers)
     for iteration in 0..<settings.iterations {
       let routing = routings[iteration % routings.count]
       let tokens = batches[routing.tokens]!
-      let times = [try timeCrosspoint(tokens, routing), try timePlain(tokens, routing)]
+      let times = [try timeCrosspoint(tokens, routing), try timeBaseline(tokens, routing)]
       for (implementation, times) in times.enumerated() {
         for (op, time) in (times + [times.reduce(0, +)]).enumerated() { seconds[op][implementation].append(time) }
       }
-      plainTraffic.add(plain, rank: fabric.rank)
+      traffic.add(baseline, rank: fabric.rank)
     }
-    let (statistics, plainSeconds) = (crosspoint.statistics, plain.seconds)
+    let (statistics, baselineSeconds) = (crosspoint.statistics, baseline.seconds)
     wrong += try check(settings.iterations, batches)
     return try ExchangeReport(
-      settings: settings, fabric: fabric, seconds: seconds, statistics: statistics, plain: plainTraffic,
-      plainSeconds: plainSeconds, wrong: wrong)
+      settings: settings, fabric: fabric, seconds: seconds, statistics: statistics, baseline: traffic,
+      baselineSeconds: baselineSeconds, wrong: wrong)
   }
 
   /// The tokens of a rank; a class, so that a dictionary can hold it.
@@ -130,44 +137,44 @@ struct ExchangeTrial {
     return times + [watch.lap()]
   }
 
-  private func timePlain(_ tokens: Tokens, _ routing: Routing) throws -> [Double] {
+  private func timeBaseline(_ tokens: Tokens, _ routing: Routing) throws -> [Double] {
     try fabric.barrier(operation: "bench")
     var (watch, times) = (Stopwatch(), [Double]())
-    let rows = try plain.dispatch(tokens.batch, routing)
+    let rows = try baseline.dispatch(tokens.batch, routing)
     times.append(watch.lap())
-    let home = try plain.combine(rows)
+    let home = try baseline.combine(rows)
     times.append(watch.lap())
     guard settings.backward else { return times }
-    let gradients = try plain.combineBackward(home)
+    let gradients = try baseline.combineBackward(home, output: rows)
     times.append(watch.lap())
-    _ = try plain.dispatchBackward(gradients)
+    _ = try baseline.dispatchBackward(gradients)
     return times + [watch.lap()]
   }
 
-  /// Runs both, untimed, and counts the values that differ in any bit; 0 for settings that may differ. With shared copies
-  /// weighted rows are added in another order: their sums may differ by rounding. With one copy per node an expert's rows come
-  /// in another order, too.
+  /// Runs both, untimed, and counts the values that differ in any bit; 0 for settings that may differ. With shared copies, and
+  /// with allgather, weighted rows are added in another order: their sums may differ by rounding. With one copy per node an
+  /// expert's rows come in another order, too.
   private func check(_ step: Int, _ batches: [Int: Tokens]) throws -> Int {
     let routing = routings[step % routings.count]
     let tokens = batches[routing.tokens]!
     let handle = try crosspoint.dispatch(tokens.batch, routing)
-    let plainRows = try plain.dispatch(tokens.batch, routing)
+    let baselineRows = try baseline.dispatch(tokens.batch, routing)
     let (copies, perExpert) = (settings.options.copies, handle.rowsPerExpert)
     let isInOrder = copies == .perExpert || copies == .perRank
     var wrong =
       isInOrder
-      ? differences(handle.rows, plainRows, rounding: 0)
-      : differences(try sorted(handle.rows, perExpert), try sorted(plainRows, perExpert), rounding: 0)
-    let rounding: Float = copies == .perExpert ? 0 : 1e-5
+      ? differences(handle.rows, baselineRows, rounding: 0)
+      : differences(try sorted(handle.rows, perExpert), try sorted(baselineRows, perExpert), rounding: 0)
+    let rounding: Float = copies == .perExpert && settings.baseline == .plain ? 0 : 1e-5
     let home = try crosspoint.combine(handle.rows, handle)
-    let plainHome = try plain.combine(plainRows)
-    wrong += differences(home, plainHome, rounding: rounding)
+    let baselineHome = try baseline.combine(baselineRows)
+    wrong += differences(home, baselineHome, rounding: rounding)
     if settings.backward {
       let gradients = try crosspoint.combineBackward(home, handle)
-      let plainGradients = try plain.combineBackward(plainHome)
-      if isInOrder { wrong += differences(gradients, plainGradients, rounding: 2 * rounding) }
+      let baselineGradients = try baseline.combineBackward(baselineHome, output: baselineRows)
+      if isInOrder { wrong += differences(gradients, baselineGradients, rounding: 2 * rounding) }
       wrong += differences(
-        try crosspoint.dispatchBackward(gradients, handle), try plain.dispatchBackward(plainGradients),
+        try crosspoint.dispatchBackward(gradients, handle), try baseline.dispatchBackward(baselineGradients),
         rounding: 3 * rounding)
     }
     return settings.options.isLossless ? wrong : 0
@@ -185,24 +192,36 @@ struct ExchangeTrial {
     return result
   }
 
-  private func differences(_ ours: borrowing TokenBatch, _ plain: borrowing TokenBatch, rounding: Float) -> Int {
-    zip(ours.elements, plain.elements).count {
+  private func differences(_ ours: borrowing TokenBatch, _ theirs: borrowing TokenBatch, rounding: Float) -> Int {
+    zip(ours.elements, theirs.elements).count {
       $0.bitPattern != $1.bitPattern && !(($0 - $1).magnitude <= rounding * $1.magnitude)
     }
   }
 }
 
-/// What the plain exchange moved on this rank, as rows.
-struct PlainTraffic {
-  var sentAway = 0
-  var sentHere = 0
-  var receivedAway = 0
-  var countBytes = 0
+/// What this rank moved, by transfer, summed over iterations.
+struct BaselineTraffic {
+  /// Bytes that the baseline sent to other ranks, and bytes of its rows that stayed.
+  private(set) var moved: [(sent: Int, kept: Int)]
+  /// Routed rows, however they travel: all, and those that cross to another rank.
+  private(set) var routed: [(all: Int, away: Int)]
+  private let transfers: [TransferKind]
 
-  mutating func add(_ plain: PlainExchange, rank: Int) {
-    sentHere += plain.sentRows[rank]
-    sentAway += plain.sentAway
-    receivedAway += plain.receivedAway
-    countBytes += plain.countBytes
+  init(_ transfers: [TransferKind]) {
+    self.transfers = transfers
+    moved = transfers.map { _ in (0, 0) }
+    routed = transfers.map { _ in (0, 0) }
+  }
+
+  /// Adds the last step.
+  mutating func add(_ baseline: any BaselineExchange, rank: Int) {
+    for (index, transfer) in transfers.enumerated() {
+      let traffic = baseline.traffic(transfer)
+      moved[index].sent += traffic.sent
+      moved[index].kept += traffic.kept
+      let rows = transfer.isToExperts ? baseline.sentRows : baseline.receivedRows
+      routed[index].all += rows.reduce(0, +)
+      routed[index].away += rows.reduce(0, +) - rows[rank]
+    }
   }
 }

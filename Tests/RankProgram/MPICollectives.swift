@@ -18,6 +18,21 @@ func mpiCollectives(_ ranks: Ranks) throws {
   try ranks.expect(try ranks.world.allreduce(bits, .bitwiseOr), is: all, "bitwise or")
   try ranks.expect(try ranks.world.allreduce(all & ~bits, .bitwiseAnd), is: 0, "bitwise and")
   try raggedAlltoall(ranks)
+  try raggedGatherAndReduction(ranks)
+}
+
+/// Rank r has 2·r numbers (none on rank 0), each 100·r + index; of the reduction rank r gets as many.
+private func raggedGatherAndReduction(_ ranks: Ranks) throws {
+  let counts = (0..<ranks.count).map { 2 * $0 }
+  let expected = counts.enumerated().flatMap { rank, count in (0..<count).map { Float(100 * rank + $0) } }
+  let mine = Buffer<Float>((0..<counts[ranks.rank]).map { Float(100 * ranks.rank + $0) })
+  let all = Buffer<Float>(repeating: .nan, count: expected.count)
+  try ranks.world.allgatherv(.init(mine.elements), into: all.elements, try Blocks(counts: counts))
+  try ranks.expect(Array(all.elements), is: expected, "allgatherv")
+
+  let home = Buffer<Float>(repeating: .nan, count: mine.elements.count)
+  try ranks.world.reduceScatter(.init(all.elements), into: home.elements, counts, .sum)
+  try ranks.expect(Array(home.elements), is: mine.elements.map { Float(ranks.count) * $0 }, "reduceScatter")
 }
 
 private func numbers<Element: Datatype & Numeric>(_ ranks: Ranks, of type: Element.Type) throws {

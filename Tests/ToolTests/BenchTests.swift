@@ -4,12 +4,13 @@ import Testing
 
 /// Benchmarks compare what both sides bring, and write it down.
 struct BenchTests {
-  @Test(arguments: [0, 2]) func gradientsAreTheSameBitsAndOnRecord(mpiRanks: Int) throws {
+  @Test(arguments: [0, 2], ["plain", "allgather"])
+  func gradientsAreTheSameAndOnRecord(mpiRanks: Int, baseline: String) throws {
     try TinyRun.use { run in
       let (csv, json) = (run.path("out.csv"), run.path("out.json"))
       let bench =
         ["bench", "exchange", "--backward", "--tokens", "32", "--hidden", "48", "--iterations", "3", "--warmup", "1"]
-        + ["--csv", csv, "--json", json]
+        + ["--baseline", baseline, "--csv", csv, "--json", json]
       let outcome =
         mpiRanks == 0 ? try Tool.xpoint.run(bench + ["--simulated", "3"]) : try Tool.xpoint.run(ranks: mpiRanks, bench)
       #expect(outcome.exitCode == 0, "\(outcome)")
@@ -20,7 +21,7 @@ struct BenchTests {
       let ops = ["dispatch", "combine", "combineBackward", "dispatchBackward", "exchange"]
       #expect(
         lines.dropFirst().map { $0[0...1].joined(separator: " ") }
-          == ops.flatMap { ["\($0) crosspoint", "\($0) plain"] })
+          == ops.flatMap { ["\($0) crosspoint", "\($0) \(baseline)"] })
       let records = try #require(
         try JSONSerialization.jsonObject(with: Data(contentsOf: URL(fileURLWithPath: json))) as? [[String: Any]])
       for (record, line) in zip(records, lines.dropFirst()) {

@@ -22,7 +22,7 @@ final class StepClock {
   enum Part: Int, CaseIterable {
     // Of Crosspoint, see LayerStatistics.Seconds.
     case hash, cluster, encode, decode, skew, wait, policy
-    // Of the baseline, see PlainExchange.Seconds.
+    // Of the baseline, see BaselineSeconds.
     case pack, move, unpack, sum
   }
 
