@@ -1,15 +1,28 @@
 """The communicator of MPI whose processes are those of a process group of torch.distributed."""
 
 import sys
+import weakref
 from typing import Any, List
 
 from ._errors import Code, CrosspointError
+
+_fabrics: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()
 
 
 def is_process_group(value: Any) -> bool:
     """Whether it is one; without PyTorch nothing is."""
     distributed = getattr(sys.modules.get("torch"), "distributed", None)
     return hasattr(distributed, "ProcessGroup") and isinstance(value, distributed.ProcessGroup)
+
+
+def shared_fabric(group: Any) -> Any:
+    """The fabric of all layers over a group. Collective over it, the first time."""
+    from ._fabric import Fabric
+
+    fabric = _fabrics.get(group) or Fabric.of(group)
+    if fabric is not group:
+        _fabrics[group] = fabric
+    return fabric
 
 
 def communicator_of(group: Any) -> Any:

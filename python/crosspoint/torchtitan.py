@@ -3,7 +3,6 @@
 It takes the place of ``AllToAllTokenDispatcher``, on the CPU, for processes that mpirun started. docs/torch.md shows how.
 """
 
-import weakref
 from dataclasses import dataclass
 from typing import Any, Optional, Tuple
 
@@ -12,12 +11,10 @@ from torchtitan.models.common.token_dispatcher import BaseEPTokenDispatcher, Loc
 
 from ._exchange import Exchange
 from ._fabric import Fabric
-from .torch import Dispatched, combine, dispatch
+from ._process_group import shared_fabric
+from .torch import Dispatched, _widened, combine, dispatch
 
 __all__ = ["CrosspointTokenDispatcher"]
-
-# Layers of one mesh share a fabric.
-_fabrics: "weakref.WeakKeyDictionary[Any, Fabric]" = weakref.WeakKeyDictionary()
 
 
 class CrosspointTokenDispatcher(BaseEPTokenDispatcher):
@@ -48,10 +45,7 @@ class CrosspointTokenDispatcher(BaseEPTokenDispatcher):
         """Called by ``wire_meshes``."""
         if self.ep_mesh is None:
             return
-        group = self.ep_mesh.get_group()
-        self.fabric = _fabrics.get(group) or Fabric.of(group)
-        if self.fabric is not group:
-            _fabrics[group] = self.fabric
+        self.fabric = shared_fabric(self.ep_mesh.get_group())
         if self.num_experts % self.fabric.rank_count:
             ranks = self.fabric.rank_count
             raise ValueError(f"num_experts: {self.num_experts} is no multiple of the {ranks} ranks of ep_mesh")
@@ -93,7 +87,3 @@ class CrosspointTokenDispatcher(BaseEPTokenDispatcher):
         out_TD = combine(metadata, _widened(routed_output_RD)).to(x_TD.dtype)
         missing = (num_local_tokens_after_padding or len(out_TD)) - len(out_TD)
         return torch.nn.functional.pad(out_TD, (0, 0, 0, missing)) if missing else out_TD
-
-
-def _widened(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

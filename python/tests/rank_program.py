@@ -199,6 +199,60 @@ def torchtitan():
     distributed.destroy_process_group()
 
 
+def megatron():
+    """A layer of Megatron-Core with its own dispatcher, and then with ours. Its router needs a GPU; its dispatcher takes the CPU
+    where that is said to be the device."""
+    import torch
+
+    distributed = gloo()
+    from megatron.core import parallel_state
+    from megatron.core.models.gpt.moe_module_specs import get_moe_module_spec
+    from megatron.core.transformer.moe.moe_layer import MoELayer
+    from megatron.core.transformer.transformer_config import TransformerConfig
+
+    from crosspoint.megatron import CrosspointTokenDispatcher, use_crosspoint
+
+    class Router(torch.nn.Linear):
+        def __init__(self, config, pg_collection):
+            super().__init__(config.hidden_size, config.num_moe_experts)
+            self.top_k = config.moe_router_topk
+
+        def forward(self, hidden, padding_mask=None):
+            logits = super().forward(hidden.reshape(-1, hidden.shape[-1]))
+            weights, experts = logits.softmax(dim=1).topk(self.top_k)
+            routing_map = torch.zeros_like(logits, dtype=torch.bool).scatter(1, experts, True)
+            return torch.zeros_like(logits).scatter(1, experts, weights), routing_map
+
+    torch.cuda.current_device = lambda: "cpu"
+    rank, size = distributed.get_rank(), distributed.get_world_size()
+    parallel_state.initialize_model_parallel(expert_model_parallel_size=size)
+    config = TransformerConfig(
+        num_layers=1, hidden_size=16, num_attention_heads=2, num_moe_experts=6, moe_router_topk=2, moe_ffn_hidden_size=24,
+        moe_token_dispatcher_type="allgather", moe_router_load_balancing_type="none", expert_model_parallel_size=size,
+        add_bias_linear=False, use_cpu_initialization=True,
+    )  # fmt: skip
+    modules = get_moe_module_spec(use_te=False, num_experts=6).submodules
+    modules.router = Router
+    torch.manual_seed(rank)
+    layer = MoELayer(config, modules, layer_number=1)
+    x, dy = torch.randn(7, 3, 16, requires_grad=True), torch.randn(7, 3, 16)
+
+    def step():
+        layer.zero_grad()
+        x.grad = None
+        y, _ = layer(x)
+        y.backward(dy)
+        return [y, x.grad, *(parameter.grad for parameter in layer.parameters())]
+
+    theirs = step()
+    del torch.cuda.current_device
+    assert use_crosspoint(layer) == 1 and isinstance(layer.token_dispatcher, CrosspointTokenDispatcher)
+    for found, expected in zip(step(), theirs):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    say(f"rank {rank}: {len(theirs) > 4}")
+    distributed.destroy_process_group()
+
+
 def process_group():
     """A small model, its dense part copied and its experts spread over ranks, trained through this back end and Gloo's."""
     import datetime
