@@ -30,10 +30,12 @@ let package = Package(
   traits: [
     .trait(
       name: "Metrics",
-      description: "CrosspointMetrics: counters of swift-metrics; without it that package is not fetched.")
+      description: "CrosspointMetrics: counters of swift-metrics; without it that package is not fetched."),
+    .trait(name: "Logging", description: "Logs by swift-log; without it that package is not fetched."),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.10.0"),
     .package(url: "https://github.com/apple/swift-metrics", from: "2.4.0"),
   ],
   targets: [
@@ -46,7 +48,9 @@ let package = Package(
     .target(name: "CCrosspointKernels"),
 
     // The library.
-    .target(name: "CrosspointCore"),
+    .target(
+      name: "CrosspointCore",
+      dependencies: [.product(name: "Logging", package: "swift-log", condition: .when(traits: ["Logging"]))]),
     .target(name: "MPI", dependencies: ["CMPI"]),
     .target(name: "CrosspointFabric", dependencies: ["CrosspointCore"]),
     .target(name: "CrosspointMPI", dependencies: ["CrosspointCore", "CrosspointFabric", "MPI", "CSharedMemory"]),
@@ -164,12 +168,15 @@ let package = Package(
       dependencies: ["CrosspointCore", "CrosspointFabric", "CrosspointExchange", "CrosspointPolicy", "MoELM"],
       path: "Tests/CheckpointFuzz"),
     .executableTarget(
-      name: "MetricsCheck",
+      name: "TraitsCheck",
       dependencies: [
-        "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointExchange", "CrosspointMetrics",
+        "CrosspointFabric", "CrosspointTokens", "CrosspointRouting", "CrosspointExchange", "CrosspointPolicy",
+        "CrosspointMPI", "MPI", "CrosspointMetrics",
         .product(name: "MetricsTestKit", package: "swift-metrics", condition: .when(traits: ["Metrics"])),
+        .product(name: "InMemoryLogging", package: "swift-log", condition: .when(traits: ["Logging"])),
+        .product(name: "Logging", package: "swift-log", condition: .when(traits: ["Logging"])),
       ],
-      path: "Tests/MetricsCheck"),
+      path: "Tests/TraitsCheck"),
     .testTarget(name: "MPITests", dependencies: ["LaunchSupport"]),
     .testTarget(name: "ToolTests", dependencies: ["LaunchSupport"]),
     // What the documents show, compiled and run: ToolTests compares and launches it. It sees what a user sees.

@@ -70,6 +70,11 @@ public final class ExpertExchange {
     fabric: any Fabric, layout: ExpertLayout, options: ExchangeOptions = .init(), layer: Int = 0
   ) throws(CrosspointError) {
     try self.init(fabric: fabric, layout: layout, options: options, layer: layer, smallBytes: nil)
+    // All ranks have the same.
+    if fabric.rank == 0 {
+      let what = "layer \(layer): \(layout.experts) experts of \(layout.hidden) on \(fabric.rankCount) ranks"
+      Log.write(.info, rank: 0, "\(what): \(self.options)")
+    }
   }
 
   /// - Parameters:

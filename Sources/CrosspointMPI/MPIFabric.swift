@@ -151,6 +151,12 @@ public final class MPIFabric: Fabric {
       try NodeMemory.join(communicator, sharesMemory: sharesMemory, ranksPerNode: ranksPerNode)
     }
     idle.append(PostedExchange(on: self))
+    if let (peer, obstacle) = node.obstacles.filter({ $0.value != .unwanted }).min(by: { $0.key < $1.key }) {
+      let count = node.obstacles.count
+      Log.write(
+        .warning, rank: rank,
+        "no memory is shared with \(count) ranks of this node, rows go in messages; rank \(peer): \(obstacle)")
+    }
   }
 
   deinit {

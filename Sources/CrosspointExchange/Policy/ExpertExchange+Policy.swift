@@ -28,8 +28,14 @@ extension ExpertExchange {
   /// After a transfer: what happened.
   func conclude(_ policy: any TransferPolicy) {
     let kind = transfer.kind
-    statistics.choices[kind.rawValue] =
+    let before = statistics.choices[kind.rawValue]
+    let choice =
       transfer.note.isEmpty ? call.plan?.choice : policy.conclude(kind, transfer.outcome) { transfer.told(by: $0) }
+    statistics.choices[kind.rawValue] = choice
+    // All ranks chose the same.
+    if fabric.rank == 0, let choice, choice.wire != before?.wire || choice.clusterRate != before?.clusterRate {
+      Log.write(.info, rank: 0, "layer \(layer): \(kind): \(choice)")
+    }
   }
 
   /// What clusters the tokens of this dispatch, at most so many for a token; `nil` where none are clustered.
