@@ -29,12 +29,17 @@ ROOT = pictures.ROOT
 OPS = ("dispatch", "combine", "combineBackward", "dispatchBackward", "exchange")
 
 
-def bench(launcher, arguments):
+def bench(launcher, arguments, build=".build", **environment):
     """The records of one run of xpoint bench."""
+    return records([*launcher, ROOT / build / "release/xpoint", "bench", *arguments], **environment)
+
+
+def records(command, **environment):
+    """What a program writes to its --json file."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "out.json"
-        command = [str(word) for word in [*launcher, ROOT / ".build/release/xpoint", "bench", *arguments, "--json", file]]
-        done = subprocess.run(command, capture_output=True, text=True)
+        command = [str(word) for word in [*command, "--json", file]]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
         if done.returncode != 0:
             sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
         return json.loads(file.read_text())
