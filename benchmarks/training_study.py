@@ -39,7 +39,7 @@ MODEL = "--width 64 --expert-width 256 --heads 2"
 FINE_GRAINED = "--width 64 --heads 2 --experts 64 --top-k 16 --expert-width 32 --shared-experts 4"
 # What leaves few rows of many small experts: weak choices pruned, few ranks a token, one copy for each.
 FEW_ROWS = "--prune auto --prune-share 0.3 --router-groups 4 --groups-per-token 2.4 --copies rank"
-CODES = "--wire rotated:4 --wire-gradient rotated:2 --rounding-gradient eden"
+CODES = "--wire rotated:4 --wire-gradient rotated:2"
 BASELINE = ("off", "--compression off --wire fp32")
 FORMATS = ["bf16", "fp16", "fp8", "int8", "int4", "zipcache:8", "zipcache:4", "mixed:2,6", "entropy:4", "entropy:2",
            *(f"rotated:{bits}" for bits in (8, 6, 4, 3, 2, 1))]
@@ -52,18 +52,16 @@ STUDIES = {
         "schemes": [
             # What a careful user sends today.
             ("bf16-copies", "--copies rank --wire bf16"),
-            ("crosspoint", f"{FEW_ROWS} --wire rotated:6 --wire-gradient rotated:4 --rounding-gradient eden"),
+            ("crosspoint", f"{FEW_ROWS} --wire rotated:6 --wire-gradient rotated:4"),
         ],
     },
     "compression": {
         "schemes": [
             ("lsh-moe", "--compression lsh-moe --compensation identity --wire bf16"),
             ("clusters", "--prune auto --prune-share 0.8 --compression lsh:functions=2,rate=0.24,refinements=4 "
-                         "--compensation lowrank:16 --wire rotated:6 --wire-gradient rotated:3 "
-                         "--rounding-gradient eden"),
+                         "--compensation lowrank:16 --wire rotated:6 --wire-gradient rotated:3"),
             ("codes", CODES),
-            ("near", "--compression lsh:functions=8 --compensation lowrank:16 --wire entropy:5 --wire-gradient rotated:3 "
-                     "--rounding-gradient eden"),
+            ("near", "--compression lsh:functions=8 --compensation lowrank:16 --wire entropy:5 --wire-gradient rotated:3"),
         ],
     },
     # Entropy codes with a memory, at 1.5 % of the fp32 bytes.
@@ -96,7 +94,7 @@ STUDIES = {
             ("together", "--deletion-rate 0.3 --deletion-warmup 200 --prune auto --prune-share 0.3 "
                          "--copies rank --router-groups 4 --groups-per-token 2.4 "
                          "--compression lsh:functions=8 --compensation none "
-                         "--wire entropy:4.5 --wire-gradient rotated:3 --rounding-gradient eden"),
+                         "--wire entropy:4.5 --wire-gradient rotated:3"),
         ],
         # Schemes held against each other beside off: how they differ, and how much of the second's loss the first saves.
         "comparisons": [("gate", "random"), ("gate", "fixed")],
@@ -107,8 +105,7 @@ STUDIES = {
         "steps": 300,
         "schemes": [
             *((f"forward {name}", f"--wire {name} --wire-gradient fp32") for name in FORMATS),
-            *((f"gradients {name}", f"--wire fp32 --wire-gradient {name} --rounding-gradient "
-                                    + ("eden" if name.startswith("rotated") else "stochastic")) for name in FORMATS),
+            *((f"gradients {name}", f"--wire fp32 --wire-gradient {name}") for name in FORMATS),
             *((f"{clusters} {name}", f"--compression {options} --compensation {name}")
               for clusters, options in CLUSTERS.items() for name in ("none", "identity", "lowrank:16")),
         ],

@@ -102,9 +102,6 @@ public struct ExchangeOptions: Hashable, Sendable {
   public var compensation: ResidualCompensation
   public var wire: Wire
   public var withinNode: WithinNode
-  /// How the two gradient transfers round: without bias where the format is `rotated`, unless set. A batch adds up what is
-  /// biased. Dispatch and combine round to nearest.
-  public var gradientRounding: Rounding
   public var nonFinite: NonFinitePolicy
   public var agreement: Agreement
   /// What both ends remember of earlier rows need not be sent: entropy-coded rows are then relative to what all ranks learn
@@ -114,13 +111,12 @@ public struct ExchangeOptions: Hashable, Sendable {
   public var policy: Policy
   /// The most bytes that the exchange's buffers may take on this rank.
   public var capacityBytes: Int
-  /// Seeds the rotation and, with layer and step, stochastic rounding.
+  /// Seeds the rotation and, with layer and step, the rounding of gradients.
   public var seed: UInt64
 
   public init(
     rows: RowType = .fp32, compression: Compression = .off, copies: Copies = .perExpert,
     compensation: ResidualCompensation = .identity, wire: Wire = .init(.fp32), withinNode: WithinNode = .coded,
-    gradientRounding: Rounding = .eden,
     nonFinite: NonFinitePolicy = .error, agreement: Agreement = .immediate, memory: Int = 0,
     policy: Policy = .off, capacityBytes: Int = .max, seed: UInt64 = 0
   ) {
@@ -130,7 +126,6 @@ public struct ExchangeOptions: Hashable, Sendable {
     self.compensation = compensation
     self.wire = wire
     self.withinNode = withinNode
-    self.gradientRounding = gradientRounding
     self.nonFinite = nonFinite
     self.agreement = agreement
     self.memory = memory
@@ -202,7 +197,7 @@ public struct ExchangeOptions: Hashable, Sendable {
       ("compensation", "\(compensation)"),
       ("wire-dispatch", "\(wire.dispatch)"), ("wire-combine", "\(wire.combine)"),
       ("wire-combine-backward", "\(wire.combineBackward)"), ("wire-dispatch-backward", "\(wire.dispatchBackward)"),
-      ("within-node", withinNode.rawValue), ("rounding-gradient", gradientRounding.rawValue),
+      ("within-node", withinNode.rawValue),
       ("non-finite", nonFinite.rawValue), ("agreement", agreement.rawValue), ("memory", "\(memory)"),
       ("policy", "\(policy)"), ("seed", "\(seed)"),
     ]

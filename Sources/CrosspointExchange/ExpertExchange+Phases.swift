@@ -101,10 +101,11 @@ extension ExpertExchange {
     return format.isLossless ? transfer.plain : format
   }
 
-  /// How rows of a transfer are rounded: with random numbers for this layer, step, transfer and rank.
+  /// How rows of a transfer are rounded: gradients, which a batch adds up, without bias, by random numbers for this layer,
+  /// step, transfer and rank.
   func rounding(_ kind: TransferKind, _ handle: DispatchHandle) -> RowRounding {
-    let isForward = kind == .dispatch || kind == .combine
-    return RowRounding(isForward ? .nearest : options.gradientRounding, key: options.seed)
+    guard kind == .combineBackward || kind == .dispatchBackward else { return .nearest }
+    return RowRounding.unbiased(key: options.seed)
       .keyed(by: UInt64(layer)).keyed(by: handle.roundingStep).keyed(by: UInt64(kind.rawValue))
       .keyed(by: UInt64(fabric.rank))
   }

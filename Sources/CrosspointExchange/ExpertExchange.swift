@@ -29,9 +29,10 @@ public final class ExpertExchange {
   /// over ranks like other shared gradients, step, and reset them; keep the parameters the same on every rank.
   public var compensator: Compensator
 
-  /// Which layer of the model it serves: stochastic rounding draws other numbers for each.
+  /// Which layer of the model it serves: the rounding of gradients draws other numbers for each.
   package let layer: Int
-  /// Calls of ``combineBackward(_:_:meanwhile:)`` so far; with seed and layer, what stochastic rounding draws its numbers from.
+  /// Calls of ``combineBackward(_:_:meanwhile:)`` so far; with seed and layer, what the rounding of gradients draws its
+  /// numbers from.
   var gradientSteps: UInt64 = 0
 
   /// What rows are addressed to: experts, or with shared copies ranks or nodes.

@@ -55,12 +55,6 @@ package struct ExchangeArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Rounding of both gradient transfers; eden (the default) is for rotated alone, other formats then round to nearest.",
-      valueName: "nearest|stochastic|eden"))
-  package var roundingGradient: String?
-
-  @Option(
-    help: ArgumentHelp(
       "When ranks agree that all rows came: with each transfer (immediate, the default), or with the next one and the end of a step.",
       valueName: "immediate|deferred"))
   package var agreement: String?
@@ -115,7 +109,7 @@ package struct ExchangeArguments: ParsableArguments {
       .compression: compression, .copies: copies, .compensation: compensation, .wire: wire,
       .wireDispatch: wireDispatch, .wireCombine: wireCombine, .wireGradient: wireGradient,
       .wireCombineBackward: wireCombineBackward, .wireDispatchBackward: wireDispatchBackward, .withinNode: withinNode,
-      .roundingGradient: roundingGradient, .agreement: agreement, .memory: memory, .budgetBytes: budgetBytes,
+      .agreement: agreement, .memory: memory, .budgetBytes: budgetBytes,
       .budgetError: budgetError, .fastest: fastest, .tuning: tuning, .seed: seed,
     ]
     return all.compactMapValues(\.self)

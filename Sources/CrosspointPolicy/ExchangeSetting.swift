@@ -13,7 +13,6 @@ package enum ExchangeSetting: String, CaseIterable, Sendable {
   case wireCombineBackward = "wire-combine-backward"
   case wireDispatchBackward = "wire-dispatch-backward"
   case withinNode = "within-node"
-  case roundingGradient = "rounding-gradient"
   case nonFinite = "non-finite"
   case agreement, memory
   case budgetBytes = "budget-bytes"
@@ -93,7 +92,6 @@ extension ExchangeOptions {
     case .wireCombineBackward: wire.combineBackward = try WireFormat(named: text)
     case .wireDispatchBackward: wire.dispatchBackward = try WireFormat(named: text)
     case .withinNode: withinNode = try read(.init(rawValue: text), "coded or plain")
-    case .roundingGradient: gradientRounding = try read(.init(rawValue: text), "nearest, stochastic or eden")
     case .nonFinite: nonFinite = try read(.init(rawValue: text), "error or propagate")
     case .agreement: agreement = try read(.init(rawValue: text), "immediate or deferred")
     case .memory: memory = try read(Int(text).flatMap { $0 >= 0 ? $0 : nil }, "a number of steps, or 0")

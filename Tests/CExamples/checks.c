@@ -389,8 +389,8 @@ static void statistics_count_what_was_moved(crosspoint_fabric *fabric) {
 }
 
 static void a_saved_state_goes_on_bit_for_bit(crosspoint_fabric *fabric) {
-  /* Stochastic rounding depends on the number of steps. */
-  const char *options = "wire-gradient=int4,rounding-gradient=stochastic";
+  /* The rounding of gradients depends on the number of steps. */
+  const char *options = "wire-gradient=rotated:4";
   layer *whole = make(fabric, options, 6), *resumed = make(fabric, options, 6);
   step(whole);
   int64_t needed;

@@ -75,12 +75,6 @@ import Testing
       for key in [UInt64(0), 0xDEAD_BEEF_0BAD_F00D] {
         expectFloats(n, "uniform \(n)") { $0.dither_uniform($1, x, n, 0.3, key) }
         expectFloats(n, "signs \(n)") { $0.flip_signs($1, x, n, key) }
-        expectFloats(n, "E4M3 \(n)") { $0.dither_e4m3($1, x, n, 70, key) }
-        for book in Codebook.ofBits {
-          expectFloats(n, "levels \(book.bits), \(n)") {
-            $0.dither_levels($1, x, n, 0.5, book.levels, 1 << (book.bits - 1), key)
-          }
-        }
       }
     }
   }

@@ -9,9 +9,9 @@ import Testing
 @Suite struct FrameTests {
   static let hidden = 12
   static let groups = [3, 0, 2]
-  static let variety: [(WireFormat, Rounding)] =
+  static let variety: [(WireFormat, RowRounding)] =
     WireFormat.all.map { ($0, .nearest) }
-    + ["rotated:1", "rotated:2", "rotated:4", "mixed:2,4"].map { (WireFormat($0)!, .eden) }
+    + ["rotated:1", "rotated:2", "rotated:4", "mixed:2,4"].map { (WireFormat($0)!, .unbiased(key: 11)) }
 
   /// Rows with a common part, so that they compress and a mean pays.
   static func rows(_ groups: [Int], hidden: Int) -> [Float] {
@@ -19,12 +19,12 @@ import Testing
   }
 
   static func codecAndFrame(
-    _ format: WireFormat, _ rounding: Rounding = .nearest
+    _ format: WireFormat, _ rounding: RowRounding = .nearest
   ) throws -> (RowCodec, [UInt8]) {
     let codec = try RowCodec(hidden: hidden, seed: 7, pool: BufferPool())
     let x = rows(groups, hidden: hidden)
     let frame = try encodeFrame(
-      x, hidden: hidden, groups: groups, as: format, rounding: RowRounding(rounding, key: 11),
+      x, hidden: hidden, groups: groups, as: format, rounding: rounding,
       codec: codec)
     return (codec, frame)
   }

@@ -9,18 +9,18 @@ import Testing
 @Suite struct GoldenFrameTests {
   @Test func everyFormatHasOne() {
     for format in WireFormat.all {
-      let found = GoldenFrame.all.contains { $0.format == format.description && $0.rounding == .nearest }
-      #expect(found, "\(format) has none; it would be:\n\(GoldenFrame.source(format, .nearest))")
+      let found = GoldenFrame.all.contains { $0.format == format.description && !$0.isUnbiased }
+      #expect(found, "\(format) has none; it would be:\n\(GoldenFrame.source(format, isUnbiased: false))")
     }
   }
 
   @Test(arguments: GoldenFrame.all) func theEncoderWritesIt(golden: GoldenFrame) throws {
     let format = try #require(WireFormat(golden.format))
-    let small = try GoldenRows.small.encoded(format, golden.rounding)
-    let large = try GoldenRows.large.encoded(format, golden.rounding)
+    let small = try GoldenRows.small.encoded(format, isUnbiased: golden.isUnbiased)
+    let large = try GoldenRows.large.encoded(format, isUnbiased: golden.isUnbiased)
     #expect(
       small == golden.frame && digest(large) == golden.largeFrame,
-      "it now writes\n\(GoldenFrame.source(format, golden.rounding))")
+      "it now writes\n\(GoldenFrame.source(format, isUnbiased: golden.isUnbiased))")
   }
 
   @Test(arguments: GoldenFrame.all) func theDecoderReadsIt(golden: GoldenFrame) throws {
@@ -28,7 +28,7 @@ import Testing
     #expect(golden.frame[4] == FrameHeader.version)
     let rows = try GoldenRows.small.decoded(golden.frame)
     #expect(digest(rows) == golden.rows, "\(rows)")
-    let large = try GoldenRows.large.decoded(GoldenRows.large.encoded(format, golden.rounding))
+    let large = try GoldenRows.large.decoded(GoldenRows.large.encoded(format, isUnbiased: golden.isUnbiased))
     #expect(digest(large) == golden.largeRows)
   }
 }
@@ -42,11 +42,11 @@ struct GoldenRows {
   let groups: [Int]
   let offset: Float
 
-  func encoded(_ format: WireFormat, _ rounding: Rounding) throws -> [UInt8] {
+  func encoded(_ format: WireFormat, isUnbiased: Bool) throws -> [UInt8] {
     let rows = groups.reduce(0, +)
     return try encodeFrame(
       randomFloats(rows * hidden, seed: 80).map { $0 + offset }, hidden: hidden, groups: groups, as: format,
-      rounding: RowRounding(rounding, key: 5), importances: (0..<rows).map { Float($0 * 7 % 5) })
+      rounding: isUnbiased ? .unbiased(key: 5) : .nearest, importances: (0..<rows).map { Float($0 * 7 % 5) })
   }
 
   func decoded(_ frame: [UInt8]) throws -> [Float] { try decodeFrame(frame, hidden: hidden, groups: groups) }
@@ -63,9 +63,10 @@ private func digest(_ floats: [Float]) -> String {
 
 extension GoldenFrame {
   /// What a line of ``all`` would be with the encoder and decoder as they are.
-  static func source(_ format: WireFormat, _ rounding: Rounding) -> String {
-    guard let small = try? GoldenRows.small.encoded(format, rounding),
-      let rows = try? GoldenRows.small.decoded(small), let large = try? GoldenRows.large.encoded(format, rounding),
+  static func source(_ format: WireFormat, isUnbiased: Bool) -> String {
+    guard let small = try? GoldenRows.small.encoded(format, isUnbiased: isUnbiased),
+      let rows = try? GoldenRows.small.decoded(small),
+      let large = try? GoldenRows.large.encoded(format, isUnbiased: isUnbiased),
       let largeRows = try? GoldenRows.large.decoded(large)
     else { return "nothing: \(format) fails" }
     let hex = small.map { String(Int($0) + 256, radix: 16).dropFirst() }
@@ -74,7 +75,7 @@ extension GoldenFrame {
     }
     return """
           GoldenFrame(
-            "\(format)"\(rounding == .nearest ? "" : ", .\(rounding)"), rows: \"\(digest(rows))\",
+            "\(format)"\(isUnbiased ? ", isUnbiased: true" : ""), rows: \"\(digest(rows))\",
             largeFrame: \"\(digest(large))\", largeRows: \"\(digest(largeRows))\",
             \"\"\"
       \(lines.joined(separator: "\n"))

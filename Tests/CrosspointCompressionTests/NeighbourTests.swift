@@ -42,7 +42,7 @@ import Testing
   @Test(arguments: [Float(1e-30), 1e-22, 1, 1e19, 1e30]) func edenKeepsTheLengthOfRowsOfAnySize(size: Float) throws {
     let hidden = 256
     let x = normalFloats(20 * hidden, seed: 3).map { $0 * size }
-    let rounding = RowRounding(.eden, key: 5)
+    let rounding = RowRounding.unbiased(key: 5)
     let frame = try encodeFrame(x, hidden: hidden, groups: [20], as: .rotated(bits: 1), rounding: rounding)
     let y = try decodeFrame(frame, hidden: hidden, groups: [20])
     for row in 0..<20 {

@@ -13,7 +13,7 @@ struct SignFormat: RowwiseFormat {
   func rowBytes(_ hidden: Int) -> Int { 4 + (hidden + 7) / 8 }
 
   func encode(
-    _ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, key: UInt64?, _ codec: RowCodec
+    _ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, _ codec: RowCodec
   ) {
     let elements = UnsafeBufferPointer(start: row, count: codec.hidden)
     let sum = elements.reduce(0) { $0 + Double($1.magnitude) }
@@ -49,7 +49,7 @@ struct SignFormat: RowwiseFormat {
     for row in rows {
       var bytes = [UInt8](repeating: 0xFF, count: format.rowBytes(9))
       var decoded = [Float](repeating: .nan, count: 9)
-      bytes.withUnsafeMutableBytes { format.encode(row, into: $0.baseAddress!, key: nil, codec) }
+      bytes.withUnsafeMutableBytes { format.encode(row, into: $0.baseAddress!, codec) }
       bytes.withUnsafeBytes { format.decode($0.baseAddress!, into: &decoded, codec) }
       let mean = row.reduce(0) { $0 + $1.magnitude } / 9
       #expect(decoded == row.map { $0.sign == .minus ? -mean : mean })

@@ -93,10 +93,8 @@ import Testing
     let layout = try ExpertLayout(experts: Self.experts, hidden: Self.hidden)
     var options = ExchangeOptions(wire: .init(try #require(WireFormat(format))), seed: 3)
     for ranksPerNode in Set([1, 2, ranks]) where ranksPerNode <= ranks {
-      for (withinNode, rounding, smallBytes) in [
-        (ExchangeOptions.WithinNode.coded, Rounding.eden, Int?.some(0)), (.plain, .stochastic, nil),
-      ] {
-        (options.withinNode, options.gradientRounding) = (withinNode, rounding)
+      for (withinNode, smallBytes) in [(ExchangeOptions.WithinNode.coded, Int?.some(0)), (.plain, nil)] {
+        options.withinNode = withinNode
         _ = try Self.compare(
           ranks: ranks, ranksPerNode: ranksPerNode, layout: layout, options, smallBytes: smallBytes)
       }

@@ -49,7 +49,7 @@ import Testing
   @Test(arguments: ExchangeOptions.Copies.all(ranks: 3), [(1, nil), (1, link), (2, link), (3, nil)])
   func workChangesNoBit(copies: ExchangeOptions.Copies, _ net: (ranksPerNode: Int, link: LinkModel?)) throws {
     let options = ExchangeOptions(
-      compression: .crossPolytope(), copies: copies, wire: .init(try .rotated(bits: 4)), gradientRounding: .stochastic)
+      compression: .crossPolytope(), copies: copies, wire: .init(try .rotated(bits: 4)))
     let plain = try SimulatedCluster(ranks: 3).run { try Self.step($0, options) { _ in 0 }.result }
     let cluster = SimulatedCluster(ranks: 3, ranksPerNode: net.ranksPerNode, link: net.link)
     let busy = try cluster.run { try Self.step($0, options) { _ in 50 }.result }

@@ -62,7 +62,7 @@ import Testing
         let exchange = try ExpertExchange(
           fabric: fabric, layout: ExpertLayout(experts: 4, hidden: 32),
           options: .init(
-            compression: compression, wire: Self.wire, gradientRounding: .stochastic))
+            compression: compression, wire: Self.wire))
         try StatisticsTests.steps(exchange, rank: fabric.rank, count: 3)
         let warm = exchange.pool.allocations
         try StatisticsTests.steps(exchange, rank: fabric.rank, count: 5)

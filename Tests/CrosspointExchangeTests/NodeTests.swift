@@ -103,7 +103,7 @@ import Testing
     for ranks in kind == 2 ? [4] : [2, 5] {
       let copies = ExchangeOptions.Copies.all(ranks: ranks)[kind]
       try Self.expectNoBitChanges(
-        ranks: ranks, experts: 6, .init(copies: copies, wire: .init(wire), gradientRounding: .stochastic),
+        ranks: ranks, experts: 6, .init(copies: copies, wire: .init(wire)),
         inPlace: [.some], smallBytes: [0, nil])
     }
   }

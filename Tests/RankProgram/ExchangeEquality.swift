@@ -92,16 +92,15 @@ private let equalityOptions: [ExchangeOptions] = [
   ExchangeOptions(compression: .crossPolytope(), compensation: .identity, wire: .init(.bf16)),
   ExchangeOptions(compression: .crossPolytope(.init(functions: 2, width: 8)), compensation: .lowRank(2)),
   ExchangeOptions(compression: .lshMoE, compensation: .none, wire: .init(try! .rotated(bits: 4))),
-  ExchangeOptions(wire: .init(try! .rotated(bits: 2)), gradientRounding: .stochastic),
-  ExchangeOptions(wire: .init(try! .zipCache(bits: 4)), gradientRounding: .stochastic),
-  ExchangeOptions(wire: .init(try! .rotated(bits: 1)), gradientRounding: .eden),
-  ExchangeOptions(
-    compression: .crossPolytope(), wire: .init(try! .mixed(low: 2, high: 4)), gradientRounding: .eden),
+  ExchangeOptions(wire: .init(try! .rotated(bits: 2))),
+  ExchangeOptions(wire: .init(try! .zipCache(bits: 4))),
+  ExchangeOptions(wire: .init(try! .rotated(bits: 1))),
+  ExchangeOptions(compression: .crossPolytope(), wire: .init(try! .mixed(low: 2, high: 4))),
   ExchangeOptions(wire: .init(try! .mixed(low: 3, high: 8, fraction: 0.125))),
   ExchangeOptions(copies: .perRank),
   ExchangeOptions(copies: .perNode(ranks: 1)),
   ExchangeOptions(compression: .crossPolytope(), copies: .perRank, wire: .init(.bf16)),
-  ExchangeOptions(copies: .perRank, wire: .init(try! .rotated(bits: 2)), gradientRounding: .stochastic),
+  ExchangeOptions(copies: .perRank, wire: .init(try! .rotated(bits: 2))),
 ]
 
 private func equalityStep(

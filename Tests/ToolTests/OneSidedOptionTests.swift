@@ -16,7 +16,7 @@ struct OneSidedOptionTests {
     "deletion-scope": "layer", "granularities": "1,2", "granularity-schedule": "sampled", "merge": "0.9",
     "prune": "auto", "second-expert": "random", "groups-per-token": "1.5", "compression": "lsh", "copies": "rank",
     "compensation": "none", "wire": "bf16", "wire-dispatch": "bf16", "wire-combine": "bf16", "wire-gradient": "bf16",
-    "wire-combine-backward": "bf16", "wire-dispatch-backward": "bf16", "rounding-gradient": "nearest",
+    "wire-combine-backward": "bf16", "wire-dispatch-backward": "bf16",
     "within-node": "plain", "agreement": "deferred", "latent": "8", "record-routing": "other.npy",
     "trace": "other.json",
     "budget-bytes": "0.5", "budget-error": "0.1", "memory": "3", "seed": "1", "fastest": "0.1",

@@ -278,7 +278,7 @@ def test_a_thousand_steps_take_no_more_memory():
 
 def test_a_saved_state_goes_on_bit_for_bit():
     def body(fabric):
-        options = "wire-gradient=int4,rounding-gradient=stochastic"
+        options = "wire-gradient=rotated:4"
         whole = Exchange(fabric, experts=6, hidden=16, options=options)
         resumed = Exchange(fabric, experts=6, hidden=16, options=options)
         step(whole, Problem(fabric.rank, 8))

@@ -1,5 +1,4 @@
-// Stochastic rounding: every element becomes one of the two values of a format that enclose it, at random, such that the
-// mean is the element. What comes out is then encoded by rounding to nearest, which finds just these values.
+// Random numbers of rows: noise of one step, and signs.
 //
 // The random number of element i is a hash of i and the row's key: no order, no state, the same in every variant.
 
@@ -33,41 +32,6 @@ INLINE vf uniform_of(vu counter, uint64_t key) {
 // Even steps: noise of one step, from -step / 2 to step / 2.
 static void dither_uniform(float *out, const float *x, size_t n, float step, uint64_t key) {
   FOR_EACH_NUMBERED(v += (uniform_of(counter, key) - 0.5f) * step;)
-}
-
-// Levels +-positive[0 ..< count], ascending; x * factor lies within them. What comes out are levels.
-static void dither_levels(float *out, const float *x, size_t n, float factor, const float *positive, size_t count_of_levels,
-                          uint64_t key) {
-  float least = positive[0];
-  FOR_EACH_NUMBERED({
-    vf u = uniform_of(counter, key);
-    v *= factor;
-    vf magnitude = (vf)(bits_of(v) & 0x7FFFFFFFu);
-    // Between the two levels next to zero, or between two of the same sign.
-    vf low = splat(-least), high = splat(least);
-    for (size_t level = 0; level + 1 < count_of_levels; level++) {
-      vu above = (vu)(magnitude >= positive[level]);
-      low = (vf)choose(above, bits_of(splat(positive[level])), bits_of(low));
-      high = (vf)choose(above, bits_of(splat(positive[level + 1])), bits_of(high));
-    }
-    vf chosen = (vf)choose((vu)(u * (high - low) < magnitude - low), bits_of(high), bits_of(low));
-    v = (vf)(bits_of(chosen) ^ (bits_of(v) & 0x80000000u));
-  })
-}
-
-// Values of E4M3, of x * factor, which lies within -448 ... 448. Below 2^-6 they are 2^-9 apart, as they are from there to 2^-5.
-static void dither_e4m3(float *out, const float *x, size_t n, float factor, uint64_t key) {
-  FOR_EACH_NUMBERED({
-    vf u = uniform_of(counter, key);
-    v *= factor;
-    vu sign = bits_of(v) & 0x80000000u;
-    vf magnitude = (vf)(bits_of(v) & 0x7FFFFFFFu);
-    vu noise = (vu)__builtin_convertvector(u * 0x1p20f, vi);
-    vu tiny = (vu)(magnitude < 0x1p-6f);
-    vf lifted = (vf)choose(tiny, bits_of(magnitude + 0x1p-6f), bits_of(magnitude));
-    vf rounded = (vf)((bits_of(lifted) + noise) & ~0xFFFFFu);
-    v = (vf)(sign | choose(tiny, bits_of(rounded - 0x1p-6f), bits_of(rounded)));
-  })
 }
 
 // Random signs; done twice, the row itself.

@@ -94,13 +94,9 @@ typedef struct xp_kernels {
   float (*largest_magnitude)(const float *x, size_t n);  // NaN if any is NaN, 0 for n = 0
   void (*smallest_and_largest)(const float *x, size_t n, float *smallest, float *largest);
 
-  // Stochastic rounding by the row's key (codec_dither.h); out may be x. Uniform: x plus noise of one step. Levels: one of
-  // +-positive[0 ..< levels], ascending, next to x * factor, which must lie within. E4M3: a value next to x * factor.
+  // By the row's key (codec_dither.h); out may be x: x plus even noise of one step; random signs.
   void (*dither_uniform)(float *out, const float *x, size_t n, float step, uint64_t key);
-  void (*dither_levels)(float *out, const float *x, size_t n, float factor, const float *positive, size_t levels,
-                        uint64_t key);
-  void (*dither_e4m3)(float *out, const float *x, size_t n, float factor, uint64_t key);
-  void (*flip_signs)(float *out, const float *x, size_t n, uint64_t key);  // random signs by the row's key; out may be x
+  void (*flip_signs)(float *out, const float *x, size_t n, uint64_t key);
 
   // Scales per channel (codec_channels.h): most = max(most, |x|), NaN where any is NaN; out = x y, element by element.
   void (*fold_magnitudes)(float *most, const float *x, size_t n);

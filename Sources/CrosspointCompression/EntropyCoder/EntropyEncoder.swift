@@ -47,7 +47,7 @@ struct EntropyEncoder {
     let space = try EntropyWorkspace(rows: rows, groups: groups.count, codec: codec)
     let encoder = EntropyEncoder(
       codec: codec, groups: groups, rows: rows, memory: body.memory,
-      dither: body.rounding.rounding == .nearest ? nil : body.rounding, frame: body.header, space: space)
+      dither: body.rounding.isUnbiased ? body.rounding : nil, frame: body.header, space: space)
     try encoder.centreGroups(body)
     let (form, tokens) = encoder.quantise(rate: rate)
     body.advance(by: encoder.write(form, tokens, into: body.next))

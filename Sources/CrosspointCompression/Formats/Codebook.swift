@@ -9,7 +9,6 @@ struct Codebook: Sendable {
   let bits: Int
   /// `[2^bits, at least 16]`: what each code stands for; zeros behind.
   let levels: [Float]
-  var outermostLevel: Float { levels[(1 << (bits - 1)) - 1] }
   /// The largest magnitude that the polynomial is asked for, then its coefficients of |x|, |x|², …
   let compander: [Float]
 

@@ -11,25 +11,16 @@ struct FP8Format: RowwiseFormat {
 
   func rowBytes(_ hidden: Int) -> Int { hidden + 2 * blocks(hidden) }
 
-  func encode(_ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, key: UInt64?, _ codec: RowCodec) {
+  func encode(_ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, _ codec: RowCodec) {
     let (hidden, blocks) = (codec.hidden, blocks(codec.hidden))
     for block in 0..<blocks {
       let start = block * Self.block
       let count = min(Self.block, hidden - start)
       let most = codec.kernels.largest_magnitude(row + start, count)
       let least = max(most / 448, .leastNormalMagnitude)
-      let codes = out + 2 * blocks + start
-      guard let key, most.isFinite else {
-        let scale = most.isFinite ? BFloat16(nearest: least) : .nan
-        out.put(scale.bits, at: 2 * block)
-        codec.kernels.e4m3_encode(codes, row + start, count, 1 / scale.value)
-        continue
-      }
-      let scale = BFloat16(up: least)
+      let scale = most.isFinite ? BFloat16(nearest: least) : .nan
       out.put(scale.bits, at: 2 * block)
-      let dithered = codec.scratchRow(1)
-      codec.kernels.dither_e4m3(dithered, row + start, count, 1 / scale.value, key &+ UInt64(block))
-      codec.kernels.e4m3_encode(codes, dithered, count, 1)
+      codec.kernels.e4m3_encode(out + 2 * blocks + start, row + start, count, 1 / scale.value)
     }
   }
 

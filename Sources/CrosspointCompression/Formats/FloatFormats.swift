@@ -10,7 +10,7 @@ struct FP32Format: RowwiseFormat {
 
   func rowBytes(_ hidden: Int) -> Int { 4 * hidden }
 
-  func encode(_ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, key: UInt64?, _ codec: RowCodec) {
+  func encode(_ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, _ codec: RowCodec) {
     out.copyMemory(from: row, byteCount: 4 * codec.hidden)
   }
 
@@ -28,7 +28,7 @@ struct BF16Format: RowwiseFormat {
 
   func rowBytes(_ hidden: Int) -> Int { 2 * hidden }
 
-  func encode(_ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, key: UInt64?, _ codec: RowCodec) {
+  func encode(_ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, _ codec: RowCodec) {
     codec.kernels.bf16_encode(out, row, codec.hidden, 1)
   }
 
@@ -46,7 +46,7 @@ struct FP16Format: RowwiseFormat {
 
   func rowBytes(_ hidden: Int) -> Int { 2 * hidden }
 
-  func encode(_ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, key: UInt64?, _ codec: RowCodec) {
+  func encode(_ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, _ codec: RowCodec) {
     codec.kernels.fp16_encode(out, row, codec.hidden, 1)
   }
 

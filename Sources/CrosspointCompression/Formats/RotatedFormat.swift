@@ -68,12 +68,9 @@ struct RotatedCoder {
     let (bits, hidden, rotated) = (book.bits, codec.hidden, codec.scratchRow(1))
     // Centred before it is rotated: one pass then also gives the energy, which the rotation keeps.
     let energy = codec.kernels.centre(rotated, row, mean, hidden)
-    if rounding.rounding == .eden { codec.kernels.flip_signs(rotated, rotated, hidden, rounding.nextKey()) }
+    if rounding.isUnbiased { codec.kernels.flip_signs(rotated, rotated, hidden, rounding.nextKey()) }
     codec.rotation.rotate(rotated, into: rotated, ahead: ahead)
-    let key = rounding.nextDither()
-    let scale =
-      key == nil
-      ? BFloat16(nearest: codec.rootMeanSquare(rotated, energy: energy)) : coveringScale(rotated)
+    let scale = BFloat16(nearest: codec.rootMeanSquare(rotated, energy: energy))
     out.put(scale.bits, at: 0)
     let factor = 1 / scale.value
     guard factor.isFinite, factor > 0 else {
@@ -82,19 +79,8 @@ struct RotatedCoder {
       (out + 2).initializeMemory(as: UInt8.self, repeating: 0, count: rowBytes - 2)
       return
     }
-    guard let key else {
-      codec.kernels.lloyd_max_encode(out + 2, rotated, hidden, Int32(bits), factor, book.compander)
-      if rounding.rounding == .eden { rescale(out, rotated, rms: scale.value) }
-      return
-    }
-    codec.kernels.dither_levels(rotated, rotated, hidden, factor, book.levels, 1 << (bits - 1), key)
-    codec.kernels.lloyd_max_encode(out + 2, rotated, hidden, Int32(bits), 1, book.compander)
-  }
-
-  /// The scale whose outermost level is the largest element: rounding at random needs a level on either side.
-  private func coveringScale(_ row: UnsafeMutablePointer<Float>) -> BFloat16 {
-    let most = codec.kernels.largest_magnitude(row, codec.hidden)
-    return most.isFinite ? BFloat16(up: most / book.outermostLevel) : .nan
+    codec.kernels.lloyd_max_encode(out + 2, rotated, hidden, Int32(bits), factor, book.compander)
+    if rounding.isUnbiased { rescale(out, rotated, rms: scale.value) }
   }
 
   /// The scale with which the decoded row d has the length of the row y along y: `⟨d, y⟩ = |y|²`. Over random rotations the

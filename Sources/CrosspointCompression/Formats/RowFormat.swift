@@ -27,7 +27,7 @@ protocol RowFormat: Sendable {
   var rotates: Bool { get }
   /// Whether groups may be marked as centred.
   var centres: Bool { get }
-  /// Whether rows that are not to be rounded to nearest get noise that the receiver takes off again.
+  /// Whether rows that are to be rounded without bias get noise that the receiver takes off again.
   var dithers: Bool { get }
   /// Whether rows are coded relative to what both ends remember of them, if they do; the body then follows its fingerprint.
   var remembers: Bool { get }
@@ -87,8 +87,7 @@ protocol RowwiseFormat: GroupFormat {
   /// The type of rows that it carries as they lie, bit for bit.
   var carries: RowType? { get }
   func rowBytes(_ hidden: Int) -> Int
-  /// - Parameter key: The row's random numbers, if it is rounded stochastically.
-  func encode(_ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, key: UInt64?, _ codec: RowCodec)
+  func encode(_ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, _ codec: RowCodec)
   func decode(_ bytes: UnsafeRawPointer, into row: UnsafeMutablePointer<Float>, _ codec: RowCodec)
 }
 
@@ -103,7 +102,7 @@ extension RowwiseFormat {
       return false
     }
     for index in 0..<group.rows {
-      encode(try body.row(index, of: group), into: body.next, key: body.rounding.nextDither(), codec)
+      encode(try body.row(index, of: group), into: body.next, codec)
       body.advance(by: bytes)
     }
     return false

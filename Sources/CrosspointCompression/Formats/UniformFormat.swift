@@ -1,6 +1,6 @@
 /// Even steps from a row's smallest element: `x ≈ low + code · step`, both as bfloat16. Low is rounded down and step up, so
-/// that the codes reach over the whole row; the error is at most half a step, or a step with stochastic rounding. A row
-/// that holds NaN or infinity decodes to NaN throughout.
+/// that the codes reach over the whole row; the error is at most half a step. A row that holds NaN or infinity decodes to NaN
+/// throughout.
 struct UniformFormat: RowwiseFormat {
   static let usage = "int8, int4"
   static let members = [UniformFormat(bits: 8), UniformFormat(bits: 4)]
@@ -11,7 +11,7 @@ struct UniformFormat: RowwiseFormat {
 
   func rowBytes(_ hidden: Int) -> Int { 4 + WireFormat.packedBytes(hidden, bits: bits) }
 
-  func encode(_ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, key: UInt64?, _ codec: RowCodec) {
+  func encode(_ row: UnsafePointer<Float>, into out: UnsafeMutableRawPointer, _ codec: RowCodec) {
     let hidden = codec.hidden
     var low: Float = 0
     var high: Float = 0
@@ -22,12 +22,6 @@ struct UniformFormat: RowwiseFormat {
     let step = finite ? BFloat16(up: max(high / levels - offset.value / levels, .leastNormalMagnitude)) : .nan
     out.put(offset.bits, at: 0)
     out.put(step.bits, at: 2)
-    var row = row
-    if let key, finite {
-      let dithered = codec.scratchRow(1)
-      codec.kernels.dither_uniform(dithered, row, hidden, step.value, key)
-      row = UnsafePointer(dithered)
-    }
     codec.kernels.uniform_encode(out + 4, row, hidden, Int32(bits), offset.value, step.value)
   }
 

@@ -37,7 +37,7 @@ struct ZipCacheFormat: GroupFormat {
     for index in 0..<group.rows {
       let separated = codec.scratchRow(2)
       codec.kernels.multiply(separated, try body.row(index, of: group), channels, hidden)
-      rows.encode(separated, into: body.next, key: body.rounding.nextDither(), codec)
+      rows.encode(separated, into: body.next, codec)
       body.advance(by: rows.rowBytes(hidden))
     }
     return false

@@ -50,7 +50,7 @@ extension RowCodec {
     let base = headerBytes.baseAddress!
     try check(header, base, bodyBytes: body.count, against: groups)
     var reader = BodyReader(self, header: base, body: UnsafeRawBufferPointer(rebasing: body), sum: header.bodyChecksum)
-    if header.signed { reader.signs = RowRounding(.eden, key: reader.take(WireFormat.signKeyBytes).get(at: 0)) }
+    if header.signed { reader.signs = RowRounding.unbiased(key: reader.take(WireFormat.signKeyBytes).get(at: 0)) }
     if header.remembered {
       let fingerprint: UInt64 = reader.take(WireFormat.fingerprintBytes).get(at: 0)
       // A damaged one is damage, not another memory.

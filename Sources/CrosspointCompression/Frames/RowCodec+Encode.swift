@@ -41,9 +41,7 @@ extension RowCodec {
     // A frame without rows may come without memory for its body.
     let memory = format.coding.remembers && rows > 0 ? memory : nil
     var writer = BodyWriter(self, format, rounding, memory, values, header: base, start: body.baseAddress ?? base)
-    let signed =
-      rows > 0
-      && (format.coding.rotates && rounding.rounding == .eden || format.coding.dithers && rounding.rounding != .nearest)
+    let signed = rows > 0 && rounding.isUnbiased && (format.coding.rotates || format.coding.dithers)
     if signed {
       writer.next.put(rounding.key, at: 0)
       writer.advance(by: WireFormat.signKeyBytes)
