@@ -109,7 +109,7 @@ def cell(runs):
 
 def draw(found, names, output):
     columns = sorted({(number, ranks) for number, ranks, _ in found})
-    figure, axes = pictures.panels(len(columns), width=3.2 * len(columns) + 0.8, height=3.6, sharey=True)
+    figure, axes = pictures.panels(len(columns), width=3.2 * len(columns) + 2.4, height=3.6, sharey=True)
     for panel, (number, ranks) in zip(axes, columns):
         tokens = sorted(count for n, r, count in found if (n, r) == (number, ranks))
         for index, name in enumerate(names):
@@ -124,9 +124,9 @@ def draw(found, names, output):
         panel.set_xticks(tokens, [str(count) for count in tokens])
         panel.set_title(f"{title(CASES[number])}\n{ranks} ranks")
         panel.set_xlabel("tokens per rank")
-    axes[0].set_ylim(bottom=0)
+    axes[0].set_yscale("log")
     axes[0].set_ylabel("Crosspoint's time ÷ the peer's")
-    axes[-1].legend()
+    axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     pictures.save(figure, output)
 
 
