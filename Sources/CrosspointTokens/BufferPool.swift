@@ -13,6 +13,8 @@ import Synchronization
 ///   replaces the largest idle one that is too small by no more than that, and has an eighth to spare. So between a size and
 ///   sixteen times it there are never more buffers than were in use at once, every miss makes one of them larger, and misses
 ///   end.
+/// - They end soon: one that nearly fits, to three quarters, is a size that drifts from step to step, and is replaced by one
+///   of twice the size.
 /// - The pages of a new buffer are touched at once: a step that uses more of it than any before faults none.
 package final class BufferPool: Sendable {
   struct State: ~Copyable {
@@ -65,8 +67,9 @@ package final class BufferPool: Sendable {
       guard let tooSmall = Self.first(state.idle, where: { $0 < size && $0 >= size / spread }, by: >) else {
         return try grow(&state, bytes: bytes, wanted: size)
       }
+      let nearlyFits = state.idle[tooSmall].capacity >= size / 4 * 3
       drop(tooSmall, of: &state)
-      return try grow(&state, bytes: bytes, wanted: Self.classSize(size + size / 8))
+      return try grow(&state, bytes: bytes, wanted: Self.classSize(nearlyFits ? 2 * size : size + size / 8))
     }
   }
 
@@ -104,7 +107,6 @@ package final class BufferPool: Sendable {
     state.heldBytes += size
     state.peakBytes = max(state.peakBytes, state.heldBytes)
     state.allocations += 1
-    Log.write(.debug, "a new buffer of \(size) bytes, \(state.heldBytes) in all")
     return Buffer(base: base, capacity: size)
   }
 

@@ -92,8 +92,9 @@ struct BufferPoolTests {
   @Test func growingSizesReplaceTheBufferThatIsTooSmall() throws {
     let pool = BufferPool()
     for bytes in stride(from: 100_000, through: 1_000_000, by: 100) { pool.release(try pool.lease(bytes: bytes)) }
-    #expect(pool.peakBytes <= 1_000_000 * 5 / 4)
-    #expect(pool.allocations <= 8 * 4)
+    // At most twice the last size, and each replacement at least doubles.
+    #expect(pool.peakBytes <= 2 * 1_000_000 * 9 / 8)
+    #expect(pool.allocations <= 5)
   }
 
   @Test func atMostAnEighthIsAddedToARequest() {
