@@ -43,7 +43,7 @@ extension Communicator {
 
   /// Collects everybody's elements, of any number each, in the blocks of their ranks. (MPI_Allgatherv)
   /// - Parameter blocks: the same counts on every rank; this rank's is `mine.count`.
-  public func allgatherv<Element: Datatype>(
+  package func allgatherv<Element: Datatype>(
     _ mine: UnsafeBufferPointer<Element>, into all: UnsafeMutableBufferPointer<Element>, _ blocks: Blocks
   ) throws(MPIError) {
     blocks.preconditionFits(ranks: size, elements: all.count)
@@ -60,7 +60,7 @@ extension Communicator {
   /// - Parameters:
   ///   - all: as many on every rank, the blocks of all ranks one behind the other.
   ///   - counts: elements of each rank's block, the same on every rank; this rank's is `mine.count`.
-  public func reduceScatter<Element: Datatype>(
+  package func reduceScatter<Element: Datatype>(
     _ all: UnsafeBufferPointer<Element>, into mine: UnsafeMutableBufferPointer<Element>, _ counts: [Int],
     _ reduction: Reduction
   ) throws(MPIError) {
