@@ -274,7 +274,7 @@ extension ExpertExchange {
         if let sum = place(row, destination) {
           if Int(firstSlot[row]) != slot {
             kernels.axpy(sum.floats, weight, gradient, hidden)
-          } else if sum.type == .fp32 {
+          } else if sum.type.isFloat {
             kernels.scale(sum.floats, weight, gradient, hidden)
           } else {
             kernels.scale(wideRow, weight, gradient, hidden)

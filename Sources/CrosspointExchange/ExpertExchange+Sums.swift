@@ -26,7 +26,7 @@ extension ExpertExchange {
     let (rowOfSlot, firstSlot) = (handle.source.plan.rowOfSlot.base, handle.source.plan.firstSlot.base)
     for token in 0..<routing.tokens {
       let place = sums.row(token)
-      let sum = place.type == .fp32 ? place.floats : wideSum
+      let sum = place.type.isFloat ? place.floats : wideSum
       var isFirst = true
       for slot in (token * routing.topK)..<((token + 1) * routing.topK) {
         let row = Int(rowOfSlot[slot])
@@ -42,7 +42,7 @@ extension ExpertExchange {
         residual(slot, row, sum)
       }
       if isFirst { sum.update(repeating: 0, count: hidden) }
-      if place.type != .fp32 { place.store(UnsafePointer(sum), hidden) }
+      if !place.type.isFloat { place.store(UnsafePointer(sum), hidden) }
     }
   }
 }

@@ -6,5 +6,15 @@ public enum RowType: String, Hashable, Sendable, CaseIterable {
   case bf16
 
   /// Bytes of an element.
-  package var bytes: Int { self == .fp32 ? 4 : 2 }
+  @inlinable
+  package var bytes: Int { isFloat ? 4 : 2 }
+
+  /// Where every row asks: a comparison would be a call.
+  @inlinable
+  package var isFloat: Bool {
+    switch self {
+    case .fp32: true
+    case .bf16: false
+    }
+  }
 }

@@ -55,7 +55,7 @@ struct RotatedCoder {
   ) throws(CrosspointError) {
     let row = try body.row(index, of: group)
     let ahead =
-      index + 1 < group.rows && group.first.type == .fp32
+      index + 1 < group.rows && group.first.type.isFloat
       ? UnsafePointer(group.row(index + 1, hidden: body.hidden).floats) : nil
     encode(row, into: body.next, ahead: ahead, mean: mean, &body.rounding)
     body.advance(by: rowBytes)

@@ -110,9 +110,10 @@ extension RowwiseFormat {
 
   func decode(_ group: RowTarget, isCentred: Bool, from body: inout BodyReader) {
     let (codec, bytes) = (body.codec, rowBytes(body.hidden))
+    let isCarried = group.first.type == carries
     for index in 0..<group.rows {
       let coded = body.take(bytes)
-      if group.first.type == carries {
+      if isCarried {
         group.row(index, hidden: codec.hidden).base.copyMemory(from: coded, byteCount: bytes)
       } else {
         codec.fill(index, of: group) { decode(coded, into: $0, codec) }

@@ -17,11 +17,11 @@ package enum AdmittedValues: Sendable {
       // Only what is not finite is beyond it.
       guard self == .finite else { return nil }
       let index =
-        values.type == .fp32
+        values.type.isFloat
         ? kernels.first_nonfinite(values.floats, count) : kernels.bf16_first_nonfinite(values.base, count)
       return index < count ? index : nil
     }
-    if values.type == .fp32, kernels.largest_magnitude(values.floats, count) <= bound { return nil }
+    if values.type.isFloat, kernels.largest_magnitude(values.floats, count) <= bound { return nil }
     return (0..<count).first { index in
       let magnitude = values[index].magnitude
       return !(magnitude <= bound) && (self == .finite || magnitude.isFinite)

@@ -82,7 +82,7 @@ package final class RowCodec {
   @inline(__always)
   func fill(_ index: Int, of group: RowTarget, _ decode: (_ row: UnsafeMutablePointer<Float>) -> Void) {
     let row = group.row(index, hidden: hidden)
-    guard row.type != .fp32 else { return decode(row.floats) }
+    guard !row.type.isFloat else { return decode(row.floats) }
     decode(scratchRow(3))
     row.store(UnsafePointer(scratchRow(3)), hidden)
   }
