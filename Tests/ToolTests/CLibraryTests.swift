@@ -42,7 +42,7 @@
           Programs.mpirun(), Programs.oversubscribe + ["-n", "2", program.path, "wire=bf17"], limit: 60)
       }
       let ours = outcome.errorLines.filter { $0.contains("bf17") }
-      #expect(ours == ["rank 0: WireFormat: invalidArgument: format: 'bf17' is no wire format: bf16?"], "\(outcome)")
+      #expect(ours == ["rank 0: ExchangeOptions: invalidArgument: wire: 'bf17' is no wire format: bf16?"], "\(outcome)")
       #expect(outcome.exitCode == 1 && outcome.left.isEmpty, "\(outcome)")
     }
 
