@@ -107,6 +107,7 @@ package final class BufferPool: Sendable {
     state.heldBytes += size
     state.peakBytes = max(state.peakBytes, state.heldBytes)
     state.allocations += 1
+    Log.write(.debug, "a new buffer of \(size) bytes, \(state.heldBytes) in all")
     return Buffer(base: base, capacity: size)
   }
 
