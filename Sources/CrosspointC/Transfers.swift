@@ -12,7 +12,7 @@ final class HandleOfC {
   let handle: DispatchHandle
   let tokens: Int
   /// What ``ExpertExchange/combineBackward(_:_:meanwhile:)`` gave; without rows before.
-  var outputGradients: TokenBatch
+  @exclusivity(unchecked) var outputGradients: TokenBatch
 
   init(_ handle: DispatchHandle, tokens: Int) throws(CrosspointError) {
     self.handle = handle
@@ -37,13 +37,13 @@ final class PendingOfC {
   private var tokens = 0
   private var failure: CrosspointError?
   /// What it sends, and where it belongs what comes home.
-  private var input: TokenBatch
-  private var result: ResultRows?
+  @exclusivity(unchecked) private var input: TokenBatch
+  @exclusivity(unchecked) private var result: ResultRows?
   /// Where C wants what else it gives.
   private let handle: UnsafeMutablePointer<OpaquePointer?>?
   private var gradients: UnsafeMutablePointer<crosspoint_rows>?
-  private var dispatch: PendingDispatch?
-  private var rows: PendingRows?
+  @exclusivity(unchecked) private var dispatch: PendingDispatch?
+  @exclusivity(unchecked) private var rows: PendingRows?
 
   private init(
     _ kind: TransferKind, _ owner: ExchangeOfC, _ dispatched: HandleOfC?,

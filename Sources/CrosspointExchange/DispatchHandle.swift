@@ -28,12 +28,12 @@ public final class DispatchHandle {
 
   /// `[rows × hidden]`: rows for this rank's experts, grouped by local expert, within an expert by source rank. With
   /// shared copies, a row that serves several of them stands here once for each.
-  public internal(set) var rows: TokenBatch
+  @exclusivity(unchecked) public internal(set) var rows: TokenBatch
   /// `[local experts]`: rows of each of this rank's experts, in the order of ``rows``.
-  public internal(set) var rowsPerExpert: [Int] = []
+  @exclusivity(unchecked) public internal(set) var rowsPerExpert: [Int] = []
   /// `[T × K]`: ∂L/∂topkWeights, filled by `combineBackward`, or by `dispatchBackward` with shared copies; 0 where a
   /// choice was not sent.
-  public internal(set) var topkWeightGradients: [Float] = []
+  @exclusivity(unchecked) public internal(set) var topkWeightGradients: [Float] = []
 
   /// `[rows × hidden]`, in the order of ``rows``: where experts write their outputs, so that ``ExpertExchange/combine(_:meanwhile:)``
   /// need not copy them. Uninitialised at first.
@@ -62,10 +62,10 @@ public final class DispatchHandle {
   }
 
   /// Where the outputs for this rank's tokens lie, from combine to combineBackward.
-  var outputsAtHome = HomeRows()
+  @exclusivity(unchecked) var outputsAtHome = HomeRows()
   /// What ``outputs()`` and ``rowGradients()`` show; without rows until they are asked for.
-  var outputRows: TokenBatch
-  var gradientRows: TokenBatch
+  @exclusivity(unchecked) var outputRows: TokenBatch
+  @exclusivity(unchecked) var gradientRows: TokenBatch
 
   /// The exchange that made it.
   let owner: ObjectIdentifier
@@ -77,13 +77,13 @@ public final class DispatchHandle {
   /// What ``ExpertExchange/gradientSteps`` was at its dispatch and, from then on, at its combineBackward.
   var roundingStep: UInt64 = 0
   /// The routing that was carried out.
-  var routing = Routing.none
+  @exclusivity(unchecked) var routing = Routing.none
   /// What this rank knows of the tokens that it sent.
-  var source: SentTokens
+  @exclusivity(unchecked) var source: SentTokens
   /// What it knows of the rows that it received.
-  var received: ReceivedRows
+  @exclusivity(unchecked) var received: ReceivedRows
   /// Which experts the rows of either side serve, with shared copies; `nil` with one per expert.
-  var copies: RankCopies?
+  @exclusivity(unchecked) var copies: RankCopies?
   /// With one copy per node, the dispatch that took the rows on to their experts.
   var within: DispatchHandle?
   /// Whose memory the rows' outputs and gradients are.

@@ -24,10 +24,10 @@ public final class ExpertExchange {
   /// This rank's experts.
   public let localExperts: Range<Int>
   /// What was moved since the last reset.
-  public var statistics: LayerStatistics
+  @exclusivity(unchecked) public var statistics: LayerStatistics
   /// What is added back of residuals, with its learned parameters. They are data-parallel: reduce ``Compensator/gradients``
   /// over ranks like other shared gradients, step, and reset them; keep the parameters the same on every rank.
-  public var compensator: Compensator
+  @exclusivity(unchecked) public var compensator: Compensator
 
   /// Which layer of the model it serves: the rounding of gradients draws other numbers for each.
   package let layer: Int
@@ -40,29 +40,29 @@ public final class ExpertExchange {
   /// With one copy per node, what takes rows on to their experts within each node, and back.
   let nodeExchange: ExpertExchange?
   /// What that exchange is asked to do, in the memory of the last time.
-  var nodeRouting = Routing.none
+  @exclusivity(unchecked) var nodeRouting = Routing.none
   let fabric: any Fabric
   let pool: BufferPool
   let clusterer: TokenClusterer?
   let policy: (any TransferPolicy)?
   /// The calls that can be under way at once, and the one that is at work.
-  var calls: [TransferCall]
+  @exclusivity(unchecked) var calls: [TransferCall]
   var call: TransferCall
   var transfer: Transfer { call.transfer }
   /// Calls begun so far.
   var sequence: UInt64 = 0
   /// What every rank remembers of the rows under way; the same on all of them, or their frames are refused.
-  package var memory: ExchangeMemory
+  @exclusivity(unchecked) package var memory: ExchangeMemory
   /// Whether it learns from what is sent: a policy may change its choice, and a memory what it remembers. The same on every
   /// rank. Set it to false while evaluating, so that training goes on as if there had been no evaluation.
-  public var adapts = true {
+  @exclusivity(unchecked) public var adapts = true {
     didSet { policy?.adapts = adapts }
   }
   /// How many centroids the last dispatch with clusters had.
   var lastCentroidCount = 0
   /// Where the rows of the transfer at work lie.
-  var places = HomeRows()
-  private var handles: [DispatchHandle] = []
+  @exclusivity(unchecked) var places = HomeRows()
+  @exclusivity(unchecked) private var handles: [DispatchHandle] = []
 
   /// Collective: checks that every rank passes the same layout and options.
   /// - Throws: `invalidArgument` for options that do not fit the layout, `ranksDisagree` naming the first rank and option

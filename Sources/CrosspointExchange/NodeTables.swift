@@ -19,7 +19,7 @@ final class NodeTables {
   private let pool: BufferPool
   private let buffer: BufferPool.Buffer
   /// The tables, by rank; `nil` for ranks of other nodes.
-  private var tables: [UnsafeMutablePointer<UInt64>?]
+  @exclusivity(unchecked) private var tables: [UnsafeMutablePointer<UInt64>?]
 
   private static let headWords = 3
   private var rankWords: Int { 2 + groups }

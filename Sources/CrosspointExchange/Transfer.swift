@@ -91,7 +91,7 @@ final class Transfer {
   private(set) var sequence: UInt64 = 0
   /// The sequence number of the dispatch that the rows belong to.
   var dispatch: UInt64 = 0
-  var format: WireFormat
+  @exclusivity(unchecked) var format: WireFormat
   /// The batch that the rows come from, if they must be finite; each row is looked at just before it is read. Without, NaN and
   /// infinity travel; what is beyond the format's bound never does.
   var checked: CheckedBatch?
@@ -99,12 +99,12 @@ final class Transfer {
   var memory: RowMemory?
   var measure = Measure()
   /// Groups of rows to every rank, in the order of its destinations.
-  var sources: [[RowSource]]
+  @exclusivity(unchecked) var sources: [[RowSource]]
   /// Where the groups of rows from every rank go.
-  var targets: [[RowTarget]]
+  @exclusivity(unchecked) var targets: [[RowTarget]]
   /// Metadata to and from every rank, this one included; the receiver's is valid until ``end()``.
-  var metadataOut: RankBlocks
-  var metadataIn: [UnsafeRawBufferPointer]
+  @exclusivity(unchecked) var metadataOut: RankBlocks
+  @exclusivity(unchecked) var metadataIn: [UnsafeRawBufferPointer]
   /// Rows that all groups to ranks of this node are part of, if they stay unchanged until the last vote: then those ranks may
   /// read them where they lie. Set before ``encode(as:rounding:)``.
   var offered: RowsView?
@@ -122,7 +122,7 @@ final class Transfer {
   var settlesPlaces = false
   var movesBodies = false
   /// For ranks with a direct route, where their groups of rows lie that are read, or where those belong that are written.
-  var nodeRows: [[RowTarget]]
+  @exclusivity(unchecked) var nodeRows: [[RowTarget]]
   /// What a policy tells every other rank with its announcements, as many floats on every rank, behind what the transfer
   /// itself finds out, see ``NoteWord``; none: neither is told. Set before ``encode(as:rounding:)``.
   var note = UnsafeMutableBufferPointer<Float>(start: nil, count: 0)
@@ -140,24 +140,24 @@ final class Transfer {
   /// Words of an announcement without a note, and bytes from one to the next.
   let announcementBaseWords: Int
   let announcementStride: Int
-  var announcements: [UnsafeRawBufferPointer]
-  var announcementsReceived: [UnsafeMutableRawBufferPointer]
+  @exclusivity(unchecked) var announcements: [UnsafeRawBufferPointer]
+  @exclusivity(unchecked) var announcementsReceived: [UnsafeMutableRawBufferPointer]
   /// The records that have come.
-  var records: [UnsafeRawBufferPointer]
-  var outgoing: [UnsafeRawBufferPointer]
-  var incoming: [UnsafeMutableRawBufferPointer]
-  var bodyBytes: [Int]
+  @exclusivity(unchecked) var records: [UnsafeRawBufferPointer]
+  @exclusivity(unchecked) var outgoing: [UnsafeRawBufferPointer]
+  @exclusivity(unchecked) var incoming: [UnsafeMutableRawBufferPointer]
+  @exclusivity(unchecked) var bodyBytes: [Int]
   /// The bodies of frames that were encoded for other ranks, and of those from others that do not arrive in place.
-  var encoded: [UnsafeRawBufferPointer]
-  var bodies: [UnsafeRawBufferPointer]
+  @exclusivity(unchecked) var encoded: [UnsafeRawBufferPointer]
+  @exclusivity(unchecked) var bodies: [UnsafeRawBufferPointer]
   /// Whether a rank's body travels with its announcement.
-  var carriesBody: [Bool]
+  @exclusivity(unchecked) var carriesBody: [Bool]
   /// Ranks whose rows need not be waited for, those of this node first.
-  var ready: [Int] = []
+  @exclusivity(unchecked) var ready: [Int] = []
   /// Whether a rank's body arrives where its rows belong.
-  var arrivesInPlace: [Bool]
+  @exclusivity(unchecked) var arrivesInPlace: [Bool]
   /// Where a frame of this rank's own is decoded.
-  var ownTargets: [RowTarget] = []
+  @exclusivity(unchecked) var ownTargets: [RowTarget] = []
 
   init(
     fabric: any Fabric, groups: Int, metadataBytesPerRow: Int, codec: RowCodec,

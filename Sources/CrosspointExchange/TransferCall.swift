@@ -6,7 +6,7 @@ import CrosspointTokens
 package final class TransferCall {
   let transfer: Transfer
   /// What a policy says of it; `nil`: the caller's settings hold.
-  var plan: TransferPlan?
+  @exclusivity(unchecked) var plan: TransferPlan?
   /// What is remembered once it has ended well; `nil`: nothing new.
   var learned: RowMemory?
   /// What it is about; `nil`: nothing is under way.
@@ -18,9 +18,9 @@ package final class TransferCall {
   /// Whether sums over clusters are written where they belong, not kept.
   var writesSums = false
   /// Rows for what it gives; for the copies of those that arrive; and for those that come home. Empty until there are any.
-  var result: TokenBatch
-  var copies: TokenBatch?
-  var returned: TokenBatch
+  @exclusivity(unchecked) var result: TokenBatch
+  @exclusivity(unchecked) var copies: TokenBatch?
+  @exclusivity(unchecked) var returned: TokenBatch
 
   init(_ transfer: Transfer) {
     self.transfer = transfer

@@ -12,17 +12,17 @@ import CrosspointCore
 /// allocates.
 public final class CollectiveMemory {
   // The blocks of the exchange under way, one for every rank.
-  var send: [UnsafeRawBufferPointer] = []
-  var receive: [UnsafeMutableRawBufferPointer] = []
+  @exclusivity(unchecked) var send: [UnsafeRawBufferPointer] = []
+  @exclusivity(unchecked) var receive: [UnsafeMutableRawBufferPointer] = []
   // The same, each followed by its checksum.
-  private(set) var pairedSend: [UnsafeRawBufferPointer] = []
-  private(set) var pairedReceive: [UnsafeMutableRawBufferPointer] = []
-  private var bytes = UnsafeMutableRawBufferPointer(start: nil, count: 0)
-  private var checksums = UnsafeMutableRawBufferPointer(start: nil, count: 0)
+  @exclusivity(unchecked) private(set) var pairedSend: [UnsafeRawBufferPointer] = []
+  @exclusivity(unchecked) private(set) var pairedReceive: [UnsafeMutableRawBufferPointer] = []
+  @exclusivity(unchecked) private var bytes = UnsafeMutableRawBufferPointer(start: nil, count: 0)
+  @exclusivity(unchecked) private var checksums = UnsafeMutableRawBufferPointer(start: nil, count: 0)
 
   /// Whether something has ended without a vote, and what went wrong in it on this rank: the next vote tells.
-  package private(set) var isUnsettled = false
-  package private(set) var unsettled: CrosspointError?
+  @exclusivity(unchecked) package private(set) var isUnsettled = false
+  @exclusivity(unchecked) package private(set) var unsettled: CrosspointError?
 
   public init() {}
 

@@ -4,7 +4,7 @@ import CrosspointCore
 final class SimulatedFabric: Fabric {
   let rank: Int
   let rankCount: Int
-  var deadline: Duration
+  @exclusivity(unchecked) var deadline: Duration
   var sharedMemory: (any SharedMemory)? { memory }
   let collectiveMemory = CollectiveMemory()
 

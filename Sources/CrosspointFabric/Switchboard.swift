@@ -49,7 +49,7 @@ final class Switchboard: @unchecked Sendable {
 
   let monitor = Monitor()
   let link: LinkModel?
-  var desks: [Desk]
+  @exclusivity(unchecked) var desks: [Desk]
   /// The first rank that ended by throwing.
   private(set) var firstFailed: Int?
   /// Rank threads that have not ended, and those among them that play dead.

@@ -19,7 +19,7 @@ private let grace = Duration.milliseconds(250)
 public final class MPIFabric: Fabric {
   public let rank: Int
   public let rankCount: Int
-  public var deadline: Duration
+  @exclusivity(unchecked) public var deadline: Duration
   public let collectiveMemory = CollectiveMemory()
 
   /// The communicator that this fabric has for itself; for collectives of MPI's own between two exchanges.
@@ -29,9 +29,9 @@ public final class MPIFabric: Fabric {
   public var sharedMemory: (any SharedMemory)? { node.memory }
   /// Asked now and then while this rank waits for others: whether it should stop, which throws
   /// ``CrosspointError/Code/interrupted`` and makes the fabric unusable. Not asked within MPI's own start and end.
-  public var isInterrupted: (() -> Bool)?
+  @exclusivity(unchecked) public var isInterrupted: (() -> Bool)?
   /// When that was asked last.
-  var asked = ContinuousClock.now
+  @exclusivity(unchecked) var asked = ContinuousClock.now
   /// The ranks of this node that this one shares no memory with, and why.
   public var unshared: [Int: String] { node.obstacles.mapValues(\.description) }
 
@@ -40,8 +40,8 @@ public final class MPIFabric: Fabric {
 
   let node: NodeMemory.Joined
   /// The exchanges under way, in the order of their beginnings, and others whose memory waits for the next.
-  var underWay: [PostedExchange] = []
-  var idle: [PostedExchange] = []
+  @exclusivity(unchecked) var underWay: [PostedExchange] = []
+  @exclusivity(unchecked) var idle: [PostedExchange] = []
   /// Exchanges so far.
   var sequence = 0
   /// What made this fabric unusable.

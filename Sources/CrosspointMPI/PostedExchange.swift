@@ -17,7 +17,7 @@ final class PostedExchange {
   unowned let fabric: MPIFabric
   let group: RequestGroup
   /// One for each message of `group`.
-  var transfers: [Transfer] = []
+  @exclusivity(unchecked) var transfers: [Transfer] = []
   /// How far it is with each rank.
   let sources: UnsafeMutableBufferPointer<Source>
 
@@ -28,8 +28,8 @@ final class PostedExchange {
   private(set) var slack = 0
   private(set) var operation: StaticString = ""
   /// For each block, whether it goes, or comes, in messages, as far as is known: mailboxes have or name the others.
-  var sendsMessages: [Bool] = []
-  var receivesMessages: [Bool] = []
+  @exclusivity(unchecked) var sendsMessages: [Bool] = []
+  @exclusivity(unchecked) var receivesMessages: [Bool] = []
 
   /// Messages that have yet to come, as far as is known; mailboxes to read and to fill; messages to send and under way, the
   /// latter either way; ranks that have yet to take blocks from here.

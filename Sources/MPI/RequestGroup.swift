@@ -19,9 +19,9 @@ package final class RequestGroup {
   private var indices: UnsafeMutablePointer<Int32>
   private var capacity: Int
   /// Numbers of messages that are over.
-  private var free: [Int] = []
+  @exclusivity(unchecked) private var free: [Int] = []
   /// Numbers given since the last ``removeAll()``.
-  package private(set) var count = 0
+  @exclusivity(unchecked) package private(set) var count = 0
 
   /// - Parameters:
   ///   - communicator: where all its messages travel.

@@ -12,23 +12,25 @@ import CrosspointFabric
 import CrosspointRouting
 import CrosspointTokens
 
-/// Tokens of one rank, routed among four experts that change nothing.
+/// Tokens of one rank, routed among four experts that change nothing, and memory for the results: the same for both sides.
 struct Layer {
   let tokens: Int
   let hidden: Int
   let topK: Int
+  let x: UnsafeMutableBufferPointer<Float>
+  let y: UnsafeMutableBufferPointer<Float>
   static let experts = 4
+
+  init(tokens: Int, hidden: Int, topK: Int) {
+    (self.tokens, self.hidden, self.topK) = (tokens, hidden, topK)
+    x = .allocate(capacity: tokens * hidden)
+    y = .allocate(capacity: tokens * hidden)
+    _ = x.initialize(from: (0..<tokens * hidden).lazy.map { 1 / Float(1 + $0) })
+    y.initialize(repeating: 0)
+  }
 
   var indices: [Int32] { (0..<tokens * topK).map { Int32(($0 + $0 / topK) % Self.experts) } }
   var weights: [Float] { Array(repeating: 1 / Float(topK), count: tokens * topK) }
-  var x: UnsafeMutableBufferPointer<Float> { memory { 1 / Float(1 + $0) } }
-  var y: UnsafeMutableBufferPointer<Float> { memory { _ in 0 } }
-
-  private func memory(_ value: (Int) -> Float) -> UnsafeMutableBufferPointer<Float> {
-    let memory = UnsafeMutableBufferPointer<Float>.allocate(capacity: tokens * hidden)
-    _ = memory.initialize(from: (0..<tokens * hidden).lazy.map(value))
-    return memory
-  }
 }
 
 /// A step, and the gradients of its weights.
