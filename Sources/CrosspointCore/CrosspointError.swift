@@ -39,40 +39,59 @@ public struct CrosspointError: Error, Sendable, Hashable {
     public static let interrupted = Code(rawValue: 14)
   }
 
-  public var code: Code
+  private struct Facts: Sendable, Hashable {
+    let code: Code
+    let operation: String
+    var rank: Int?
+    let argument: String
+    let message: String
+    var isAgreed = false
+  }
+
+  /// One pointer: nearly every function hands on an error, and nearly always there is none.
+  private indirect enum Reference: Sendable, Hashable {
+    case to(Facts)
+  }
+
+  private let reference: Reference
+  private var facts: Facts {
+    switch reference {
+    case .to(let facts): facts
+    }
+  }
+
+  private init(_ facts: Facts) { reference = .to(facts) }
+
+  public init(_ code: Code, operation: String, rank: Int? = nil, argument: String, _ message: String) {
+    self.init(Facts(code: code, operation: operation, rank: rank, argument: argument, message: message))
+  }
+
+  public var code: Code { facts.code }
   /// The public call in which it arose, for example `dispatch`.
-  public var operation: String
+  public var operation: String { facts.operation }
   /// The rank on which it arose; `nil` outside any communicator.
-  public var rank: Int?
+  public var rank: Int? { facts.rank }
   /// The argument or part at fault, for example `tokens`.
-  public var argument: String
+  public var argument: String { facts.argument }
   /// What was found and what was expected, with the value.
-  public var message: String
+  public var message: String { facts.message }
   /// Whether every rank throws this same error: a fact that the vote of the ranks establishes (`Agreement` of module
   /// CrosspointFabric), and nothing else. After such an error the ranks are still in step; any other may be known to this
   /// rank alone, while others wait for it.
-  public package(set) var isAgreed = false
-
-  public init(_ code: Code, operation: String, rank: Int? = nil, argument: String, _ message: String) {
-    self.code = code
-    self.operation = operation
-    self.rank = rank
-    self.argument = argument
-    self.message = message
-  }
+  public var isAgreed: Bool { facts.isAgreed }
 
   /// The same failure, as one that every rank throws.
   package var agreed: CrosspointError {
-    var copy = self
-    copy.isAgreed = true
-    return copy
+    var agreed = facts
+    agreed.isAgreed = true
+    return CrosspointError(agreed)
   }
 
   /// The same failure, attributed to a rank.
   package func on(rank: Int) -> CrosspointError {
-    var copy = self
-    copy.rank = rank
-    return copy
+    var moved = facts
+    moved.rank = rank
+    return CrosspointError(moved)
   }
 }
 
