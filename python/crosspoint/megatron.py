@@ -12,7 +12,7 @@ from megatron.core.transformer.moe.token_dispatcher import MoETokenDispatcher
 
 from ._exchange import Exchange
 from ._process_group import shared_fabric
-from .torch import Dispatched, _widened, combine, dispatch
+from .torch import Dispatched, _options, _rows, _widened, combine, dispatch
 
 __all__ = ["CrosspointTokenDispatcher", "use_crosspoint"]
 
@@ -24,7 +24,8 @@ class CrosspointTokenDispatcher(MoETokenDispatcher):
     """Sends rows by :class:`crosspoint.Exchange`.
 
     Probabilities stay at home: experts get ones, and outputs are weighted where they are summed, in float32, on the token's
-    rank. Rows, outputs and gradients are float32; bfloat16 and float16 are widened before they travel and narrowed after.
+    rank. Rows of float32, and of bfloat16 where ``options`` are empty or have ``rows=bf16``, travel as they lie. Others are
+    widened before and narrowed after.
 
     :param options: as of :class:`crosspoint.Exchange`, for example ``"wire=bf16"``.
     """
@@ -67,10 +68,9 @@ class CrosspointTokenDispatcher(MoETokenDispatcher):
         """Rows for this rank's experts, grouped by expert. Collective."""
         if self.exchange is None:
             experts, hidden = self.config.num_moe_experts, hidden_states.shape[-1]
-            self.exchange = Exchange(
-                self.fabric, experts=experts, hidden=hidden, options=self.options, layer=self.layer
-            )
-        self._sent = dispatch(self.exchange, _widened(hidden_states), self._experts, _widened(probs))
+            options = _options(self.options, hidden_states)
+            self.exchange = Exchange(self.fabric, experts=experts, hidden=hidden, options=options, layer=self.layer)
+        self._sent = dispatch(self.exchange, _rows(self.exchange, hidden_states), self._experts, _widened(probs))
         return self._sent.rows.to(hidden_states.dtype), probs
 
     def dispatch_postprocess(
@@ -86,7 +86,7 @@ class CrosspointTokenDispatcher(MoETokenDispatcher):
     def token_combine(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """The sum of each token's outputs by its probabilities. Collective."""
         sent, self._sent = self._sent, None
-        return combine(sent, _widened(hidden_states)).to(hidden_states.dtype)
+        return combine(sent, _rows(self.exchange, hidden_states)).to(hidden_states.dtype)
 
     def combine_postprocess(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return hidden_states.reshape(self._shape)

@@ -226,3 +226,13 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
 
 def _widened(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def _options(options: str, tokens: torch.Tensor) -> str:
+    """Where nothing is said, bfloat16 rows travel as they lie."""
+    return options or ("rows=bf16" if tokens.dtype is torch.bfloat16 else "")
+
+
+def _rows(exchange: Exchange, tensor: torch.Tensor) -> torch.Tensor:
+    """As the exchange takes them: bfloat16 where its rows are, else widened."""
+    return tensor if tensor.dtype is torch.bfloat16 and exchange.dtype == np.uint16 else _widened(tensor)

@@ -12,7 +12,7 @@ from torchtitan.models.common.token_dispatcher import BaseEPTokenDispatcher, Loc
 from ._exchange import Exchange
 from ._fabric import Fabric
 from ._process_group import shared_fabric
-from .torch import Dispatched, _widened, combine, dispatch
+from .torch import Dispatched, _options, _rows, _widened, combine, dispatch
 
 __all__ = ["CrosspointTokenDispatcher"]
 
@@ -20,7 +20,8 @@ __all__ = ["CrosspointTokenDispatcher"]
 class CrosspointTokenDispatcher(BaseEPTokenDispatcher):
     """Sends rows by :class:`crosspoint.Exchange`; scores are applied in ``combine``, in float32, on the token's rank.
 
-    Rows, outputs and gradients are float32; bfloat16 and float16 are widened before they travel and narrowed after.
+    Rows of float32, and of bfloat16 where ``options`` are empty or have ``rows=bf16``, travel as they lie. Others are widened
+    before and narrowed after.
     """
 
     @dataclass(kw_only=True, slots=True)
@@ -63,10 +64,9 @@ class CrosspointTokenDispatcher(BaseEPTokenDispatcher):
                 self, x_TD, topk_scores_TK, topk_expert_ids_TK, num_local_tokens_per_expert_E
             )
         if self.exchange is None:
-            self.exchange = Exchange(
-                self.fabric, experts=self.num_experts, hidden=x_TD.shape[-1], options=self.options
-            )
-        dispatched = dispatch(self.exchange, _widened(x_TD), topk_expert_ids_TK, _widened(topk_scores_TK))
+            options = _options(self.options, x_TD)
+            self.exchange = Exchange(self.fabric, experts=self.num_experts, hidden=x_TD.shape[-1], options=options)
+        dispatched = dispatch(self.exchange, _rows(self.exchange, x_TD), topk_expert_ids_TK, _widened(topk_scores_TK))
         counts = torch.tensor(dispatched.rows_per_expert, dtype=num_local_tokens_per_expert_E.dtype)
         return dispatched.rows.to(x_TD.dtype), counts, dispatched
 
@@ -84,6 +84,6 @@ class CrosspointTokenDispatcher(BaseEPTokenDispatcher):
             if num_local_tokens_after_padding is not None:
                 others["num_local_tokens_after_padding"] = num_local_tokens_after_padding
             return LocalTokenDispatcher.combine(self, routed_output_RD, metadata, x_TD, **others)
-        out_TD = combine(metadata, _widened(routed_output_RD)).to(x_TD.dtype)
+        out_TD = combine(metadata, _rows(self.exchange, routed_output_RD)).to(x_TD.dtype)
         missing = (num_local_tokens_after_padding or len(out_TD)) - len(out_TD)
         return torch.nn.functional.pad(out_TD, (0, 0, 0, missing)) if missing else out_TD

@@ -5,6 +5,7 @@ import importlib.util
 import sys
 import types
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -106,12 +107,14 @@ def test_a_token_that_a_capacity_drops_goes_nowhere():
     simulate(2, body)
 
 
-def test_bf16_is_widened():
+@pytest.mark.parametrize("options, rows", [("", np.uint16), ("wire=bf16", np.float32)])
+def test_bf16_travels_as_it_lies_or_is_widened(options, rows):
     def body(fabric):
         x, logits, _ = tokens_of(fabric.rank, 6)
         x = x.detach().bfloat16().requires_grad_()
-        made = layer(fabric, "wire=bf16").bfloat16()
+        made = layer(fabric, options).bfloat16()
         y = made(x, logits)
+        assert made.token_dispatcher.exchange.dtype == rows
         y.sum().backward()
         assert y.dtype == x.grad.dtype == torch.bfloat16
 
