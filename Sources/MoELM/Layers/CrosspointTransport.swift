@@ -42,8 +42,8 @@ final class CrosspointTransport: ExpertTransport {
 
   func rowGradients() throws(CrosspointError) -> TokenBatch { try current.rowGradients() }
 
-  func dispatchBackward() throws(CrosspointError) -> TokenBatch {
-    let dx = try exchange.dispatchBackward(current)
+  func dispatchBackward(meanwhile work: LocalWork) throws(CrosspointError) -> TokenBatch {
+    let dx = try exchange.dispatchBackward(current, meanwhile: work)
     if let compensation {
       for (i, gradient) in exchange.compensator.gradients.enumerated() { compensation.gradient.base[i] += gradient }
       exchange.compensator.resetGradients()

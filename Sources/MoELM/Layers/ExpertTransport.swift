@@ -28,7 +28,8 @@ protocol ExpertTransport: AnyObject {
   func combineBackward(_ dy: borrowing TokenBatch, meanwhile work: LocalWork) throws(CrosspointError) -> TokenBatch
   /// `[rows × width]`, a view.
   func rowGradients() throws(CrosspointError) -> TokenBatch
-  func dispatchBackward() throws(CrosspointError) -> TokenBatch
+  /// - Parameter work: see ``dispatch(_:_:labels:meanwhile:)``.
+  func dispatchBackward(meanwhile work: LocalWork) throws(CrosspointError) -> TokenBatch
   /// Throws what went wrong so far on any rank, in any layer, and has not been thrown. Collective.
   func settle() throws(CrosspointError)
   /// Gives back what is kept of the last dispatch.

@@ -41,10 +41,22 @@ struct FeedForward {
   /// Overwrites `hidden` and `active`, fills dx, and adds to the gradients of the weights.
   func backward(_ x: Matrix, hidden: Matrix, active: Matrix, dy: Matrix, into dx: Matrix) {
     multiply(active.transposed, dy, into: down.gradient, accumulate: true)
-    multiply(dy, down.value.transposed, into: active)
-    geluBackward(hidden, active, into: hidden)
+    differentiateRows(hidden: hidden, activeGradient: active, dy: dy, into: dx)
     multiply(x.transposed, hidden, into: up.gradient, accumulate: true)
+  }
+
+  /// The first half of ``backward(_:hidden:active:dy:into:)``: fills dx and `activeGradient`, and turns `hidden` into its
+  /// gradient.
+  func differentiateRows(hidden: Matrix, activeGradient: Matrix, dy: Matrix, into dx: Matrix) {
+    multiply(dy, down.value.transposed, into: activeGradient)
+    geluBackward(hidden, activeGradient, into: hidden)
     multiply(hidden, up.value.transposed, into: dx)
+  }
+
+  /// The second half, for which nobody waits: adds to the gradients of the weights.
+  func differentiateWeights(_ x: Matrix, hiddenGradient: Matrix, active: Matrix, dy: Matrix) {
+    multiply(active.transposed, dy, into: down.gradient, accumulate: true)
+    multiply(x.transposed, hiddenGradient, into: up.gradient, accumulate: true)
   }
 }
 

@@ -23,6 +23,9 @@ final class MoELayer {
   private let dLogits = FloatBuffer()
   private let hidden = FloatBuffer()
   private let active = FloatBuffer()
+  private let activeGradient = FloatBuffer()
+  /// The most rows that the last batch could have brought here.
+  private var mostRows = 0
   private var traits = RowTraits()
   /// The routing of the last batch.
   private(set) var decision = RoutingDecision()
@@ -106,12 +109,12 @@ final class MoELayer {
       }
     }
     let rows = transport.rows.rows
-    let mostRows = Int(tokensOfAll) * min(router.topK, experts.count)
+    mostRows = Int(tokensOfAll) * min(router.topK, experts.count)
     let hidden = try hidden.matrix(rows, experts.hidden, mostRows: mostRows)
     let active = try active.matrix(rows, experts.hidden, mostRows: mostRows)
     try pass.clock.measure(.experts, block: block) { () throws(CrosspointError) in
       let output = try transport.outputs()
-      forEachExpert { expert, range in
+      for (expert, range) in expertRows {
         expert.forward(
           transport.rows[rows: range], hidden: hidden[rows: range], active: active[rows: range],
           into: Matrix(output)[rows: range], accumulate: false)
@@ -171,20 +174,31 @@ final class MoELayer {
         try transport.combineBackward(dCombined, meanwhile: work)
       }
     }
-    let rows = transport.rows.rows
-    let (hidden, active) = try (hidden.matrix(rows, experts.hidden), active.matrix(rows, experts.hidden))
+    let rows = transport.rows
+    let (hidden, active) = try (hidden.matrix(rows.rows, experts.hidden), active.matrix(rows.rows, experts.hidden))
     try pass.clock.measure(.experts, block: block) { () throws(CrosspointError) in
+      let activeGradient = try activeGradient.matrix(rows.rows, experts.hidden, mostRows: mostRows)
       let dRows = try transport.rowGradients()
-      forEachExpert { expert, range in
-        expert.backward(
-          transport.rows[rows: range], hidden: hidden[rows: range], active: active[rows: range],
+      for (expert, range) in expertRows {
+        expert.differentiateRows(
+          hidden: hidden[rows: range], activeGradient: activeGradient[rows: range],
           dy: Matrix(dOutput)[rows: range], into: Matrix(dRows)[rows: range])
       }
     }
+    var rest = expertRows
     let dx = try pass.clock.measure(.experts, block: block) { () throws(CrosspointError) in
       let dSent = try pass.clock.measure(.dispatchBackward, over: transport, block: block) {
         () throws(CrosspointError) in
-        try transport.dispatchBackward()
+        // Nobody waits for the gradients of the weights: they are made while those of the rows travel.
+        try transport.dispatchBackward { () throws(CrosspointError) in
+          guard let (expert, range) = rest.next() else { return false }
+          try pass.clock.measure(.experts, block: block) { () throws(CrosspointError) in
+            expert.differentiateWeights(
+              rows[rows: range], hiddenGradient: hidden[rows: range], active: active[rows: range],
+              dy: Matrix(dOutput)[rows: range])
+          }
+          return true
+        }
       }
       return try projection.narrowBackward(dSent, x)
     }
@@ -249,12 +263,22 @@ final class MoELayer {
     return router
   }
 
-  private func forEachExpert(_ body: (FeedForward, Range<Int>) -> Void) {
-    var start = 0
-    for (expert, rows) in zip(experts, transport.rowsPerExpert) {
-      if rows > 0 { body(expert, start..<start + rows) }
-      start += rows
+  private var expertRows: ExpertRows { ExpertRows(experts, transport.rowsPerExpert) }
+}
+
+/// The experts that got rows, with theirs among all.
+private struct ExpertRows: Sequence, IteratorProtocol {
+  private var rest: Zip2Sequence<[FeedForward], [Int]>.Iterator
+  private var start = 0
+
+  init(_ experts: [FeedForward], _ rows: [Int]) { rest = zip(experts, rows).makeIterator() }
+
+  mutating func next() -> (expert: FeedForward, rows: Range<Int>)? {
+    while let (expert, rows) = rest.next() {
+      defer { start += rows }
+      if rows > 0 { return (expert, start..<start + rows) }
     }
+    return nil
   }
 }
 

@@ -56,9 +56,11 @@ final class PlainExpertTransport: ExpertTransport {
     return TokenBatch(viewing: gradientRows)
   }
 
-  func dispatchBackward() throws(CrosspointError) -> TokenBatch {
+  func dispatchBackward(meanwhile work: LocalWork) throws(CrosspointError) -> TokenBatch {
     count(exchange.receivedAway)
-    return try exchange.dispatchBackward(gradientRows)
+    let dx = try exchange.dispatchBackward(gradientRows)
+    while try work() {}
+    return dx
   }
 
   func settle() {}
