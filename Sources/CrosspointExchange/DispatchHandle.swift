@@ -189,13 +189,24 @@ struct ReceivedRows: ~Copyable {
   private var destinations = 0
   /// `[rows]`: what both ends know a row by on its way home; empty where they know nothing.
   private var labels: IndexBuffer
+  /// `[rows × 1]`: what each weighs at its source, as its frame said; empty where frames of combine do not ask.
+  private var weights: TokenBatch
 
   init(pool: BufferPool) {
     counts = IndexBuffer(pool: pool)
     labels = IndexBuffer(pool: pool)
+    weights = TokenBatch(emptyOfHidden: 1, pool: pool)
   }
 
   var labelBase: UnsafeMutablePointer<Int32>? { labels.count == 0 ? nil : labels.base }
+
+  var weightBase: UnsafeMutablePointer<Float>? { weights.rows == 0 ? nil : weights.base }
+
+  /// Makes space for weights that come with the rows; 1 where none do.
+  mutating func expectWeights(_ pool: BufferPool) throws(CrosspointError) {
+    weights = try TokenBatch(uninitializedRows: total, hidden: 1, pool: pool)
+    weights.base.update(repeating: 1, count: weights.rows)
+  }
 
   /// Makes space for labels that come with the rows.
   mutating func expectLabels() throws(CrosspointError) {

@@ -161,7 +161,8 @@ public struct ExchangeOptions: Hashable, Sendable {
         .invalidArgument, operation: "ExchangeOptions", argument: "memory",
         memory < 0
           ? "\(memory) steps; give 1 or more, or 0 for none"
-          : "no transfer is relative to what is remembered: it needs a wire of entropy:BITS, or a budget")
+          : "no transfer is relative to what is remembered: it needs a wire of entropy:BITS or weighted:BITS, or a budget"
+      )
     }
     guard copies != .perExpert else { return }
     switch activeCompensation {

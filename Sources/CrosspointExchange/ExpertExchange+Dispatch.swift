@@ -213,6 +213,7 @@ extension ExpertExchange {
       transfer.rowsAnnounced(by: source, group: destination)
     }
     if transfer.memory != nil { try handle.received.expectLabels() }
+    if options.wire.combine.weighsRows { try handle.received.expectWeights(pool) }
     handle.rows = try leaseRows(handle.received.total, options.rows)
     receiveAtExperts(handle, handle.rows.view.first)
     try transfer.place()

@@ -146,6 +146,7 @@ extension ExpertExchange {
         transfer.sources[rank].append(
           RowSource(
             first: first.row(start, hidden: layout.hidden), rows: rows,
+            importances: transfer.kind == .combine ? handle.received.weightBase.map { UnsafePointer($0 + start) } : nil,
             labels: transfer.kind == .combine ? handle.received.labelBase.map { UnsafePointer($0 + start) } : nil))
       }
     }
@@ -181,7 +182,8 @@ extension ExpertExchange {
         transfer.targets[rank].append(
           RowTarget(
             first: first.row(start, hidden: layout.hidden), rows: rows,
-            labelsFound: transfer.kind == .dispatch ? handle.received.labelBase.map { $0 + start } : nil))
+            labelsFound: transfer.kind == .dispatch ? handle.received.labelBase.map { $0 + start } : nil,
+            weightsFound: transfer.kind == .dispatch ? handle.received.weightBase.map { $0 + start } : nil))
       }
     }
   }

@@ -51,12 +51,19 @@ struct EntropyBody {
   static let zeroRow: Int32 = 2000
   static let notANumberRow: Int32 = 2001
 
+  /// Classes of what a row weighs, in half octaves below the heaviest of the frame.
+  static let lastWeight: Int32 = 12
+
   var step: Float
   let meanStep: Float
   /// Right shift of classes.
   let shift: UInt8
+  /// Whether it says what rows weigh.
+  let weighted: Bool
 
-  var contexts: Int { Int(Self.elements) + Int(Self.lastClass >> Int32(shift)) + 1 }
+  var contexts: Int { Int(Self.elements) + Int(Self.lastClass >> Int32(shift)) + (weighted ? 2 : 1) }
+  /// That of weights, if they are said.
+  var weights: UInt8 { UInt8(contexts - 1) }
 
   /// Fewer contexts where few elements would have to pay for their tables.
   static func shift(elements: Int) -> UInt8 {
@@ -84,6 +91,18 @@ struct EntropyBody {
     return steps < 0x1p24 ? Float(sign: mean.sign, exponent: 0, significand: steps.rounded(.down) * meanStep) : mean
   }
 
+  /// The class of a row's weight: the lightest of all for what is no number.
+  static func weightClass(_ weight: Float, heaviest: Float) -> Int32 {
+    let octaves = log2(heaviest / weight.magnitude)
+    if octaves <= 0 { return 0 }
+    return octaves < Float(lastWeight) / 2 ? Int32((2 * octaves).rounded()) : lastWeight
+  }
+
+  /// What a row of a class of weight counts, against the heaviest: 2^(−class / 2).
+  static func weight(ofClass weightClass: Int32) -> Float {
+    scalbn(weightClass & 1 == 0 ? 1 : Float(0.5).squareRoot(), -Int(weightClass >> 1))
+  }
+
   /// How an element's context follows from the classes of its column and, to be set, its row.
   var scaleOfContexts: xp_entropy_scale {
     xp_entropy_scale(offset: 0, last: Self.lastClass, shift: Int32(shift), first: Int32(Self.elements))
@@ -97,7 +116,7 @@ struct EntropyBody {
   /// Upper bound of the bytes of a body.
   static func maximumBytes(rows: Int, groups: Int, hidden: Int) -> Int {
     guard rows > 0 else { return 0 }
-    let integers = rows * (hidden + 2) + min(rows, groups) * hidden + hidden
+    let integers = rows * (hidden + 3) + min(rows, groups) * hidden + hidden
     // 11 bits of token and the 32 of a float.
     return fixedBytes + finalBytes + contextCapacity * (3 + 2 * EntropyTable.entries) + integers * 43 / 8 + 48
   }
@@ -105,7 +124,7 @@ struct EntropyBody {
 
 extension EntropyBody {
   /// Reads the fixed part of a body.
-  init(reading body: UnsafeRawBufferPointer) throws(CrosspointError) {
+  init(reading body: UnsafeRawBufferPointer, weighted: Bool) throws(CrosspointError) {
     let least = Self.fixedBytes + Self.finalBytes
     guard body.count >= least, let base = body.baseAddress else {
       throw .corrupt("body bytes", "\(body.count); an entropy-coded body takes \(least) at least")
@@ -113,6 +132,7 @@ extension EntropyBody {
     step = Float(bitPattern: base.get(at: 0))
     meanStep = Float(bitPattern: base.get(at: 4))
     shift = base.get(at: 8)
+    self.weighted = weighted
     let contexts: UInt8 = base.get(at: 9)
     let reserved: UInt16 = base.get(at: 10)
     guard step.isNormal, step > 0, meanStep.isNormal, meanStep > 0, shift <= Self.coarsest,

@@ -14,6 +14,8 @@ struct EntropyDecoder {
   let memory: RowMemory?
   /// The noise that rows have; `nil`: none.
   let dither: RowRounding?
+  /// Whether the body says what rows weigh.
+  let weighted: Bool
   private var hidden: Int { codec.hidden }
 
   /// Decodes an entropy-coded body whose checksum is right; whatever it holds, nothing is read beyond it.
@@ -22,7 +24,7 @@ struct EntropyDecoder {
   ) throws(CrosspointError) {
     let rows = groups.reduce(0) { $0 + $1.rows }
     guard rows > 0 else { return }
-    let header = try EntropyBody(reading: body)
+    let header = try EntropyBody(reading: body, weighted: weighted)
     let space = try DecodingSpace(contexts: header.contexts, rows: rows, hidden: hidden, pool: codec.pool)
     defer { codec.pool.release(space.buffer) }
     var decoder = try start(header, body, space)
@@ -31,6 +33,7 @@ struct EntropyDecoder {
     try readColumns(&decoder, space)
     codec.kernels.entropy_decode_integers(space.rowClasses, rows, &decoder, EntropyBody.rows)
     if let memory { try findNumbers(memory, groups, &decoder, space) }
+    if weighted { try readWeights(header, rows, &decoder, space) }
     var scale = header.scaleOfContexts
     var first = 0
     for (index, group) in groups.enumerated() {
@@ -53,6 +56,11 @@ struct EntropyDecoder {
             if let dither {
               codec.kernels.dither_uniform(out, out, hidden, -own.step, dither.keyed(by: UInt64(first + row)).key)
             }
+          }
+          if weighted {
+            let weight = EntropyBody.weight(ofClass: space.weightClasses[first + row])
+            group.weightsFound?[row] = weight
+            if weight < 1 { codec.kernels.scale(out, 1 / weight, out, hidden) }
           }
           if let mean { codec.kernels.axpy(out, 1, mean, hidden) }
         }
@@ -109,6 +117,15 @@ struct EntropyDecoder {
     }
   }
 
+  private func readWeights(
+    _ header: EntropyBody, _ rows: Int, _ decoder: inout xp_entropy_decoder, _ space: DecodingSpace
+  ) throws(CrosspointError) {
+    codec.kernels.entropy_decode_integers(space.weightClasses, rows, &decoder, header.weights)
+    for row in 0..<rows where !(0...EntropyBody.lastWeight).contains(space.weightClasses[row]) {
+      throw .corrupt("weight", "class \(space.weightClasses[row])")
+    }
+  }
+
   /// Finds the anchors of all rows: of labels that both ends know, or of the numbers that travel.
   private func findNumbers(
     _ memory: RowMemory, _ groups: [RowTarget], _ decoder: inout xp_entropy_decoder, _ space: DecodingSpace
@@ -157,10 +174,11 @@ private struct DecodingSpace {
   let buffer: BufferPool.Buffer
   let slots: UnsafeMutablePointer<UInt32>
   let levels: UnsafeMutablePointer<Float>
-  /// `[hidden]`, `[rows]`, `[rows]`.
+  /// `[hidden]`, `[rows]`, `[rows]`, `[rows]`.
   let integers: UnsafeMutablePointer<Int32>
   let rowClasses: UnsafeMutablePointer<Int32>
   let numbers: UnsafeMutablePointer<Int32>
+  let weightClasses: UnsafeMutablePointer<Int32>
   /// `[hidden]`, each.
   let columns: UnsafeMutablePointer<UInt8>
   let contexts: UnsafeMutablePointer<UInt8>
@@ -168,13 +186,14 @@ private struct DecodingSpace {
   init(contexts count: Int, rows: Int, hidden: Int, pool: BufferPool) throws(CrosspointError) {
     let slotWords = count * EntropyBody.total
     let levelWords = count * EntropyBody.stride
-    buffer = try pool.lease(bytes: 4 * (slotWords + levelWords + hidden + 2 * rows) + 2 * hidden)
+    buffer = try pool.lease(bytes: 4 * (slotWords + levelWords + hidden + 3 * rows) + 2 * hidden)
     slots = buffer.base.assumingMemoryBound(to: UInt32.self)
     levels = UnsafeMutableRawPointer(slots + slotWords).assumingMemoryBound(to: Float.self)
     integers = UnsafeMutableRawPointer(levels + levelWords).assumingMemoryBound(to: Int32.self)
     rowClasses = integers + hidden
     numbers = rowClasses + rows
-    columns = UnsafeMutableRawPointer(numbers + rows).assumingMemoryBound(to: UInt8.self)
+    weightClasses = numbers + rows
+    columns = UnsafeMutableRawPointer(weightClasses + rows).assumingMemoryBound(to: UInt8.self)
     contexts = columns + hidden
   }
 }

@@ -154,6 +154,29 @@ extension EntropyEncoder {
     }
   }
 
+  /// Scales each residual by what its row weighs, so that one step for all is finer for the rows that weigh more.
+  func weighRows() {
+    var heaviest: Float = 0
+    for group in groups {
+      for row in 0..<(group.importances == nil ? 0 : group.rows) {
+        let weight = group.importances![row].magnitude
+        if weight.isFinite { heaviest = max(heaviest, weight) }
+      }
+    }
+    var first = 0
+    for group in groups {
+      for row in 0..<group.rows {
+        let own = group.importances.map { EntropyBody.weightClass($0[row], heaviest: heaviest) } ?? 0
+        space.weightClasses[first + row] = own
+        guard own > 0 else { continue }
+        let (residual, scale) = (space.residuals + (first + row) * hidden, EntropyBody.weight(ofClass: own))
+        codec.kernels.scale(residual, scale, residual, hidden)
+        space.norms[first + row] *= scale
+      }
+      first += group.rows
+    }
+  }
+
   /// The spread of each column, times the typical norm.
   func measureSpreads(ordinary: Int, typical: Float) {
     guard ordinary >= Self.worthColumns else { return space.spreads.update(repeating: typical, count: hidden) }

@@ -17,6 +17,8 @@ struct EntropyEncoder {
   let memory: RowMemory?
   /// The noise that rows get; `nil`: they are rounded to nearest.
   let dither: RowRounding?
+  /// Whether rows are coded as finely as they weigh.
+  let weighted: Bool
   /// The frame's header.
   let frame: UnsafeMutableRawPointer
   let space: EntropyWorkspace
@@ -37,7 +39,9 @@ struct EntropyEncoder {
   private static let meanSharpness: Float = 4
 
   /// Appends all groups as one body of at most `rate` bits per element (small frames: see ``WireFormat/entropyFixedPart``).
-  static func encode(_ groups: [RowSource], rate: Double, to body: inout BodyWriter) throws(CrosspointError) {
+  static func encode(
+    _ groups: [RowSource], rate: Double, weighted: Bool, to body: inout BodyWriter
+  ) throws(CrosspointError) {
     let rows = groups.reduce(0) { $0 + $1.rows }
     guard rows > 0 else {
       for index in groups.indices { FrameHeader.setGroup(index, rows: 0, centred: false, in: body.header) }
@@ -47,7 +51,7 @@ struct EntropyEncoder {
     let space = try EntropyWorkspace(rows: rows, groups: groups.count, codec: codec)
     let encoder = EntropyEncoder(
       codec: codec, groups: groups, rows: rows, memory: body.memory,
-      dither: body.rounding.isUnbiased ? body.rounding : nil, frame: body.header, space: space)
+      dither: body.rounding.isUnbiased ? body.rounding : nil, weighted: weighted, frame: body.header, space: space)
     try encoder.centreGroups(body)
     let (form, tokens) = encoder.quantise(rate: rate)
     body.advance(by: encoder.write(form, tokens, into: body.next))
@@ -61,14 +65,19 @@ struct EntropyEncoder {
 
   /// Everything as tokens, with the step at which the body takes `rate` bits per element.
   private func quantise(rate: Double) -> (EntropyBody, Tokens) {
-    let typical = typicalNorm()
+    var typical = typicalNorm()
     // A mean need not be much sharper than the rows around it.
     let meanStep = Self.legal(typical.norm * Float(exp2(1.5 - rate)) / Self.meanSharpness)
-    var form = EntropyBody(step: meanStep, meanStep: meanStep, shift: EntropyBody.shift(elements: rows * hidden))
+    var form = EntropyBody(
+      step: meanStep, meanStep: meanStep, shift: EntropyBody.shift(elements: rows * hidden), weighted: weighted)
     var first = 0
     for (index, group) in groups.enumerated() {
       if isCentred(index) { sharpen(group: index, rows: first..<first + group.rows, form) }
       first += group.rows
+    }
+    if weighted {
+      weighRows()
+      typical = typicalNorm()
     }
     measureSpreads(ordinary: typical.rows, typical: typical.norm)
     let budget = rate * Double(rows) * Double(hidden)
@@ -135,6 +144,10 @@ struct EntropyEncoder {
     if sendsLabels {
       for index in 0..<sampled { space.integers[index] = EntropyBody.integer(space.numbers[index * rowStride]) }
       put(space.integers, sampled, EntropyBody.labels, &tokens)
+    }
+    if weighted {
+      for index in 0..<sampled { space.integers[index] = space.weightClasses[index * rowStride] }
+      put(space.integers, sampled, form.weights, &tokens)
     }
     var (first, index) = (0, 0)
     for (number, group) in groups.enumerated() {
@@ -257,6 +270,7 @@ struct EntropyEncoder {
         }
         if isCentred(index) { take(hidden, EntropyBody.means) }
       }
+      if weighted { take(rows, form.weights) }
       if sendsLabels { take(rows, EntropyBody.labels) }
       take(rows, EntropyBody.rows)
       take(hidden, EntropyBody.columns)

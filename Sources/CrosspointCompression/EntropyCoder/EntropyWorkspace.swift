@@ -27,6 +27,8 @@ struct EntropyWorkspace {
   let rowClasses: UnsafeMutablePointer<Int32>
   /// `[rows]`: under which numbers a memory knows the rows' anchors.
   let numbers: UnsafeMutablePointer<Int32>
+  /// `[rows]`: the class of what a row weighs.
+  let weightClasses: UnsafeMutablePointer<Int32>
   /// Tokens in the order of the body.
   let tokens: UnsafeMutablePointer<UInt8>
   let plain: UnsafeMutablePointer<UInt8>
@@ -35,7 +37,7 @@ struct EntropyWorkspace {
 
   init(rows: Int, groups: Int, codec: RowCodec) throws(CrosspointError) {
     let hidden = codec.hidden
-    let integerCount = rows * (hidden + 2) + (min(rows, groups) + 1) * hidden
+    let integerCount = rows * (hidden + 3) + (min(rows, groups) + 1) * hidden
     let wordBytes = max(4 * rows * hidden, integerCount * 11 / 8 + 96)
     var size = 0
     func cut(_ bytes: Int) -> Int {
@@ -56,6 +58,7 @@ struct EntropyWorkspace {
     let roundingAt = cut(4 * EntropyBody.contextCapacity)
     let classesAt = cut(4 * rows)
     let numbersAt = cut(4 * rows)
+    let weightClassesAt = cut(4 * rows)
     let tokensAt = cut(integerCount)
     let plainAt = cut(4 * integerCount + 16)
     let base = try codec.workspace(bytes: size).base
@@ -77,6 +80,7 @@ struct EntropyWorkspace {
     rounding = floats(roundingAt)
     rowClasses = signed(classesAt)
     numbers = signed(numbersAt)
+    weightClasses = signed(weightClassesAt)
     tokens = bytes(tokensAt)
     plain = bytes(plainAt)
     wordsEnd = bytes(residualsAt + wordBytes)

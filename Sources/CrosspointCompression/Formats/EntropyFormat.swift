@@ -28,11 +28,11 @@ struct EntropyFormat: RowFormat {
   }
 
   func encode(_ groups: [RowSource], to body: inout BodyWriter) throws(CrosspointError) {
-    try EntropyEncoder.encode(groups, rate: rate, to: &body)
+    try EntropyEncoder.encode(groups, rate: rate, weighted: false, to: &body)
   }
 
   func decode(_ groups: [RowTarget], from body: inout BodyReader) throws(CrosspointError) {
-    try EntropyDecoder(codec: body.codec, memory: body.memory, dither: body.signs).decode(
+    try EntropyDecoder(codec: body.codec, memory: body.memory, dither: body.signs, weighted: false).decode(
       body.takeAll(), of: body.header, into: groups)
   }
 }

@@ -8,7 +8,7 @@ public struct WireFormat: Hashable, Sendable, CustomStringConvertible {
   /// Every format there is. To add one: its file, a line here, and its golden frames.
   static let families: [any RowFormat.Type] = [
     FP32Format.self, BF16Format.self, FP16Format.self, FP8Format.self, UniformFormat.self, RotatedFormat.self,
-    ZipCacheFormat.self, EntropyFormat.self, MixedFormat.self,
+    ZipCacheFormat.self, EntropyFormat.self, WeightedFormat.self, MixedFormat.self,
   ]
 
   /// What knows how rows of it are coded.

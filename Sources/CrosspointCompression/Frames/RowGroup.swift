@@ -45,19 +45,21 @@ package struct RowSource {
 /// Where decoded rows go: one behind the other from the first. Borrows its memory.
 ///
 /// Where labels of rows are known before they come, `labels` has them; where they come with the rows, they are written to
-/// `labelsFound`, −1 for those without an anchor.
+/// `labelsFound`, −1 for those without an anchor. Where frames say what rows weigh, it is written to `weightsFound`.
 package struct RowTarget {
   package let first: RowPointer
   package let rows: Int
   package let labels: UnsafePointer<Int32>?
   package let labelsFound: UnsafeMutablePointer<Int32>?
+  package let weightsFound: UnsafeMutablePointer<Float>?
 
   package init(
     first: RowPointer, rows: Int, labels: UnsafePointer<Int32>? = nil,
-    labelsFound: UnsafeMutablePointer<Int32>? = nil
+    labelsFound: UnsafeMutablePointer<Int32>? = nil, weightsFound: UnsafeMutablePointer<Float>? = nil
   ) {
     precondition(rows >= 0)
-    (self.first, self.rows, self.labels, self.labelsFound) = (first, rows, labels, labelsFound)
+    (self.first, self.rows, self.labels) = (first, rows, labels)
+    (self.labelsFound, self.weightsFound) = (labelsFound, weightsFound)
   }
 
   /// Rows of floats.
