@@ -75,7 +75,7 @@ STUDIES = {
     # At 6 %.
     "memory-large": {
         "schemes": [
-            ("memory", "--wire-dispatch entropy:1.9 --wire-combine entropy:2.7 --wire-gradient entropy:1.28 --memory 128"),
+            ("memory", "--wire-dispatch weighted:1.87 --wire-combine weighted:2.63 --wire-gradient entropy:1.28 --memory 128"),
         ],
     },
     # Chosen by hand and by a budget, at equal bytes.
