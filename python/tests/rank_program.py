@@ -39,6 +39,19 @@ def alone():
     assert "mpi4py" not in sys.modules
 
 
+def bfloat16():
+    from mpi4py import MPI
+    from test_bfloat16 import check_transfers
+
+    count = 0
+    for messages_only in (False, True):
+        with Fabric.of(MPI.COMM_WORLD, messages_only=messages_only) as fabric:
+            for options in ("", "wire=fp8", "wire=rotated:4"):
+                check_transfers(fabric, options)
+                count += 1
+    say(f"rank {MPI.COMM_WORLD.rank}: {count}")
+
+
 def two_communicators():
     from mpi4py import MPI
 
