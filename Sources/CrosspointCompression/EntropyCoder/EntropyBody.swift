@@ -114,9 +114,9 @@ struct EntropyBody {
   static func number(_ integer: Int32) -> Int32 { integer < 0 ? -2 &* (integer &+ 1) &+ 1 : 2 &* integer }
 
   /// Upper bound of the bytes of a body.
-  static func maximumBytes(rows: Int, groups: Int, hidden: Int) -> Int {
+  static func maximumBytes(rows: Int, groups: Int, hidden: Int, weighted: Bool) -> Int {
     guard rows > 0 else { return 0 }
-    let integers = rows * (hidden + 3) + min(rows, groups) * hidden + hidden
+    let integers = rows * (hidden + (weighted ? 3 : 2)) + min(rows, groups) * hidden + hidden
     // 11 bits of token and the 32 of a float.
     return fixedBytes + finalBytes + contextCapacity * (3 + 2 * EntropyTable.entries) + integers * 43 / 8 + 48
   }

@@ -25,7 +25,7 @@ struct EntropyDecoder {
     let rows = groups.reduce(0) { $0 + $1.rows }
     guard rows > 0 else { return }
     let header = try EntropyBody(reading: body, weighted: weighted)
-    let space = try DecodingSpace(contexts: header.contexts, rows: rows, hidden: hidden, pool: codec.pool)
+    let space = try DecodingSpace(header, rows: rows, hidden: hidden, pool: codec.pool)
     defer { codec.pool.release(space.buffer) }
     var decoder = try start(header, body, space)
     let bits = decoder.bits!
@@ -174,7 +174,7 @@ private struct DecodingSpace {
   let buffer: BufferPool.Buffer
   let slots: UnsafeMutablePointer<UInt32>
   let levels: UnsafeMutablePointer<Float>
-  /// `[hidden]`, `[rows]`, `[rows]`, `[rows]`.
+  /// `[hidden]`, `[rows]`, `[rows]`, and `[rows]` where they are weighted.
   let integers: UnsafeMutablePointer<Int32>
   let rowClasses: UnsafeMutablePointer<Int32>
   let numbers: UnsafeMutablePointer<Int32>
@@ -183,17 +183,18 @@ private struct DecodingSpace {
   let columns: UnsafeMutablePointer<UInt8>
   let contexts: UnsafeMutablePointer<UInt8>
 
-  init(contexts count: Int, rows: Int, hidden: Int, pool: BufferPool) throws(CrosspointError) {
-    let slotWords = count * EntropyBody.total
-    let levelWords = count * EntropyBody.stride
-    buffer = try pool.lease(bytes: 4 * (slotWords + levelWords + hidden + 3 * rows) + 2 * hidden)
+  init(_ body: EntropyBody, rows: Int, hidden: Int, pool: BufferPool) throws(CrosspointError) {
+    let slotWords = body.contexts * EntropyBody.total
+    let levelWords = body.contexts * EntropyBody.stride
+    let weights = body.weighted ? rows : 0
+    buffer = try pool.lease(bytes: 4 * (slotWords + levelWords + hidden + 2 * rows + weights) + 2 * hidden)
     slots = buffer.base.assumingMemoryBound(to: UInt32.self)
     levels = UnsafeMutableRawPointer(slots + slotWords).assumingMemoryBound(to: Float.self)
     integers = UnsafeMutableRawPointer(levels + levelWords).assumingMemoryBound(to: Int32.self)
     rowClasses = integers + hidden
     numbers = rowClasses + rows
     weightClasses = numbers + rows
-    columns = UnsafeMutableRawPointer(weightClasses + rows).assumingMemoryBound(to: UInt8.self)
+    columns = UnsafeMutableRawPointer(weightClasses + weights).assumingMemoryBound(to: UInt8.self)
     contexts = columns + hidden
   }
 }

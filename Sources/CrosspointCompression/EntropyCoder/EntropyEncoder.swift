@@ -48,7 +48,7 @@ struct EntropyEncoder {
       return
     }
     let codec = body.codec
-    let space = try EntropyWorkspace(rows: rows, groups: groups.count, codec: codec)
+    let space = try EntropyWorkspace(rows: rows, groups: groups.count, weighted: weighted, codec: codec)
     let encoder = EntropyEncoder(
       codec: codec, groups: groups, rows: rows, memory: body.memory,
       dither: body.rounding.isUnbiased ? body.rounding : nil, weighted: weighted, frame: body.header, space: space)

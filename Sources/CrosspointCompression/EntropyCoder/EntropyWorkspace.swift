@@ -27,7 +27,7 @@ struct EntropyWorkspace {
   let rowClasses: UnsafeMutablePointer<Int32>
   /// `[rows]`: under which numbers a memory knows the rows' anchors.
   let numbers: UnsafeMutablePointer<Int32>
-  /// `[rows]`: the class of what a row weighs.
+  /// `[rows]`: the class of what a row weighs; nothing where rows do not.
   let weightClasses: UnsafeMutablePointer<Int32>
   /// Tokens in the order of the body.
   let tokens: UnsafeMutablePointer<UInt8>
@@ -35,9 +35,9 @@ struct EntropyWorkspace {
   /// One behind the space for words, which are written from here backwards.
   let wordsEnd: UnsafeMutablePointer<UInt8>
 
-  init(rows: Int, groups: Int, codec: RowCodec) throws(CrosspointError) {
+  init(rows: Int, groups: Int, weighted: Bool, codec: RowCodec) throws(CrosspointError) {
     let hidden = codec.hidden
-    let integerCount = rows * (hidden + 3) + (min(rows, groups) + 1) * hidden
+    let integerCount = rows * (hidden + (weighted ? 3 : 2)) + (min(rows, groups) + 1) * hidden
     let wordBytes = max(4 * rows * hidden, integerCount * 11 / 8 + 96)
     var size = 0
     func cut(_ bytes: Int) -> Int {
@@ -58,7 +58,7 @@ struct EntropyWorkspace {
     let roundingAt = cut(4 * EntropyBody.contextCapacity)
     let classesAt = cut(4 * rows)
     let numbersAt = cut(4 * rows)
-    let weightClassesAt = cut(4 * rows)
+    let weightClassesAt = cut(weighted ? 4 * rows : 0)
     let tokensAt = cut(integerCount)
     let plainAt = cut(4 * integerCount + 16)
     let base = try codec.workspace(bytes: size).base

@@ -24,7 +24,7 @@ struct EntropyFormat: RowFormat {
 
   func groupBytes(rows: Int, hidden: Int) -> Int? { nil }
   func maximumBytes(rows: Int, groups: Int, hidden: Int) -> Int {
-    EntropyBody.maximumBytes(rows: rows, groups: groups, hidden: hidden)
+    EntropyBody.maximumBytes(rows: rows, groups: groups, hidden: hidden, weighted: false)
   }
 
   func encode(_ groups: [RowSource], to body: inout BodyWriter) throws(CrosspointError) {

@@ -25,7 +25,7 @@ struct WeightedFormat: RowFormat {
 
   func groupBytes(rows: Int, hidden: Int) -> Int? { nil }
   func maximumBytes(rows: Int, groups: Int, hidden: Int) -> Int {
-    EntropyBody.maximumBytes(rows: rows, groups: groups, hidden: hidden)
+    EntropyBody.maximumBytes(rows: rows, groups: groups, hidden: hidden, weighted: true)
   }
 
   func encode(_ groups: [RowSource], to body: inout BodyWriter) throws(CrosspointError) {
