@@ -158,10 +158,8 @@ extension EntropyEncoder {
   func weighRows() {
     var heaviest: Float = 0
     for group in groups {
-      for row in 0..<(group.importances == nil ? 0 : group.rows) {
-        let weight = group.importances![row].magnitude
-        if weight.isFinite { heaviest = max(heaviest, weight) }
-      }
+      guard let weights = group.importances else { continue }
+      for row in 0..<group.rows where weights[row].isFinite { heaviest = max(heaviest, weights[row].magnitude) }
     }
     var first = 0
     for group in groups {

@@ -1,40 +1,53 @@
 import CrosspointCore
 
-/// Rows of one step size, each element coded by its entropy: a frame is one body (``EntropyBody``), written by
-/// ``EntropyEncoder`` with the step that takes ``rate`` bits per element, and read by ``EntropyDecoder``.
-struct EntropyFormat: RowFormat {
-  static let usage = "entropy:BITS (0.1 to 10, fractions too)"
-  static let members = (1...4).map { EntropyFormat(rate: Double($0)) }
-  /// Bits per element that a frame may take, everything counted; 0 if it is not said.
-  let rate: Double
+/// A format whose frame is one body (``EntropyBody``), written by ``EntropyEncoder`` with the step that takes ``rate`` bits per
+/// element, everything counted, and read by ``EntropyDecoder``. The rate of a frame that was read is not known: 0.
+protocol EntropyCodedFormat: RowFormat {
+  static var name: String { get }
+  static var number: UInt16 { get }
 
-  static func named(_ text: String) -> EntropyFormat? {
-    guard text.hasPrefix("entropy:"), let rate = Double(text.dropFirst(8)), WireFormat.entropyRates.contains(rate)
+  init(rate: Double)
+}
+
+extension EntropyCodedFormat {
+  static var usage: String { "\(name):BITS (0.1 to 10, fractions too)" }
+
+  static func named(_ text: String) -> Self? {
+    guard text.hasPrefix("\(name):"), let rate = Double(text.dropFirst(name.count + 1)),
+      WireFormat.entropyRates.contains(rate)
     else { return nil }
-    return EntropyFormat(rate: rate)
+    return Self(rate: rate)
   }
 
-  static func coded(_ code: UInt16) -> EntropyFormat? { code == 11 ? EntropyFormat(rate: 0) : nil }
+  static func coded(_ code: UInt16) -> Self? { code == number ? Self(rate: 0) : nil }
 
-  var text: String { "entropy:" + (rate == rate.rounded() ? "\(Int(rate))" : "\(rate)") }
-  var code: UInt16 { 11 }
+  var text: String { "\(Self.name):" + (rate == rate.rounded() ? "\(Int(rate))" : "\(rate)") }
+  var code: UInt16 { Self.number }
   var centres: Bool { true }
   var dithers: Bool { true }
   var remembers: Bool { true }
 
   func groupBytes(rows: Int, hidden: Int) -> Int? { nil }
   func maximumBytes(rows: Int, groups: Int, hidden: Int) -> Int {
-    EntropyBody.maximumBytes(rows: rows, groups: groups, hidden: hidden, weighted: false)
+    EntropyBody.maximumBytes(rows: rows, groups: groups, hidden: hidden, weighted: weighsRows)
   }
 
   func encode(_ groups: [RowSource], to body: inout BodyWriter) throws(CrosspointError) {
-    try EntropyEncoder.encode(groups, rate: rate, weighted: false, to: &body)
+    try EntropyEncoder.encode(groups, rate: rate, weighted: weighsRows, to: &body)
   }
 
   func decode(_ groups: [RowTarget], from body: inout BodyReader) throws(CrosspointError) {
-    try EntropyDecoder(codec: body.codec, memory: body.memory, dither: body.signs, weighted: false).decode(
+    try EntropyDecoder(codec: body.codec, memory: body.memory, dither: body.signs, weighted: weighsRows).decode(
       body.takeAll(), of: body.header, into: groups)
   }
+}
+
+/// Rows of one step size, each element coded by its entropy.
+struct EntropyFormat: EntropyCodedFormat {
+  static let name = "entropy"
+  static let number: UInt16 = 11
+  static let members = (1...4).map { EntropyFormat(rate: Double($0)) }
+  let rate: Double
 }
 
 extension WireFormat {
