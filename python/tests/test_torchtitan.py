@@ -128,7 +128,7 @@ def test_a_layer_is_the_gathered_models_under_mpi_over_meshes_of_torch(launch, r
     assert code == 0 and sorted(output.split("\n")[:-1]) == [f"rank {r}: True" for r in range(ranks)], errors
 
 
-@pytest.mark.parametrize("options, rows", [("", np.uint16), ("wire=bf16", np.float32), ("rows=bf16,wire=fp8", np.uint16)])
+@pytest.mark.parametrize("options, rows", [("", np.uint16), ("wire=bf16", np.float32), ("rows=bf16", np.uint16)])
 def test_bf16_travels_as_it_lies_or_is_widened_and_padding_is_zeros(options, rows):
     def body(fabric):
         x, logits, _ = tokens_of(fabric.rank, 6)
@@ -141,7 +141,7 @@ def test_bf16_travels_as_it_lies_or_is_widened_and_padding_is_zeros(options, row
         y.sum().backward()
         assert x.grad.dtype == torch.bfloat16
         scale = route(logits)[1].sum(dim=1, keepdim=True)
-        torch.testing.assert_close(y[:6].float(), (scale * x).detach().float(), rtol=8e-2, atol=8e-2)
+        torch.testing.assert_close(y[:6].float(), (scale * x).detach().float(), rtol=2e-2, atol=2e-2)
 
     simulate(2, body)
 
