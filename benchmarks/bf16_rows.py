@@ -75,6 +75,7 @@ def main():
     for tokens in arguments.tokens or [64, 1024, 8192]:
         generator = np.random.default_rng([world.rank, tokens])
         x = torch.from_numpy(generator.standard_normal((tokens, HIDDEN), np.float32)).bfloat16()
+        wide = x.float().numpy()
         experts = np.argsort(generator.random((tokens, EXPERTS)), axis=1)[:, :TOP_K].astype(np.int32)
         weights = np.full((tokens, TOP_K), 0.5, np.float32)
         sides = {
@@ -82,7 +83,6 @@ def main():
             "fp32": lambda: step(exchanges["fp32"], wide, experts, weights),
             "widened": lambda: widened(exchanges["widened"], x, experts, weights),
         }
-        wide = x.float().numpy()
         times = {name: [] for name in sides}
         for iteration in range(arguments.iterations + 5):
             for name in sorted(sides, reverse=iteration % 2 == 1):
