@@ -89,7 +89,10 @@ struct ExchangeTrial {
     for iteration in 0..<settings.iterations {
       let routing = routings[iteration % routings.count]
       let tokens = batches[routing.tokens]!
-      let times = [try timeCrosspoint(tokens, routing), try timeBaseline(tokens, routing)]
+      // The order alternates: whoever comes second finds links that were idle at the end of the first.
+      let baselineFirst = iteration % 2 == 1 ? try timeBaseline(tokens, routing) : nil
+      let crosspointTimes = try timeCrosspoint(tokens, routing)
+      let times = [crosspointTimes, try baselineFirst ?? timeBaseline(tokens, routing)]
       for (implementation, times) in times.enumerated() {
         for (op, time) in (times + [times.reduce(0, +)]).enumerated() { seconds[op][implementation].append(time) }
       }
