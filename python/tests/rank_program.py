@@ -174,8 +174,10 @@ def step_of(binding, fabric):
         from test_torchtitan import Mesh, check_dispatcher
 
         return lambda: check_dispatcher(Mesh(fabric), fabric.rank, [2] * fabric.rank_count)
-    from test_jax import check_layer
-
+    if binding == "torch":
+        from test_torch import check_layer
+    else:
+        from test_jax import check_layer
     return lambda: check_layer(fabric, [2] * fabric.rank_count)
 
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-BINDINGS = {"deepep": "torch", "torchtitan": "torch", "jax": "jax"}
+BINDINGS = {"torch": "torch", "deepep": "torch", "torchtitan": "torch", "jax": "jax"}
 
 
 @pytest.fixture(params=BINDINGS)
