@@ -46,6 +46,16 @@
       #expect(outcome.exitCode == 1 && outcome.left.isEmpty, "\(outcome)")
     }
 
+    @Test(arguments: ["killed", "ends"]) func aLostRankEndsTheJob(how: String) throws {
+      let outcome = try Example.use("lost.c", compiler: "mpicc") { program in
+        try Launch.run(
+          Programs.mpirun(), Programs.oversubscribe + ["-n", "3", program.path, how], limit: 60)
+      }
+      #expect(outcome.exitCode != 0 && outcome.left.isEmpty && outcome.output.isEmpty, "\(outcome)")
+      let isTold = outcome.errorLines.contains { $0.contains(how == "ends" ? "the data are at an end" : "rank 1") }
+      #expect(isTold, "\(outcome)")
+    }
+
     @Test func whatTheHeaderSaysHolds() throws {
       let outcome = try Example.use("checks.c") { program in try Launch.run(program, [], limit: 120) }
       #expect(outcome.exitCode == 0 && outcome.output == "every claim holds\n", "\(outcome)")
