@@ -6,6 +6,7 @@ import CrosspointCore
 import CrosspointExchange
 import CrosspointPolicy
 import CrosspointTokens
+import Synchronization
 
 #if canImport(FoundationEssentials)
   import FoundationEssentials
@@ -19,14 +20,37 @@ final class ExchangeOfC {
   /// For rows that C has gaps between.
   let pool = BufferPool()
   let options: UnsafeMutablePointer<CChar>
+  /// By which XLA's programs know it: they may outlive it.
+  let number: Int64
+  /// Whose turn it is on its fabric, of XLA's threads.
+  let turn: Turn
+  /// By their numbers.
+  var dispatches: [Int64: DispatchOfXLA] = [:]
 
-  init(_ exchange: ExpertExchange) {
+  init(_ exchange: ExpertExchange, turn: Turn) {
     self.exchange = exchange
+    self.turn = turn
     options = textOfC("\(exchange.options)")
+    number = nextNumber()
+    let entry = Entry(exchange: self)
+    Self.living.withLock { [number] in $0[number] = entry }
   }
 
-  deinit { options.deallocate() }
+  deinit {
+    Self.living.withLock { [number] in $0[number] = nil }
+    options.deallocate()
+  }
+
+  /// `nil` where it has been freed.
+  static func numbered(_ number: Int64) -> ExchangeOfC? { living.withLock { $0[number] }?.exchange }
+
+  private struct Entry: @unchecked Sendable { weak var exchange: ExchangeOfC? }
+
+  private static let living = Mutex<[Int64: Entry]>([:])
 }
+
+/// Keeps threads of XLA from using a fabric at once.
+final class Turn: Sendable { let lock = Mutex(()) }
 
 @c @implementation
 public func crosspoint_exchange_create(
@@ -48,7 +72,8 @@ public func crosspoint_exchange_create(
     }
     exchange.pointee = handOut(
       ExchangeOfC(
-        try ExpertExchange(fabric: owner.fabric, layout: settings.0, options: settings.1, layer: Int(layer))))
+        try ExpertExchange(fabric: owner.fabric, layout: settings.0, options: settings.1, layer: Int(layer)),
+        turn: owner.turn))
   }
 }
 

@@ -21,6 +21,7 @@ final class RankOfC {
   /// The blocks of an exchange of bytes, kept so that none allocates.
   var send: [UnsafeRawBufferPointer] = []
   var receive: [UnsafeMutableRawBufferPointer] = []
+  let turn = Turn()
   /// The cluster of a simulated rank that has not left it.
   private var cluster: SimulatedRanks?
 

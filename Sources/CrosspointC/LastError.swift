@@ -52,6 +52,11 @@ func status(_ body: () throws(CrosspointError) -> Void) -> crosspoint_status {
   }
 }
 
+/// - Throws: the failure that a function of C returned to this thread.
+func check(_ status: crosspoint_status) throws(CrosspointError) {
+  if status != CROSSPOINT_OK, let last = LastError.ofThread { throw last.error }
+}
+
 /// An argument of C that cannot be.
 func invalid(_ operation: String, _ argument: String, _ message: String) -> CrosspointError {
   CrosspointError(.invalidArgument, operation: operation, argument: argument, message)

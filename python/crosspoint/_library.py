@@ -137,6 +137,7 @@ _functions = {
     "handle_outputs": [_handle, POINTER(Rows)],
     "handle_row_gradients": [_handle, POINTER(Rows)],
     "handle_weight_gradients": [_handle, c_void_p, c_int64],
+    "xla_exchange": [_handle, POINTER(c_int64)],
 }
 
 
