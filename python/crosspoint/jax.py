@@ -1,220 +1,191 @@
-"""Crosspoint for JAX on the CPU: transfers that work under ``jit`` and ``grad``.
+"""Crosspoint for JAX on the CPU: transfers that work under ``jit`` and ``grad``, by the names of Transformer Engine.
 
-Shapes are static under jit, so rows come in an array of fixed capacity, of which the first ``sum(rows_per_expert)`` are in
-use. docs/jax.md shows how.
-
-Each transfer is an ordered ``io_callback``: every rank makes them in the order in which its program was traced. XLA's
-foreign functions would save the copies, but are called with XLA's own frame, which only compiled code can read.
+Shapes are static under jit, so rows come in an array of fixed capacity, of which the first ``sum(token_counts)`` are in use.
+docs/jax.md shows how. Each transfer is a foreign function of XLA that the library itself has: no Python runs in it.
 """
 
+import ctypes
 import functools
-import itertools
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import io_callback
 
-from ._errors import Code, CrosspointError, Refusal
-from ._exchange import _COMBINE, Exchange, Handle
+from ._errors import Code, CrosspointError, check
+from ._exchange import Exchange
+from ._library import byref, library
 
-__all__ = ["Dispatched", "combine", "dispatch"]
-
-
-@jax.tree_util.register_pytree_node_class
-class Dispatched:
-    """What :func:`dispatch` leaves for :func:`combine`; a pytree."""
-
-    def __init__(self, exchange: Exchange, tokens: int, rows: jax.Array, rows_per_expert: jax.Array, number: jax.Array):
-        self.exchange = exchange
-        #: Tokens that this rank dispatched.
-        self.tokens = tokens
-        #: ``(capacity, hidden)``: rows for this rank's experts, grouped by local expert, then zeros.
-        self.rows = rows
-        #: ``(local experts,)`` int32: rows of each, as ``jax.lax.ragged_dot`` takes them.
-        self.rows_per_expert = rows_per_expert
-        #: Which dispatch it was. Autodiff follows it, so that backward transfers come in their order.
-        self.number = number
-
-    def tree_flatten(self) -> Tuple[Any, Any]:
-        return (self.rows, self.rows_per_expert, self.number), (self.exchange, self.tokens)
-
-    @classmethod
-    def tree_unflatten(cls, static: Any, children: Any) -> "Dispatched":
-        return cls(*static, *children)
+__all__ = ["ep_combine", "ep_dispatch"]
 
 
-def dispatch(
-    exchange: Exchange,
+def _register() -> None:
+    """Tells XLA where the library's functions are, which XLA asks for the version of its interface that they fit."""
+    for name in ("dispatch", "combine", "combine_backward", "dispatch_backward"):
+        function = jax.ffi.pycapsule(getattr(library, f"crosspoint_xla_{name}"))
+        try:
+            jax.ffi.register_ffi_target(f"crosspoint_{name}", function, platform="cpu")
+        except jax.errors.JaxRuntimeError as error:
+            raise CrosspointError(Code.INVALID_ARGUMENT, "crosspoint.jax", "jax", f"{jax.__version__}: {error}") from error
+
+
+_register()
+
+
+def ep_dispatch(
+    handle: Exchange,
+    topk_idx: jax.Array,
     tokens: jax.Array,
-    experts: jax.Array,
-    weights: jax.Array,
-    labels: Optional[jax.Array] = None,
+    topk_weights: jax.Array,
+    recv_capacity_per_rank: Optional[int] = None,
     *,
-    capacity: Optional[int] = None,
-) -> Dispatched:
+    labels: Optional[jax.Array] = None,
+    after: Optional[jax.Array] = None,
+) -> Tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Sends every routed token to the ranks of its experts. Collective, and so is its backward pass.
 
-    :param tokens: ``(T, hidden)`` float32, or with the option ``rows=bf16`` bfloat16, and so are all rows; T may differ between ranks.
-    :param experts: ``(T, K)`` integers; -1 is not sent.
-    :param weights: ``(T, K)`` float32; :func:`combine` applies them, and their gradient comes with that of the tokens.
+    :param handle: the exchange of the layer, which must live as long as the program that is traced here.
+    :param topk_idx: ``(T, K)`` integers: experts; -1 is not sent.
+    :param tokens: ``(T, hidden)`` float32, or with the option ``rows=bf16`` bfloat16, and so are all rows; T may differ between
+        ranks.
+    :param topk_weights: ``(T, K)`` float32; :func:`ep_combine` applies them, and their gradient comes with that of the tokens.
+    :param recv_capacity_per_rank: rows that there is room for, at least 1. If more come, they are NaN, and :func:`ep_combine`
+        raises on every rank. ``None``: as many as can come where every rank has T tokens.
     :param labels: ``(T,)`` integers, for the option ``memory=N``: see :meth:`crosspoint.Exchange.dispatch`.
-    :param capacity: rows that there is room for. If more come, they are NaN, and :func:`combine` raises on every rank.
-        ``None``: as many as can come where every rank has T tokens.
+    :param after: an array of floats, not empty, that must be there before: for example the result of another layer that this
+        one does not depend on. The backward passes come in the opposite order.
+    :returns: ``recv_tokens (capacity, hidden)``: rows for this rank's experts, grouped by local expert, then zeros;
+        ``recv_topk_weights (capacity,)``: 1 where a row has come, else 0, for weights stay at home; ``handle_mem``: which
+        dispatch it was, for :func:`ep_combine`; ``token_counts (local experts,)`` int32: rows of each, as
+        ``jax.lax.ragged_dot`` takes them.
     """
-    _check(exchange, "tokens", tokens, _type(exchange), (None, exchange.hidden))
-    _check(exchange, "experts", experts, jnp.integer, (tokens.shape[0], None))
-    _check(exchange, "weights", weights, jnp.float32, tuple(experts.shape))
+    _require_device(handle)
+    _check(handle, "tokens", tokens, _type(handle), (None, handle.hidden))
+    _check(handle, "topk_idx", topk_idx, jnp.integer, (tokens.shape[0], None))
+    _check(handle, "topk_weights", topk_weights, jnp.float32, tuple(topk_idx.shape))
     if labels is not None:
-        _check(exchange, "labels", labels, jnp.integer, tuple(tokens.shape[:1]))
+        _check(handle, "labels", labels, jnp.integer, tuple(tokens.shape[:1]))
+        labels = _int32(labels)
+    capacity = recv_capacity_per_rank
     if capacity is None:
-        capacity = exchange.fabric.rank_count * tokens.shape[0] * min(experts.shape[1], len(exchange.local_experts))
-    return Dispatched(exchange, tokens.shape[0], *_dispatch(exchange, capacity, tokens, experts, weights, labels))
+        capacity = max(1, handle.fabric.rank_count * len(tokens) * min(topk_idx.shape[1], len(handle.local_experts)))
+    elif capacity < 1:
+        _refuse(handle, "ep_dispatch", "recv_capacity_per_rank", f"{capacity}; at least 1 is expected")
+    if after is not None and not after.size:
+        _refuse(handle, "ep_dispatch", "after", f"{after.dtype} of shape {after.shape}; XLA drops what has no elements")
+    after = jnp.zeros(1) if after is None else after.ravel()[:1].astype(jnp.float32)
+    return _dispatch(handle, capacity, tokens, _int32(topk_idx), topk_weights, after, labels)
 
 
-def combine(dispatched: Dispatched, outputs: jax.Array) -> jax.Array:
-    """Brings the experts' outputs home: ``y[t] = sum over k of weights[t, k] * output``. Collective, and so is its backward
-    pass.
+def ep_combine(
+    handle: Exchange,
+    handle_mem: jax.Array,
+    token_counts: jax.Array,
+    expert_out: jax.Array,
+    recv_topk_weights: jax.Array,
+    num_local_tokens: int,
+) -> jax.Array:
+    """Brings the experts' outputs home: ``y[t] = sum over k of topk_weights[t, k] * output``. Collective, and so is its
+    backward pass.
 
-    :param outputs: ``(capacity, hidden)``, in the order of ``dispatched.rows``.
+    :param handle: that of the dispatch, as are ``handle_mem``, ``token_counts`` and ``recv_topk_weights`` its results.
+    :param expert_out: ``(capacity, hidden)``, in the order of ``recv_tokens``; only rows in use are read.
+    :param num_local_tokens: T of the dispatch.
     :returns: ``(T, hidden)``; zeros for tokens that were sent nowhere.
     """
-    exchange = dispatched.exchange
-    _check(exchange, "outputs", outputs, _type(exchange), dispatched.rows.shape, "combine")
-    return _combine(exchange, dispatched.tokens, outputs, dispatched.number)
+    _check(handle, "handle_mem", handle_mem, jnp.uint8, _MEMORY.shape, "ep_combine")
+    _check(handle, "recv_topk_weights", recv_topk_weights, jnp.float32, (None,), "ep_combine")
+    rows = (len(recv_topk_weights), handle.hidden)
+    _check(handle, "expert_out", expert_out, _type(handle), rows, "ep_combine")
+    return _combine(handle, num_local_tokens, expert_out, recv_topk_weights, handle_mem)
 
 
-class _Open:
-    """A dispatch with transfers still to come."""
-
-    __slots__ = ("handle", "has_backward", "refusal")
-
-    def __init__(self, handle: Handle, has_backward: bool):
-        self.handle = handle
-        #: Whether autodiff will ask for the backward pass of the dispatch.
-        self.has_backward = has_backward
-        self.refusal: Optional[Refusal] = None
-
-
-_open: Dict[int, _Open] = {}
-_numbers = itertools.count(1)
-# A number is a float32, which holds every integer up to here.
-_NUMBERS = 1 << 24
-
-
-def _take(number: Any) -> _Open:
-    """Whoever has a transfer to follow puts it back; not after an error."""
-    if int(number) not in _open:
-        raise CrosspointError(Code.HANDLE_MISUSE, "crosspoint.jax", "dispatched", "it has had all its transfers")
-    return _open.pop(int(number))
-
-
-def _call(function, results, *arguments):
-    return io_callback(function, results, *arguments, ordered=True)
+def _transfer(name: str, handle: Exchange, results: Any, *arrays: jax.Array, has_backward: bool = False) -> Any:
+    number = ctypes.c_int64()
+    check(library.crosspoint_xla_exchange(handle._pointer, byref(number)))
+    call = jax.ffi.ffi_call(f"crosspoint_{name}", results, has_side_effect=True, vmap_method="sequential")
+    return call(*arrays, exchange=np.int64(number.value), has_backward=np.int64(has_backward))
 
 
 def _floats(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _type(exchange: Exchange) -> Any:
+_MEMORY = jax.ShapeDtypeStruct((8,), jnp.uint8)
+
+
+def _type(handle: Exchange) -> Any:
     """Of rows."""
-    return jnp.bfloat16 if exchange.dtype == np.uint16 else jnp.float32
+    return jnp.bfloat16 if handle.dtype == np.uint16 else jnp.float32
 
 
-def _rows(exchange: Exchange, count: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((count, exchange.hidden), _type(exchange))
+def _rows(handle: Exchange, count: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((count, handle.hidden), _type(handle))
 
 
-def _padded(exchange: Exchange, rows: np.ndarray, capacity: int) -> np.ndarray:
-    result = np.zeros((capacity, rows.shape[1]), exchange.dtype)
-    result[: len(rows)] = rows
-    return result.view(_type(exchange))
+def _int32(numbers: jax.Array) -> jax.Array:
+    """What does not fit becomes what the library refuses too."""
+    ours, theirs = jnp.iinfo(jnp.int32), jnp.iinfo(numbers.dtype)
+    if theirs.max > ours.max:
+        numbers = jnp.clip(numbers, max(ours.min, theirs.min), ours.max)
+    return numbers.astype(jnp.int32)
 
 
-def _call_dispatch(exchange, capacity, has_backward, *arrays):
-    def transfer(*arrays):
-        handle = exchange.dispatch(*(array if array is None else np.ascontiguousarray(array) for array in arrays))
-        opened = _Open(handle, has_backward)
-        number = next(_numbers) % _NUMBERS
-        _open[number] = opened
-        count = len(handle.rows)
-        if count > capacity:
-            opened.refusal = Refusal("capacity", f"{capacity}; {count} rows have come")
-            rows = np.full((capacity, exchange.hidden), np.nan, _type(exchange))
-        else:
-            rows = _padded(exchange, handle.rows, capacity)
-        return rows, handle.rows_per_expert.astype(np.int32), np.float32(number)
-
-    counts = jax.ShapeDtypeStruct((len(exchange.local_experts),), jnp.int32)
-    return _call(transfer, (_rows(exchange, capacity), counts, _floats()), *arrays)
+# Autodiff follows `after` and `recv_topk_weights`, whose gradients are zeros: backward transfers then depend on each other as
+# forward ones do, also where no gradient does.
 
 
-def _call_combine(exchange, tokens, has_backward, outputs, number):
-    def transfer(outputs, number):
-        opened = _take(number)
-        if opened.refusal:
-            exchange._refuse(_COMBINE, opened.handle, opened.refusal, False)
-        y = exchange.combine(opened.handle, np.ascontiguousarray(outputs)[: len(opened.handle.rows)])
-        if has_backward:
-            _open[int(number)] = opened
-        return y.view(_type(exchange))
+def _call_dispatch(handle, capacity, has_backward, *arrays):
+    counts = jax.ShapeDtypeStruct((len(handle.local_experts),), jnp.int32)
+    results = (_rows(handle, capacity), _floats(capacity), _MEMORY, counts)
+    given = (array for array in arrays if array is not None)
+    return _transfer("dispatch", handle, results, *given, has_backward=has_backward)
 
-    return _call(transfer, _rows(exchange, tokens), outputs, number)
+
+def _call_combine(handle, tokens, has_backward, outputs, memory):
+    results = (_rows(handle, tokens), _MEMORY)
+    return _transfer("combine", handle, results, memory, outputs, has_backward=has_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _dispatch(exchange, capacity, tokens, experts, weights, labels):
-    return _call_dispatch(exchange, capacity, False, tokens, experts, weights, labels)
+def _dispatch(handle, capacity, tokens, experts, weights, after, labels):
+    return _call_dispatch(handle, capacity, False, tokens, experts, weights, after, labels)
 
 
-def _dispatch_forward(exchange, capacity, tokens, experts, weights, labels):
-    found = _call_dispatch(exchange, capacity, True, tokens, experts, weights, labels)
-    return found, (found[2], jnp.empty((tokens.shape[0], experts.shape[1], 0)))
+def _dispatch_forward(handle, capacity, tokens, experts, weights, after, labels):
+    found = _call_dispatch(handle, capacity, True, tokens, experts, weights, after, labels)
+    return found, (found[2], jnp.empty((*experts.shape, 0)))
 
 
-def _dispatch_backward(exchange, capacity, kept, gradients):
-    def transfer(row_gradients, number, _):
-        handle = _take(number).handle
-        tokens = exchange.dispatch_backward(handle, np.ascontiguousarray(row_gradients)[: len(handle.rows)])
-        return tokens.view(_type(exchange)), handle.weight_gradients()
-
-    number, shape = kept
-    row_gradients, _, after = gradients
-    tokens, weights = _call(
-        transfer, (_rows(exchange, shape.shape[0]), _floats(*shape.shape[:2])), row_gradients, number, after
-    )
-    return tokens, None, weights, None
+def _dispatch_backward(handle, capacity, kept, gradients):
+    memory, shape = kept
+    results = (_rows(handle, shape.shape[0]), _floats(*shape.shape[:2]), _floats(1))
+    tokens, weights, after = _transfer("dispatch_backward", handle, results, memory, gradients[0], gradients[1])
+    return tokens, None, weights, after, None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _combine(exchange, tokens, outputs, number):
-    return _call_combine(exchange, tokens, False, outputs, number)
+def _combine(handle, tokens, outputs, in_use, memory):
+    return _call_combine(handle, tokens, False, outputs, memory)[0]
 
 
-def _combine_forward(exchange, tokens, outputs, number):
-    return _call_combine(exchange, tokens, True, outputs, number), (number, jnp.empty((outputs.shape[0], 0)))
+def _combine_forward(handle, tokens, outputs, in_use, memory):
+    y, memory = _call_combine(handle, tokens, True, outputs, memory)
+    return y, (memory, jnp.empty((outputs.shape[0], 0)))
 
 
-def _combine_backward(exchange, tokens, kept, gradient):
-    def transfer(gradient, number):
-        opened = _take(number)
-        gradients = exchange.combine_backward(opened.handle, np.ascontiguousarray(gradient))
-        if opened.has_backward:
-            _open[int(number)] = opened
-        return _padded(exchange, gradients, capacity), np.float32(0)
-
-    number, shape = kept
+def _combine_backward(handle, tokens, kept, gradient):
+    memory, shape = kept
     capacity = shape.shape[0]
-    return _call(transfer, (_rows(exchange, capacity), _floats()), gradient, number)
+    results = (_rows(handle, capacity), _floats(capacity))
+    return *_transfer("combine_backward", handle, results, memory, gradient), None
 
 
 _dispatch.defvjp(_dispatch_forward, _dispatch_backward)
 _combine.defvjp(_combine_forward, _combine_backward)
 
 
-def _check(exchange, argument, array, kind, shape, operation="dispatch"):
+def _check(handle, argument, array, kind, shape, operation="ep_dispatch"):
     """Shapes and types are static: what is wrong is an error while tracing, before any transfer, on this rank alone."""
     dtype, found = getattr(array, "dtype", None), getattr(array, "shape", None)
     fits = found is not None and len(found) == len(shape) and all(b in (None, a) for a, b in zip(found, shape))
@@ -224,5 +195,21 @@ def _check(exchange, argument, array, kind, shape, operation="dispatch"):
     given = type(array).__name__ if found is None else f"{dtype} of shape {found}"
     name = "integers" if kind is jnp.integer else jnp.dtype(kind).name
     wanted = ", ".join("any" if size is None else str(size) for size in shape)
-    message = f"{given}; {name} of shape ({wanted}) are expected"
-    raise CrosspointError(Code.INVALID_ARGUMENT, operation, argument, message, rank=exchange.fabric.rank)
+    _refuse(handle, operation, argument, f"{given}; {name} of shape ({wanted}) are expected")
+
+
+def _require_device(handle):
+    """Programs of one device wait for each other, and one rank's for another rank's would do so for ever."""
+    fabric = handle.fabric
+    device = getattr(jax.config.jax_default_device, "id", 0)
+    if not fabric.is_mpi and fabric.rank_count > 1 and device != fabric.rank:
+        message = (
+            f"simulated rank {fabric.rank} on device {device}: start with "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={fabric.rank_count} and run each rank in "
+            "`with jax.default_device(jax.devices()[fabric.rank])`"
+        )
+        _refuse(handle, "ep_dispatch", "fabric", message)
+
+
+def _refuse(handle, operation, argument, message):
+    raise CrosspointError(Code.INVALID_ARGUMENT, operation, argument, message, rank=handle.fabric.rank)

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 root = pathlib.Path(__file__).resolve().parents[2]
+# One device for each simulated rank of JAX, which reads it when it starts.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 
 
 class Problem:

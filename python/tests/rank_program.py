@@ -356,13 +356,30 @@ def without_mpirun(rank, port):
 
 def jax_layer():
     from mpi4py import MPI
-    from test_jax import check_layer
+    from test_jax import check_layer, check_two_fabrics
 
     half = MPI.COMM_WORLD.Split(MPI.COMM_WORLD.rank % 2)
     counts = [7, 0, 30, 3]
     with Fabric.of(MPI.COMM_WORLD) as fabric, Fabric.of(half) as part:
         checks = [check_layer(f, counts[: f.rank_count], o) for f, o in ((fabric, ""), (part, ""), (fabric, "copies=rank"))]
-        say(f"rank {fabric.rank}: {all(checks)}")
+        say(f"rank {fabric.rank}: {all(checks) and check_two_fabrics(fabric, part)}")
+
+
+def jax_refused():
+    import jax
+    import jax.numpy as jnp
+    from test_jax import EXPERTS, HIDDEN, arguments_of, check_layer, ep_dispatch
+
+    with crosspoint.world() as fabric:
+        exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN)
+        x, scores, experts, _ = arguments_of(fabric.rank, 4)
+        if fabric.rank == 1:
+            x, experts = x.at[0].set(jnp.nan), experts.at[0].set(1)
+        try:
+            jax.block_until_ready(jax.jit(lambda x: ep_dispatch(exchange, experts, x, scores))(x))
+        except jax.errors.JaxRuntimeError as error:
+            say(error)
+        say(check_layer(fabric, [3, 4]))
 
 
 def other_things():
