@@ -8,11 +8,12 @@ Nothing has to be moved, so what is left is the calls themselves. overhead.c is 
 package. Columns: median µs of each call; `step`: their sum; `more than C`: the most that any call takes over that in C, and
 the mean over calls.
 
-The second table has dispatch and combine, and both with their backward passes: in PyTorch through autograd, in JAX as jitted
-functions with callbacks. `nothing` is what the framework takes for as many functions or callbacks that do nothing. Either is
-left out where it is not installed.
+The second table has dispatch and combine, and both with their backward passes: in PyTorch through autograd, in JAX as a jitted
+program, and as one of 16 more layers in such a program. `nothing` is what the framework takes for as many functions, or for a
+program, that do nothing. Either is left out where it is not installed.
 """
 import argparse
+import functools
 import importlib.util
 import json
 import pathlib
@@ -27,6 +28,7 @@ from crosspoint._library import path as library_path
 
 root = pathlib.Path(__file__).resolve().parents[1]
 HIDDEN = 8
+MORE = 16  # layers
 CALLS = ("dispatch", "combine", "combine_backward", "dispatch_backward", "end")
 
 
@@ -107,21 +109,17 @@ def passes_of_torch(fabric, steps):
 def passes_of_jax(fabric, steps):
     import jax
     import jax.numpy as jnp
-    from jax.experimental import io_callback
 
-    from crosspoint.jax import combine, dispatch
+    from crosspoint.jax import ep_combine, ep_dispatch
 
     exchange = Exchange(fabric, experts=1, hidden=HIDDEN)
     x, experts, weights = jnp.ones((1, HIDDEN)), jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1))
 
-    def ours(x, weights):
-        dispatched = dispatch(exchange, x, experts, weights, capacity=1)
-        return combine(dispatched, dispatched.rows)
-
-    def nothing(x, _):
-        for _ in range(2):
-            x = io_callback(np.asarray, jax.ShapeDtypeStruct(x.shape, x.dtype), x, ordered=True)
-        return x
+    def layers(count, x, weights):
+        for _ in range(count):
+            rows, in_use, memory, counts = ep_dispatch(exchange, experts, x, weights, 1)
+            x = ep_combine(exchange, memory, counts, rows, in_use, 1)
+        return x * weights
 
     def step(forward, both):
         times = [time.perf_counter()]
@@ -130,12 +128,13 @@ def passes_of_jax(fabric, steps):
             times.append(time.perf_counter())
         return np.diff(times)
 
-    programs = {
-        "jax, nothing": (nothing, lambda x, weights: nothing(nothing(x, weights), weights)),
-        "jax": (ours, jax.grad(lambda x, weights: ours(x, weights).sum(), argnums=(0, 1))),
-    }
-    compiled = {name: tuple(map(jax.jit, program)) for name, program in programs.items()}
-    return {name: medians(lambda: step(*program), steps) for name, program in compiled.items()}
+    def measured(count):
+        program = functools.partial(layers, count)
+        gradients = jax.grad(lambda x, weights: program(x, weights).sum(), argnums=(0, 1))
+        return medians(functools.partial(step, jax.jit(program), jax.jit(gradients)), steps)
+
+    nothing, one, many = (measured(count) for count in (0, 1, 1 + MORE))
+    return {"jax, nothing": nothing, "jax": one, "jax, next layer": [(b - a) / MORE for a, b in zip(one, many)]}
 
 
 def main():
