@@ -24,8 +24,6 @@ final class ExchangeOfC {
   let number: Int64
   /// Whose turn it is on its fabric, of XLA's threads.
   let turn: Turn
-  /// By their numbers.
-  var dispatches: [Int64: DispatchOfXLA] = [:]
 
   init(_ exchange: ExpertExchange, turn: Turn) {
     self.exchange = exchange
@@ -48,9 +46,6 @@ final class ExchangeOfC {
 
   private static let living = Mutex<[Int64: Entry]>([:])
 }
-
-/// Keeps threads of XLA from using a fabric at once.
-final class Turn: Sendable { let lock = Mutex(()) }
 
 @c @implementation
 public func crosspoint_exchange_create(

@@ -54,7 +54,7 @@ func status(_ body: () throws(CrosspointError) -> Void) -> crosspoint_status {
 
 /// - Throws: the failure that a function of C returned to this thread.
 func check(_ status: crosspoint_status) throws(CrosspointError) {
-  if status != CROSSPOINT_OK, let last = LastError.ofThread { throw last.error }
+  if status != CROSSPOINT_OK { throw LastError.ofThread!.error }
 }
 
 /// An argument of C that cannot be.

@@ -15,6 +15,44 @@ struct DispatchOfXLA {
   let refusal: String?
 }
 
+/// What XLA's programs have open on a fabric, and whose turn it is of the threads that run them.
+final class Turn: @unchecked Sendable {
+  private let lock = Mutex(())
+  /// By their numbers. Those whose backward pass JAX leaves out stay.
+  private var dispatches: [Int64: DispatchOfXLA] = [:]
+  private static let mostDispatches = 1000
+
+  /// Runs a transfer while no other runs. If it fails, so do the programs that wait for it, and nothing stays open.
+  func take(_ transfer: () throws(CrosspointError) -> Void) throws(CrosspointError) {
+    try lock.withLock { _ throws(CrosspointError) in
+      do throws(CrosspointError) {
+        try transfer()
+      } catch {
+        dispatches.removeAll()
+        throw error
+      }
+    }
+  }
+
+  func open(_ dispatch: DispatchOfXLA, as number: Int64) throws(CrosspointError) {
+    guard dispatches.count < Self.mostDispatches else {
+      throw CrosspointError(
+        .handleMisuse, operation: "dispatch", argument: "handle_mem",
+        "\(dispatches.count) dispatches wait for a combine or a backward pass that does not come: see docs/jax.md, Memory")
+    }
+    dispatches[number] = dispatch
+  }
+
+  /// - Throws: `handleMisuse` where there is none of that number.
+  func close(_ number: Int64, _ operation: String) throws(CrosspointError) -> DispatchOfXLA {
+    guard let dispatch = dispatches.removeValue(forKey: number) else {
+      throw CrosspointError(
+        .handleMisuse, operation: operation, argument: "handle_mem", "its dispatch has had all its transfers")
+    }
+    return dispatch
+  }
+}
+
 private let numbers = Atomic<Int64>(0)
 
 /// By which XLA's programs know an exchange or a dispatch.
@@ -62,9 +100,10 @@ public func crosspoint_xla_dispatch(_ frame: UnsafeMutablePointer<crosspoint_xla
     for (expert, rows) in handle.handle.rowsPerExpert.enumerated() { rowsPerExpert![expert] = Int32(rows) }
     let number = nextNumber()
     frame.result(2).bytes.storeBytes(of: number, as: Int64.self)
-    exchange.dispatches[number] = DispatchOfXLA(
+    let dispatch = DispatchOfXLA(
       handle: handle, hasBackward: try frame.attribute("has_backward") != 0,
       refusal: count > capacity ? "\(capacity); \(count) rows have come" : nil)
+    try exchange.turn.open(dispatch, as: number)
   }
 }
 
@@ -81,7 +120,7 @@ public func crosspoint_xla_combine(_ frame: UnsafeMutablePointer<crosspoint_xla_
     var y = frame.result(0).rows
     try check(crosspoint_combine(owner, handle, &outputs, &y))
     frame.result(1).bytes.storeBytes(of: number, as: Int64.self)
-    if try frame.attribute("has_backward") != 0 { exchange.dispatches[number] = dispatch }
+    if try frame.attribute("has_backward") != 0 { try exchange.turn.open(dispatch, as: number) }
   }
 }
 
@@ -94,7 +133,7 @@ public func crosspoint_xla_combine_backward(_ frame: UnsafeMutablePointer<crossp
       crosspoint_combine_backward(address(of: exchange), address(of: dispatch.handle), &gradient, &outputs))
     frame.result(0).fill(with: UnsafeRawBufferPointer(dispatch.handle.outputGradients.bytes))
     frame.result(1).fill()
-    if dispatch.hasBackward { exchange.dispatches[number] = dispatch }
+    if dispatch.hasBackward { try exchange.turn.open(dispatch, as: number) }
   }
 }
 
@@ -129,10 +168,10 @@ private func transfer(
     guard let exchange = ExchangeOfC.numbered(try frame.attribute("exchange")) else {
       throw CrosspointError(.handleMisuse, operation: operation, argument: "exchange", "it has been freed")
     }
-    try exchange.turn.lock.withLock { _ throws(CrosspointError) in try body(frame, exchange) }
+    try exchange.turn.take { () throws(CrosspointError) in try body(frame, exchange) }
     return nil
   } catch {
-    return "\(error)".withCString { text in
+    return (error.isAgreed ? "on every rank: \(error)" : "\(error)").withCString { text in
       var description = crosspoint_xla_error_description()
       description.size = MemoryLayout<crosspoint_xla_error_description>.size
       description.message = text
@@ -167,11 +206,7 @@ extension crosspoint_xla_frame {
     from exchange: ExchangeOfC, _ operation: String
   ) throws(CrosspointError) -> (number: Int64, DispatchOfXLA) {
     let number = UnsafeRawBufferPointer(argument(0).bytes).loadUnaligned(as: Int64.self)
-    guard let dispatch = exchange.dispatches.removeValue(forKey: number) else {
-      throw CrosspointError(
-        .handleMisuse, operation: operation, argument: "handle_mem", "its dispatch has had all its transfers")
-    }
-    return (number, dispatch)
+    return (number, try exchange.turn.close(number, operation))
   }
 }
 

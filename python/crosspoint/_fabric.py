@@ -25,7 +25,6 @@ class Fabric:
 
     def __init__(self, owned: Owned, is_mpi: bool):
         self._owned = owned
-        self._pointer = owned.pointer
         self._is_mpi = is_mpi
         rank, count = ctypes.c_int32(), ctypes.c_int32()
         check(library.crosspoint_fabric_rank(self._pointer, byref(rank), byref(count)))
@@ -61,6 +60,15 @@ class Fabric:
         options = FabricOptions.new(deadline=deadline, messages_only=messages_only)
         check(library.crosspoint_fabric_from_communicator(comm, byref(options), byref(pointer)))
         return cls(Owned(pointer.value, library.crosspoint_fabric_free), is_mpi=True)
+
+    #: What this thread waits for before it uses a fabric: transfers that run in threads of others.
+    _in_flight: List[Callable[[], None]] = []
+
+    @property
+    def _pointer(self) -> int:
+        for wait in self._in_flight:
+            wait()
+        return self._owned.pointer
 
     @property
     def is_mpi(self) -> bool:
@@ -133,7 +141,7 @@ class Fabric:
     def abort(self, exit_code: int = 1, report: str = "") -> None:
         """Ends every process of an MPI job at once. Of ranks that call it about one failure one writes the report."""
         sys.stdout.flush()
-        check(library.crosspoint_fabric_abort(self._pointer, exit_code, report.encode() or None))
+        check(library.crosspoint_fabric_abort(self._owned.pointer, exit_code, report.encode() or None))
 
     def __enter__(self) -> "Fabric":
         return self
@@ -187,7 +195,7 @@ def simulate(
         except BaseException as error:  # of any kind: it is raised below
             failures.append(error)
             reason = f"{type(error).__name__}: {error}".encode()
-        library.crosspoint_fabric_leave(fabric._pointer, reason)
+        library.crosspoint_fabric_leave(fabric._owned.pointer if reason else fabric._pointer, reason)
 
     threads = [threading.Thread(target=run, args=(rank,), name=f"rank {rank}", daemon=True) for rank in range(ranks)]
     for thread in threads:

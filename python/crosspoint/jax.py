@@ -14,6 +14,7 @@ import numpy as np
 
 from ._errors import Code, CrosspointError, check
 from ._exchange import Exchange
+from ._fabric import Fabric
 from ._library import byref, library
 
 __all__ = ["ep_combine", "ep_dispatch"]
@@ -29,7 +30,16 @@ def _register() -> None:
             raise CrosspointError(Code.INVALID_ARGUMENT, "crosspoint.jax", "jax", f"{jax.__version__}: {error}") from error
 
 
+def _wait() -> None:
+    """For what this thread has launched. Its errors are raised where its results are asked for."""
+    try:
+        jax.effects_barrier()
+    except jax.errors.JaxRuntimeError:
+        pass
+
+
 _register()
+Fabric._in_flight.append(_wait)
 
 
 def ep_dispatch(
@@ -71,8 +81,11 @@ def ep_dispatch(
         capacity = max(1, handle.fabric.rank_count * len(tokens) * min(topk_idx.shape[1], len(handle.local_experts)))
     elif capacity < 1:
         _refuse(handle, "ep_dispatch", "recv_capacity_per_rank", f"{capacity}; at least 1 is expected")
-    if after is not None and not after.size:
-        _refuse(handle, "ep_dispatch", "after", f"{after.dtype} of shape {after.shape}; XLA drops what has no elements")
+    if after is not None:
+        after = jnp.asarray(after)
+        if not after.size or not jnp.issubdtype(after.dtype, jnp.floating):
+            found = f"{after.dtype} of shape {after.shape}"
+            _refuse(handle, "ep_dispatch", "after", f"{found}; floats are expected, at least one: XLA drops what has no elements")
     after = jnp.zeros(1) if after is None else after.ravel()[:1].astype(jnp.float32)
     return _dispatch(handle, capacity, tokens, _int32(topk_idx), topk_weights, after, labels)
 

@@ -246,7 +246,7 @@ def test_what_a_capacity_has_no_room_for_is_nan_and_an_error_on_every_rank():
             jax.block_until_ready(jax.jit(lambda: ep_combine(exchange, memory, counts, rows, in_use, 8))())
         text = str(caught.value)
         cause = f"rank 0: combine: invalidArgument: recv_capacity_per_rank: 2; {rows_of(0)} rows have come"
-        assert text.endswith(cause), text
+        assert text.endswith(f"on every rank: {cause}"), text
         # The ranks are in step.
         return jax.block_until_ready(layer(exchange, matrices(exchange.local_experts), x, scores, experts)).shape
 
@@ -281,6 +281,7 @@ WRONG = {
     "no room": (dict(recv_capacity_per_rank=0), "recv_capacity_per_rank", "0; at least 1"),
     "labels": (dict(labels=jnp.zeros(3, jnp.int32)), "labels", "int32 of shape (3,); integers of shape (4)"),
     "after nothing": (dict(after=jnp.zeros((0, 8))), "after", "float32 of shape (0, 8)"),
+    "after integers": (dict(after=jnp.zeros(1, jnp.int32)), "after", "int32 of shape (1,); floats are expected"),
 }
 
 
@@ -305,6 +306,55 @@ def test_what_is_wrong_is_named_while_tracing(name):
             jax.block_until_ready(ep_combine(exchange, memory, counts, rows, in_use, 4))
 
     simulate(1, body)
+
+
+def test_a_step_that_fails_leaves_nothing_open():
+    def body(fabric):
+        exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN)
+        x, scores, experts, _ = arguments_of(fabric.rank, 4)
+        experts = experts.at[0].set(1)
+
+        @jax.jit
+        @jax.grad
+        def step(x):
+            once = layer(exchange, matrices(exchange.local_experts), x, scores, experts)
+            return layer(exchange, matrices(exchange.local_experts), once.at[0].set(jnp.nan), scores, experts).sum()
+
+        def fail():
+            with pytest.raises(jax.errors.JaxRuntimeError, match="on every rank: rank 0: dispatch: nonFinite"):
+                jax.block_until_ready(step(x))
+
+        check_memory(exchange, fail)
+
+    simulate(2, body, deadline=30)
+
+
+def test_dispatches_without_an_end_are_an_error_at_last():
+    def body(fabric):
+        exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN)
+        x, scores, experts, _ = arguments_of(0, 2)
+        evaluate = jax.jit(lambda: ep_dispatch(exchange, experts, x, scores))
+        for _ in range(1000):
+            evaluate()
+        with pytest.raises(jax.errors.JaxRuntimeError, match="handleMisuse: handle_mem: 1000 dispatches wait"):
+            jax.block_until_ready(evaluate())
+
+    simulate(1, body)
+
+
+def test_a_fabric_waits_for_transfers_that_were_launched():
+    def body(fabric):
+        exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN)
+        x, scores, experts, _ = arguments_of(fabric.rank, 6)
+        run = jax.jit(lambda x: layer(exchange, matrices(exchange.local_experts), x, scores, experts))
+        for step in range(20):
+            y = run(x)
+            sums = np.ones(3, np.float32)
+            fabric.allreduce(sums)
+            fabric.barrier()
+            assert (sums == fabric.rank_count).all() and jnp.isfinite(y).all()
+
+    simulate(2, body, deadline=30)
 
 
 def test_simulated_ranks_that_share_a_device_are_refused():
