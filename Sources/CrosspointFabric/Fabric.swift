@@ -50,8 +50,8 @@ public protocol Fabric: AnyObject {
   ///     arrival, while other ranks' blocks are still under way.
   ///   - meanwhile: work of this rank alone: does a short slice of it and says whether any is left. It is called while
   ///     bytes are under way and nothing has arrived, and between two calls the fabric makes progress, which MPI makes in
-  ///     no other way; once it has said that nothing is left it is not called again. How often it is called depends on
-  ///     time: what is left at the end is the caller's to do. A slice must not use the fabric, nor touch what is sent or
+  ///     no other way; once it has said that nothing is left it is not called again until a rank has arrived, which may
+  ///     have brought some. How often it is called depends on time: what is left at the end is the caller's to do. A slice must not use the fabric, nor touch what is sent or
   ///     received. Its time is not counted as another rank's silence, but other ranks' deadlines go on: keep slices short.
   /// - Throws: `truncatedFrame`, `deadlineExceeded`, `rankLost`, `transport`. After an error the fabric is unusable.
   func finishExchange(

@@ -22,6 +22,7 @@ extension Switchboard {
         monitor.unlock()
         arrived(source, post.transfer.receive[source * share..<(source + 1) * share])
         monitor.lock()
+        hasWork = true
       }
       let now = ContinuousClock.now
       let next = nextCopy(post, of: rank)

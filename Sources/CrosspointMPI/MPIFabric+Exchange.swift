@@ -81,13 +81,13 @@ extension MPIFabric {
     var hasWork = true
     var idle = 0
     var polled = ContinuousClock.now
-    exchange.reportArrivals(arrived)
+    _ = exchange.reportArrivals(arrived)
     while !exchange.isOver {
       idle += 1
       if idle == 1 { polled = .now }
       if try progress() {
         idle = 0
-        exchange.reportArrivals(arrived)
+        if exchange.reportArrivals(arrived) { hasWork = true }
       }
       if idle > 0, hasWork, exchange.fault == nil {
         let start = ContinuousClock.now

@@ -185,12 +185,15 @@ final class PostedExchange {
     }
   }
 
-  /// Calls `arrived` with each rank that has become complete since the last time.
-  func reportArrivals(_ arrived: (_ source: Int) -> Void) {
+  /// Calls `arrived` with each rank that has become complete since the last time; returns whether any has.
+  func reportArrivals(_ arrived: (_ source: Int) -> Void) -> Bool {
+    var hasAny = false
     for peer in sources.indices where sources[peer].isComplete && !sources[peer].isReported {
       sources[peer].isReported = true
       arrived(peer)
+      hasAny = true
     }
+    return hasAny
   }
 
   /// Names the ranks that have not sent; or, if all have, those that have not received.

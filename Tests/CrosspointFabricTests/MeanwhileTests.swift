@@ -6,7 +6,7 @@ import Testing
 
 /// Work that ranks do while bytes are under way.
 struct MeanwhileTests {
-  /// One byte to and from every rank; `arrived` hears of all but this rank.
+  /// One byte to and from every rank.
   static func exchangeByte(
     _ fabric: any Fabric, arrived: (Int) -> Void = { _ in }, meanwhile: () -> Bool
   ) throws {
@@ -17,19 +17,19 @@ struct MeanwhileTests {
         try fabric.exchange(
           send: send.indices.map { .init(rebasing: send[$0...$0]) },
           receive: received.indices.map { .init(rebasing: received[$0...$0]) }, operation: "test",
-          arrived: { if $0 != fabric.rank { arrived($0) } }, meanwhile: meanwhile)
+          arrived: arrived, meanwhile: meanwhile)
       }
     }
     #expect(received == (0..<fabric.rankCount).map { UInt8($0 + 1) })
   }
 
   @Test(arguments: [1, 2, 4], [nil, LinkModel(latency: .milliseconds(2), bytesPerSecond: 1e6)])
-  func workIsAskedForUntilNoneIsLeftAndNotAgain(ranks: Int, link: LinkModel?) throws {
+  func workIsAskedForUntilNoneIsLeftAndNotAgainBeforeSomethingArrives(ranks: Int, link: LinkModel?) throws {
     try SimulatedCluster(ranks: ranks, link: link).run { fabric in
       for slices in [0, 1, 7, 100_000] {
         // Ranks differ in what they have to do.
         var work = CountedWork(slices: slices / (fabric.rank + 1))
-        try Self.exchangeByte(fabric) { work.next() }
+        try Self.exchangeByte(fabric, arrived: { _ in work.arrive() }, meanwhile: { work.next() })
         #expect(!work.wasAskedTooOften)
         #expect(work.done == Array(0..<work.done.count))
       }
@@ -48,7 +48,9 @@ struct MeanwhileTests {
         return []
       }
       var events: [String] = []
-      try Self.exchangeByte(fabric, arrived: { _ in events.append("arrived") }) {
+      func note(_ source: Int) { if source != 0 { events.append("arrived") } }
+      try Self.exchangeByte(fabric, arrived: note) {
+        guard events.isEmpty else { return false }
         events.append("slice")
         begun.raise()
         for rank in 1..<ranks { #expect(taken[rank].wait(), "rank \(rank) gets nothing while rank 0 works") }
@@ -57,6 +59,20 @@ struct MeanwhileTests {
       return events
     }
     #expect(events[0] == ["slice"] + Array(repeating: "arrived", count: ranks - 1))
+  }
+
+  /// Rank 2 sends only when rank 0 has been asked for work again, after rank 1's block, though it had said that none is left.
+  @Test func workIsAskedForAgainWhenSomethingHasArrived() throws {
+    let (isOver, askedAgain) = (Signal(), Signal())
+    try SimulatedCluster(ranks: 3).run { fabric in
+      if fabric.rank == 1 { #expect(isOver.wait()) }
+      if fabric.rank == 2 { #expect(askedAgain.wait(), "rank 0 is not asked again") }
+      var sources: [Int] = []
+      try Self.exchangeByte(fabric, arrived: { sources.append($0) }) {
+        if fabric.rank == 0 { (sources.contains(1) ? askedAgain : isOver).raise() }
+        return false
+      }
+    }
   }
 
   @Test func whatComesDuringASliceLongerThanTheDeadlineIsAccepted() throws {
@@ -102,7 +118,7 @@ struct MeanwhileTests {
         for _ in 0..<2 {
           var work = CountedWork(slices: 50)
           defer { #expect(!work.wasAskedTooOften && work.done == Array(0..<work.done.count)) }
-          try Self.exchangeByte(fabric) { work.next() }
+          try Self.exchangeByte(fabric, arrived: { _ in work.arrive() }, meanwhile: { work.next() })
         }
       })
     for rank in 0..<2 {
