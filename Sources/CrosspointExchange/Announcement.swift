@@ -15,7 +15,7 @@ struct Announcement {
   static let magic: UInt32 = 0x5850_4134  // "XPA4"
   static let fixedWords = 13
 
-  /// How rows of the sender travel. The first is said to each rank of what it gets, the others to all of the whole transfer.
+  /// How rows of the sender travel. The first and the last are said to each rank of what it gets, the others to all of the whole transfer.
   struct Flags: OptionSet {
     let rawValue: UInt32
     /// Body and metadata lie behind the record.
@@ -28,6 +28,10 @@ struct Announcement {
     static let hasPlaces = Flags(rawValue: 8)
     /// Rows, frames or metadata are read or written in memory that ranks of a node share.
     static let sharesMemory = Flags(rawValue: 16)
+    /// Experts work in waves here.
+    static let inWaves = Flags(rawValue: 32)
+    /// Metadata lies behind the record, though the body comes in a message of its own.
+    static let carriesMetadata = Flags(rawValue: 64)
   }
 
   /// Words of a record for at most `groups` groups and a frame header of at most `headerBytes`.
@@ -67,6 +71,11 @@ struct Announcement {
   /// Bytes of metadata, and what their ``hash(_:)`` must be.
   var metadataBytes: Int { Int(truncatingIfNeeded: self[10]) }
   var metadataHash: UInt32 { words[7] }
+  /// How many of them lie behind the record.
+  var bytesBehind: (body: Int, metadata: Int) {
+    flags.contains(.carriesBody)
+      ? (bodyBytes, metadataBytes) : (0, flags.contains(.carriesMetadata) ? metadataBytes : 0)
+  }
   /// How long the sender waited for the others in the transfer before.
   var waitedSeconds: Float { Float(bitPattern: words[12]) }
   func rows(_ group: Int) -> Int { Int(words[Self.fixedWords + group]) }

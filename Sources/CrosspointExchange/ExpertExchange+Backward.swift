@@ -35,11 +35,15 @@ extension ExpertExchange {
     PendingRows(self, try beginCombineBackward(outputGradient, handle, after: nil))
   }
 
-  /// - Parameter failure: what is wrong on this rank already.
+  /// - Parameters:
+  ///   - isInWaves: whether this rank's experts work in waves.
+  ///   - failure: what is wrong on this rank already.
   package func beginCombineBackward(
-    _ outputGradient: borrowing TokenBatch, _ handle: DispatchHandle, after failure: CrosspointError?
+    _ outputGradient: borrowing TokenBatch, _ handle: DispatchHandle, inWaves isInWaves: Bool = false,
+    after failure: CrosspointError?
   ) throws(CrosspointError) -> TransferCall {
     try begin(.combineBackward, handle, after: failure) { call throws(CrosspointError) in
+      transfer.isInWaves = isInWaves
       transfer.format = transferFormat(.combineBackward)
       // Sums over clusters are needed once more, and a policy samples them before they are sent.
       let writesSums = policy == nil && !handle.source.isClustered
@@ -82,11 +86,21 @@ extension ExpertExchange {
     }
   }
 
-  func finishCombineBackward(_ call: TransferCall, meanwhile work: LocalWork) throws(CrosspointError) -> TokenBatch {
+  func finishCombineBackward(
+    _ call: TransferCall, meanwhile work: LocalWork,
+    waves: (borrowing TokenBatch, ExpertWave) throws(CrosspointError) -> Void = { _, _ throws(CrosspointError) in }
+  ) throws(CrosspointError) -> TokenBatch {
     try finish(call) { handle, attempt throws(CrosspointError) in
+      func wave() throws(CrosspointError) -> Bool {
+        try doWave(handle) { wave throws(CrosspointError) in
+          if sharesCopiesInWaves { try waves(call.returned, wave) } else { try waves(call.result, wave) }
+        }
+      }
       try hear(meanwhile: work, &attempt) { () throws(CrosspointError) in
         receiveAtExperts(handle, call.result.view.first)
       }
+      if sharesCopiesInWaves { spreadCopies(handle) }
+      attempt { () throws(CrosspointError) in try beginWaves(handle) }
       let (dy, writesSums) = (call.input!, call.writesSums)
       // Outputs that lie with their experts can be read until the vote.
       func differentiate() throws(CrosspointError) {
@@ -99,7 +113,7 @@ extension ExpertExchange {
         writing: { () throws(CrosspointError) in
           if writesSums { try differentiate() }
           return writesSums
-        }, meanwhile: work, &attempt)
+        }, meanwhile: work, waves: wave, &attempt)
       // As part of the moving phase it has been timed there.
       var watch = Stopwatch()
       if !writesSums {
@@ -112,15 +126,23 @@ extension ExpertExchange {
         handle.source.outputs = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
         handle.outputRows = TokenBatch(emptyOfHidden: layout.hidden, pool: pool)
       }
+      if let nodeExchange {
+        let rows = call.takeResult()
+        call.result = try differentiateOutputsWithinNode(nodeExchange, rows, handle)
+      }
+      try endWaves(handle, wave, &attempt)
       let rows = call.takeResult()
-      if let nodeExchange { return try differentiateOutputsWithinNode(nodeExchange, rows, handle) }
       if attempt.hasFailed {
         rows.clear()
         handle.topkWeightGradients.refill(with: 0, count: handle.routing.topkIndices.count)
       }
+      if sharesCopiesInWaves {
+        if attempt.hasFailed { call.returned.clear() }
+        return call.takeReturned()
+      }
       guard let gradients = call.copies.take() else { return rows }
       watch = Stopwatch()
-      handle.copies!.differentiate(rows, into: gradients.base)
+      handle.copies!.differentiate(rows, 0..<rows.rows, into: gradients.base)
       statistics.seconds.cluster += watch.lap()
       return gradients
     }

@@ -50,12 +50,16 @@ extension ExpertExchange {
     PendingDispatch(self, try beginDispatch(tokens, routing, labels: labels, after: nil))
   }
 
-  /// - Parameter failure: what is wrong on this rank already.
+  /// - Parameters:
+  ///   - isInWaves: whether this rank's experts work in waves.
+  ///   - failure: what is wrong on this rank already.
   package func beginDispatch(
-    _ tokens: borrowing TokenBatch, _ routing: Routing, labels: [Int32]?, after failure: CrosspointError?
+    _ tokens: borrowing TokenBatch, _ routing: Routing, labels: [Int32]?, inWaves isInWaves: Bool = false,
+    after failure: CrosspointError?
   ) throws(CrosspointError) -> TransferCall {
     let handle = vacantHandle()
     return try begin(.dispatch, handle, after: failure) { call throws(CrosspointError) in
+      transfer.isInWaves = isInWaves
       handle.roundingStep = gradientSteps
       handle.number = transfer.sequence
       if clusterer == nil { transfer.checked = checked("tokens", tokens) }
@@ -89,30 +93,35 @@ extension ExpertExchange {
   }
 
   func finishDispatch(
-    _ call: TransferCall, meanwhile work: LocalWork = { () throws(CrosspointError) in false }
+    _ call: TransferCall, meanwhile work: LocalWork = { () throws(CrosspointError) in false },
+    waves: (DispatchHandle, ExpertWave) throws(CrosspointError) -> Void = { _, _ throws(CrosspointError) in }
   ) throws(CrosspointError) -> DispatchHandle {
     try finish(call) { handle, attempt throws(CrosspointError) in
+      func wave() throws(CrosspointError) -> Bool {
+        try doWave(handle) { wave throws(CrosspointError) in try waves(handle, wave) }
+      }
       try transfer.finishAnnouncement(meanwhile: work, &attempt)
+      handle.rowsPerExpert.resize(localExperts.count)
       attempt { () throws(CrosspointError) in try makeRoom(handle) }
+      attempt { () throws(CrosspointError) in try beginWaves(handle) }
       let tokens = call.input!
       try move(
-        writing: { () throws(CrosspointError) in try writeTokens(tokens, handle) }, meanwhile: work, &attempt)
-      handle.rowsPerExpert.resize(localExperts.count)
+        writing: { () throws(CrosspointError) in try writeTokens(tokens, handle) }, meanwhile: work, waves: wave,
+        &attempt
+      )
       handle.received.nameLabels(destinations)
-      if sharesCopies { attempt { () throws(CrosspointError) in try readMarks(handle) } }
-      if sharesCopies, nodeExchange == nil {
-        call.copies = attempt { () throws(CrosspointError) in try placeCopies(handle) }
+      if sharesCopies, !transfer.notesArrivals {
+        attempt { () throws(CrosspointError) in try takeMarks(handle) }
+        if sharesCopiesInWaves, !transfer.hasLateRows { doWaves(.all, wave, &attempt) }
       }
       try settle(handle, attempt)
       if let nodeExchange {
         try dispatchWithinNode(nodeExchange, handle)
-      } else if attempt.hasFailed {
-        handle.spoil()
-      } else if let copies = call.copies.take() {
+      } else if !attempt.hasFailed, !transfer.isInWaves, let copies = call.copies.take() {
         fanOut(handle, into: copies)
-      } else {
-        for local in 0..<localExperts.count { handle.rowsPerExpert[local] = handle.received.count(of: local) }
       }
+      try endWaves(handle, wave, &attempt)
+      if attempt.hasFailed { handle.spoil() }
       statistics.record(handle.routing, rowsSent: handle.source.plan.rows)
       return handle
     }
@@ -215,7 +224,18 @@ extension ExpertExchange {
     if transfer.memory != nil { try handle.received.expectLabels() }
     if options.wire.combine.weighsRows { try handle.received.expectWeights(pool) }
     handle.rows = try leaseRows(handle.received.total, options.rows)
+    if !sharesCopies {
+      for local in 0..<localExperts.count { handle.rowsPerExpert[local] = handle.received.count(of: local) }
+    }
     receiveAtExperts(handle, handle.rows.view.first)
     try transfer.place()
+  }
+
+  /// What came with shared copies: their marks, and where they go within this rank.
+  func takeMarks(_ handle: DispatchHandle) throws(CrosspointError) {
+    try readMarks(handle)
+    guard nodeExchange == nil else { return }
+    call.copies = try placeCopies(handle)
+    if transfer.isInWaves { spreadCopies(handle) }
   }
 }

@@ -61,10 +61,10 @@ extension ExpertExchange {
   /// Moves what was announced to the transfer's targets, and does the caller's work. Collective.
   func move(
     writing: () throws(CrosspointError) -> Bool = { () throws(CrosspointError) in false }, meanwhile work: LocalWork,
-    _ attempt: inout Attempt
+    waves: LocalWork = { () throws(CrosspointError) in false }, _ attempt: inout Attempt
   ) throws(CrosspointError) {
     if transfer.settlesPlaces { try transfer.settle(attempt) }
-    try transfer.move(writing: writing, meanwhile: work, &attempt)
+    try transfer.move(writing: writing, meanwhile: work, waves: waves, &attempt)
   }
 
   /// Ends a transfer on which every rank agrees, or is to agree later. Collective.

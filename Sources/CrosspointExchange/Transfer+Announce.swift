@@ -26,9 +26,8 @@ extension Transfer {
       let (record, metadata) = (announcement(to: rank), UnsafeRawBufferPointer(metadataOut[rank]))
       write(to: record.note)
       record.write(
-        kind: kind, verdict: verdict, flags: carriesBody[rank] ? flags.union(.carriesBody) : flags, sequence: sequence,
-        dispatch: dispatch, waitedSeconds: waitedSeconds, bodyBytes: bodyBytes[rank], metadata: metadata,
-        groups: sources[rank])
+        kind: kind, verdict: verdict, flags: flags.union(carried(to: rank)), sequence: sequence, dispatch: dispatch,
+        waitedSeconds: waitedSeconds, bodyBytes: bodyBytes[rank], metadata: metadata, groups: sources[rank])
       let base = announced.base + rank * announcementStride
       let isAway = rank != fabric.rank
       if isAway { SealedRecord.seal(UnsafeMutableRawBufferPointer(start: base, count: size)) }
@@ -37,6 +36,8 @@ extension Transfer {
         // Most have been encoded there.
         if let body = encoded[rank].baseAddress, body != base + count { memcpy(base + count, body, bodyBytes[rank]) }
         count += bodyBytes[rank]
+      }
+      if !carried(to: rank).isEmpty {
         UnsafeMutableRawBufferPointer(start: base + count, count: metadata.count).copyMemory(from: metadata)
         count += metadata.count
       }
@@ -91,7 +92,7 @@ extension Transfer {
       if carriesBody[rank] { continue }
       if route(rank) == .message {
         layOutBody(for: rank)
-        if metadataBytesPerRow > 0 { outgoing[blocks(of: rank) + groupCapacity] = metadata }
+        if metadataBytesPerRow > 0, carried(to: rank).isEmpty { outgoing[blocks(of: rank) + groupCapacity] = metadata }
       } else {
         if route(rank) == .frame, bodyBytes[rank] > 0 { tables.set(.frame, for: rank, encoded[rank]) }
         tables.set(.metadata, for: rank, metadata)
@@ -99,9 +100,16 @@ extension Transfer {
     }
   }
 
+  /// What lies behind the record for a rank: with waves the marks of rows that come later, too, if they are small.
+  private func carried(to rank: Int) -> Announcement.Flags {
+    if carriesBody[rank] { return .carriesBody }
+    let isEarly = isInWaves && kind == .dispatch && route(rank) == .message
+    return isEarly && (1..<smallBytes + 1).contains(metadataOut[rank].count) ? .carriesMetadata : []
+  }
+
   /// What this rank says of the whole transfer.
   private var flags: Announcement.Flags {
-    var flags: Announcement.Flags = []
+    var flags: Announcement.Flags = isInWaves ? .inWaves : []
     if outgoing.contains(where: { $0.count > 0 }) { flags.insert(.movesBodies) }
     let others = tables.ranks.dropLast()
     if !readsInPlace, others.contains(where: { route($0) == .direct }) { flags.insert(.writesRows) }
@@ -158,9 +166,9 @@ extension Transfer {
       throw refuse(
         "\(record.metadataBytes) bytes of metadata announced for \(rows) rows, at most \(mostMetadata) possible")
     }
-    guard !record.flags.contains(.carriesBody) || record.bodyBytes + record.metadataBytes <= smallBytes else {
-      throw refuse(
-        "\(record.bodyBytes) bytes and \(record.metadataBytes) behind a record, at most \(smallBytes) possible")
+    let behind = record.bytesBehind
+    guard behind.body + behind.metadata <= smallBytes else {
+      throw refuse("\(behind.body) bytes and \(behind.metadata) behind a record, at most \(smallBytes) possible")
     }
   }
 
@@ -178,7 +186,9 @@ extension Transfer {
     }
     movesBodies = any.contains(.movesBodies)
     sharesMemory = any.contains(.sharesMemory)
-    settlesPlaces = any.contains(.writesRows) && all.isEmpty || movesBodies && kind == .dispatch
+    hasLateRows = any.contains(.writesRows)
+    anyInWaves = any.contains(.inWaves)
+    settlesPlaces = hasLateRows && all.isEmpty || movesBodies && kind == .dispatch
     isAnnounced = true
   }
 
@@ -215,14 +225,15 @@ extension Transfer {
     UnsafeMutableRawBufferPointer(start: announced.base + rank * announcementStride + recordBytes, count: smallBytes)
   }
 
-  /// The body and the metadata behind a record that carries them.
+  /// The body and the metadata behind a record, as far as it carries them.
   func carried(by rank: Int) -> (body: UnsafeRawBufferPointer, metadata: UnsafeRawBufferPointer) {
     let (record, start) = (announcement(of: rank), recordBytes)
     let bytes = UnsafeRawBufferPointer(announcementsReceived[rank])
-    let end = start + record.bodyBytes
+    let (body, metadata) = record.bytesBehind
+    let end = start + body
     return (
       UnsafeRawBufferPointer(rebasing: bytes[start..<end]),
-      UnsafeRawBufferPointer(rebasing: bytes[end..<end + record.metadataBytes])
+      UnsafeRawBufferPointer(rebasing: bytes[end..<end + metadata])
     )
   }
 }

@@ -28,7 +28,7 @@ extension Transfer {
     if isAnnounced {
       let record = announcement(of: rank)
       if record.flags.contains(.carriesBody) { return 0 }
-      (body, metadata) = (record.bodyBytes, record.metadataBytes)
+      (body, metadata) = (record.bodyBytes, record.metadataBytes - record.bytesBehind.metadata)
     } else if body + metadata <= smallBytes {
       return 0
     }
@@ -83,7 +83,9 @@ extension Transfer {
           arrivesInPlace[rank] = true
         case nil: bodies[rank] = stage(blocks(of: rank), record.bodyBytes)
         }
-        if metadataBytesPerRow > 0 {
+        if record.flags.contains(.carriesMetadata) {
+          metadataIn[rank] = carried(by: rank).metadata
+        } else if metadataBytesPerRow > 0 {
           metadataIn[rank] = stage(blocks(of: rank) + groupCapacity, record.metadataBytes)
         }
       }
@@ -108,10 +110,13 @@ extension Transfer {
   /// Moves rows and bodies, decodes each body as it arrives, and does all of the work. Collective.
   ///
   /// What goes wrong on this rank ends its work; the fabric's errors are thrown.
-  /// - Parameter writing: writes all rows for ranks with a direct route to ``nodeRows``, or says that it does not: then the
-  ///   transfer does, from ``sources``.
+  /// - Parameters:
+  ///   - writing: writes all rows for ranks with a direct route to ``nodeRows``, or says that it does not: then the
+  ///     transfer does, from ``sources``.
+  ///   - waves: does a slice of the work on rows that are there, see ``takeArrival()``; goes before other work.
   func move(
-    writing: () throws(CrosspointError) -> Bool, meanwhile work: LocalWork, _ attempt: inout Attempt
+    writing: () throws(CrosspointError) -> Bool, meanwhile work: LocalWork, waves: LocalWork,
+    _ attempt: inout Attempt
   ) throws(CrosspointError) {
     var watch = Stopwatch()
     attempt { () throws(CrosspointError) in try locate() }
@@ -121,14 +126,13 @@ extension Transfer {
       try fabric.exchange(
         send: outgoing, receive: incoming, operation: kind.operation,
         arrived: { rank in
-          if !ready.contains(rank) { progress.failure = progress.failure ?? receive(from: rank) }
+          guard !ready.contains(rank) else { return }
+          progress.failure = progress.failure ?? receive(from: rank)
+          if notesArrivals { note(.from(rank)) }
         },
-        meanwhile: {
-          doSlice(&progress, writing, work)
-          return progress.step <= ready.count || hasWork
-        })
+        meanwhile: { doSlice(&progress, writing, waves, work) })
     }
-    while progress.step <= ready.count || hasWork { doSlice(&progress, writing, work) }
+    while doSlice(&progress, writing, waves, work) {}
     attempt.fail(progress.failure)
     measure.wait += max(0, watch.lap() - (measure.encode + measure.decode + measure.meanwhile - before))
   }
@@ -141,27 +145,40 @@ extension Transfer {
     var isWritten = false
   }
 
-  /// What is there first, since others of the node wait for it; then a slice of the caller's work, unless something has gone
-  /// wrong, which ends it.
+  /// What is there first, since others of the node wait for it; then a slice of a wave; then one of the caller's work. Says
+  /// whether anything is left.
   private func doSlice(
-    _ progress: inout Progress, _ writing: () throws(CrosspointError) -> Bool, _ work: LocalWork
-  ) {
+    _ progress: inout Progress, _ writing: () throws(CrosspointError) -> Bool, _ waves: LocalWork, _ work: LocalWork
+  ) -> Bool {
     if progress.step <= ready.count {
       progress.failure = progress.failure ?? doStep(progress.step, writing, &progress.isWritten)
       progress.step += 1
-      return
+      // This rank's own rows are the first wave, whatever has arrived before.
+      if progress.step > ready.count, notesArrivals { note(.atOnce, at: 0) }
+    } else if hasWaves {
+      hasWaves = slice(of: waves, &progress.failure)
+    } else {
+      doSlice(of: work, &progress.failure)
     }
-    doSlice(of: work, &progress.failure)
+    return progress.step <= ready.count || hasWaves || hasWork
   }
 
-  /// A slice of the caller's work, unless something has gone wrong, which ends it.
+  /// A slice of the caller's work, if any is left.
   func doSlice(of work: LocalWork, _ failure: inout CrosspointError?) {
-    guard hasWork else { return }
-    hasWork = false
-    guard failure == nil else { return }
+    if hasWork { hasWork = slice(of: work, &failure) }
+  }
+
+  /// A slice of some work, unless something has gone wrong, which ends it; says whether any is left.
+  private func slice(of work: LocalWork, _ failure: inout CrosspointError?) -> Bool {
+    guard failure == nil else { return false }
     var watch = Stopwatch()
-    do throws(CrosspointError) { hasWork = try work() } catch { failure = error }
-    measure.meanwhile += watch.lap()
+    defer { measure.meanwhile += watch.lap() }
+    do throws(CrosspointError) {
+      return try work()
+    } catch {
+      failure = error
+      return false
+    }
   }
 
   /// One of the steps: finds where rows are to be written, or gives and takes what is another's; returns what went wrong.

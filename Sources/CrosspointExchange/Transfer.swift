@@ -13,7 +13,7 @@ import CrosspointTokens
 /// | ``beginAnnouncement(_:)`` | waits for nobody | verdict, step, sizes, row counts and small bodies, to every rank |
 /// | ``finishAnnouncement(meanwhile:_:)`` | yes | what all ranks have announced; all go on, or all throw; the caller's work while they have not |
 /// | ``settle(_:)`` | if ``settlesPlaces`` | every rank has its places, or all throw |
-/// | ``move(writing:meanwhile:_:)`` | if ``movesBodies`` | rows are written or decoded, other bodies travel, the caller's work is done |
+/// | ``move(writing:meanwhile:waves:_:)`` | if ``movesBodies`` | rows are written or decoded, other bodies travel, the caller's work is done |
 /// | ``settle(_:)`` | yes | every row is there, or all throw |
 /// | ``end()`` | | memory goes back |
 ///
@@ -121,6 +121,15 @@ final class Transfer {
   var sharesMemory = false
   var settlesPlaces = false
   var movesBodies = false
+  /// Whether experts work in waves, here and on any rank; and whether ranks of a node write rows where they belong: those are
+  /// there after the last vote only.
+  var isInWaves = false
+  var anyInWaves = false
+  var hasLateRows = false
+  /// Whether rows are noted as they come, those that are there to be given to the experts, and whether any are left.
+  var notesArrivals = false
+  @exclusivity(unchecked) var arrivals: [Arrival] = []
+  var hasWaves = false
   /// For ranks with a direct route, where their groups of rows lie that are read, or where those belong that are written.
   @exclusivity(unchecked) var nodeRows: [[RowTarget]]
   /// What a policy tells every other rank with its announcements, as many floats on every rank, behind what the transfer
@@ -230,6 +239,8 @@ final class Transfer {
     (readsInPlace, hasPlaces, isAnnounced, settlesPlaces, movesBodies, hasWork) = (
       false, false, false, false, false, true
     )
+    (isInWaves, notesArrivals, hasWaves) = (false, false, false)
+    arrivals.removeAll(keepingCapacity: true)
     tables.offer(nil)
     metadataOut.clear()
     clearSources()

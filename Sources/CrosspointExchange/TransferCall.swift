@@ -17,10 +17,13 @@ package final class TransferCall {
   var input: RowsView?
   /// Whether sums over clusters are written where they belong, not kept.
   var writesSums = false
-  /// Rows for what it gives; for the copies of those that arrive; and for those that come home. Empty until there are any.
+  /// Rows for what it gives; for the copies of those that arrive; and for those that come home, or with waves for what they
+  /// fill, or are filled from. Empty until there are any.
   @exclusivity(unchecked) var result: TokenBatch
   @exclusivity(unchecked) var copies: TokenBatch?
   @exclusivity(unchecked) var returned: TokenBatch
+  /// What experts are to work on of what has arrived.
+  @exclusivity(unchecked) var waves = WaveQueue()
 
   init(_ transfer: Transfer) {
     self.transfer = transfer
@@ -35,12 +38,20 @@ package final class TransferCall {
     return rows
   }
 
+  /// Hands the rows out that waves have filled.
+  func takeReturned() -> TokenBatch {
+    var rows = transfer.noRows
+    swap(&rows, &returned)
+    return rows
+  }
+
   /// Gives all memory back.
   func end() {
     transfer.end()
     (plan, learned, handle, failure, input) = (nil, nil, nil, nil, nil)
     result = transfer.noRows
     copies = nil
+    waves.begin(experts: 0)
     returned = transfer.noRows
   }
 }

@@ -38,6 +38,7 @@ private let namedScenarios: [Scenario] = [
   Scenario("exchange-in-place", ranks: "2,4", exchangeInPlace),
   Scenario("exchange-bad-input", ranks: "1,2,3,4", onEveryPath(exchangeBadInput)),
   Scenario("exchange-meanwhile", ranks: "1,2,3,4", exchangeMeanwhile),
+  Scenario("exchange-waves", ranks: "1,2,3,4", onEveryPath(exchangeWaves)),
   Scenario("exchange-overlap", ranks: "1,2,3,4", onEveryPath(exchangeOverlap)),
   Scenario("exchange-allocations", ranks: "1,2,4", needsReleaseBuild: true, exchangeAllocations),
   Scenario("exchange-steady-state", ranks: "1,2", needsReleaseBuild: true, exchangeSteadyState),

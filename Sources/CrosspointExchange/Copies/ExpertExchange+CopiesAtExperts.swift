@@ -12,7 +12,7 @@ extension ExpertExchange {
 
   /// Hands the rows that have arrived to the experts: `handle.rows` becomes a row per pair, grouped by expert.
   func fanOut(_ handle: DispatchHandle, into copies: consuming TokenBatch) {
-    handle.copies!.fanOut(handle.rows, into: copies)
+    handle.copies!.fanOut(handle.rows, 0..<handle.rows.rows, into: copies)
     handle.rows = copies
   }
 

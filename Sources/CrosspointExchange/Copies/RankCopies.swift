@@ -143,9 +143,14 @@ extension RankCopies {
     }
   }
 
-  /// Copies each row to all its places.
-  func fanOut(_ rows: borrowing TokenBatch, into copies: borrowing TokenBatch) {
-    for row in 0..<rows.rows {
+  /// Calls `body` with the expert and the place of each of a row's copies.
+  func forEachPlace(of row: Int, _ body: (_ expert: Int, _ place: Int) -> Void) {
+    marks.forEachPair(of: row) { pair, expert in body(expert, places[pair]) }
+  }
+
+  /// Copies some of the rows, each to all its places.
+  func fanOut(_ rows: borrowing TokenBatch, _ range: Range<Int>, into copies: borrowing TokenBatch) {
+    for row in range {
       for pair in marks.pairs(of: row) {
         (copies.base + places[pair] * rows.hidden).update(from: rows.base + row * rows.hidden, count: rows.hidden)
       }
@@ -176,10 +181,12 @@ extension RankCopies {
     }
   }
 
-  /// ∂L/∂output of each copy from that of its row; notes what the shares' gradients are, ⟨gradient, output⟩.
-  func differentiate(_ rows: borrowing TokenBatch, into gradients: UnsafeMutablePointer<Float>) {
+  /// ∂L/∂output of each copy of some rows from that of its row; notes what the shares' gradients are, ⟨gradient, output⟩.
+  func differentiate(
+    _ rows: borrowing TokenBatch, _ range: Range<Int>, into gradients: UnsafeMutablePointer<Float>
+  ) {
     let hidden = rows.hidden
-    for row in 0..<rows.rows {
+    for row in range {
       let gradient = rows.base + row * hidden
       for pair in marks.pairs(of: row) {
         let place = places[pair] * hidden
