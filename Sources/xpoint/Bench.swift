@@ -8,10 +8,11 @@ struct Bench: ParsableCommand {
       Examples:
         mpirun -n 2 xpoint bench exchange --json exchange.json
         mpirun -n 2 xpoint bench alltoall
+        xpoint bench waves --simulated 4 --link-speed 125 --link-latency 50
         xpoint bench codec --hidden 1024
         xpoint bench hash --hidden 1024
       """,
-    subcommands: [BenchExchange.self, BenchAlltoall.self, BenchHash.self, BenchCodec.self])
+    subcommands: [BenchExchange.self, BenchAlltoall.self, BenchWaves.self, BenchHash.self, BenchCodec.self])
 }
 
 /// What a benchmark found to differ from what it is compared with makes it fail.

@@ -4,6 +4,23 @@ import Testing
 
 /// Benchmarks compare what both sides bring, and write it down.
 struct BenchTests {
+  /// Bodies are larger than 64 KiB, so that they travel behind their announcements.
+  @Test(arguments: [0, 2, 3], ["uniform", "W0", "W1", "W2", "W3", "W4", "W5", "W6", "W7", "zipf"])
+  func aLayerInWavesGivesTheSameBits(mpiRanks: Int, pattern: String) throws {
+    // Under MPI those whose ranks differ most.
+    guard mpiRanks == 0 || ["W2", "W4", "W5"].contains(pattern) else { return }
+    for copies in ["expert", "rank"] {
+      let bench = [
+        "bench", "waves", "--tokens", "600", "--hidden", "64", "--row-time", "0.5", "--iterations", "2", "--warmup",
+        "1",
+        "--pattern", pattern, "--copies", copies,
+      ]
+      let outcome =
+        mpiRanks == 0 ? try Tool.xpoint.run(bench + ["--simulated", "4"]) : try Tool.xpoint.run(ranks: mpiRanks, bench)
+      #expect(outcome.exitCode == 0 && outcome.output.contains("waves"), "\(outcome)")
+    }
+  }
+
   @Test(arguments: [0, 2], ["plain", "allgather"])
   func gradientsAreTheSameAndOnRecord(mpiRanks: Int, baseline: String) throws {
     try TinyRun.use { run in

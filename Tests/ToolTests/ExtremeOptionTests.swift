@@ -14,6 +14,10 @@ struct ExtremeOptionTests {
       "--simulated 2 --tokens 8 --hidden 8 --experts 4 --iterations 1 --warmup 1".components(separatedBy: " ")
     ),
     (
+      ["bench", "waves"],
+      "--simulated 2 --tokens 8 --hidden 8 --experts 4 --iterations 1 --warmup 1".components(separatedBy: " ")
+    ),
+    (
       ["bench", "alltoall"],
       "--min-bytes 16 --max-bytes 64 --iterations 1 --warmup 1".components(separatedBy: " ")
     ),
