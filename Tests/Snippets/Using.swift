@@ -7,6 +7,7 @@ func using() throws {
   try passBF16()
   try saveAndRestore()
   try beginAndFinish()
+  try workInWaves()
   try breakOnPurpose()
   try expect(rowsAtEachRank() == [4, 4], "two ranks of two experts each get every second choice")
 }
@@ -80,6 +81,35 @@ private func beginAndFinish() throws {
     // end
 
     try expect(y.array == tokens.array && rows.allSatisfy { $0 == 4 }, "each its own rows")
+  }
+}
+
+/// Writes twice what some rows hold.
+private func double(_ rows: borrowing TokenBatch, _ range: Range<Int>, into results: borrowing TokenBatch) {
+  for row in range {
+    for column in 0..<rows.hidden { results.row(row)[column] = 2 * rows.row(row)[column] }
+  }
+}
+
+private func workInWaves() throws {
+  try SimulatedCluster(ranks: 2).run { fabric in
+    let exchange = try ExpertExchange(fabric: fabric, layout: ExpertLayout(experts: 2, hidden: 4))
+    let tokens = try TokenBatch([Float](repeating: 1, count: 4 * 4), hidden: 4)
+    let routing = try Routing(
+      topkIndices: [0, 1, 0, 1], topkWeights: [1, 1, 1, 1], topK: 1, experts: 2)
+
+    // snippet: waves
+    let handle = try exchange.dispatch(tokens, routing) { handle, wave throws(CrosspointError) in
+      try double(handle.rows, wave.rows, into: handle.outputs())  // of expert number wave.expert
+    }
+    let y = try exchange.combine(handle)
+    let dOutput = try exchange.combineBackward(y, handle) { rows, wave throws(CrosspointError) in
+      try double(rows, wave.rows, into: handle.rowGradients())
+    }
+    let dTokens = try exchange.dispatchBackward(handle)
+    // end
+
+    try expect(dOutput.rows == 4 && dTokens.elements.allSatisfy { $0 == 4 }, "twice forward, twice backward")
   }
 }
 
