@@ -38,7 +38,8 @@ final class Turn: @unchecked Sendable {
     guard dispatches.count < Self.mostDispatches else {
       throw CrosspointError(
         .handleMisuse, operation: "dispatch", argument: "handle_mem",
-        "\(dispatches.count) dispatches wait for a combine or a backward pass that does not come: see docs/jax.md, Memory")
+        "\(dispatches.count) dispatches wait for a combine or a backward pass that does not come: see docs/jax.md, Memory"
+      )
     }
     dispatches[number] = dispatch
   }
