@@ -239,7 +239,7 @@ final class Transfer {
     (readsInPlace, hasPlaces, isAnnounced, settlesPlaces, movesBodies, hasWork) = (
       false, false, false, false, false, true
     )
-    (isInWaves, notesArrivals, hasWaves) = (false, false, false)
+    (isInWaves, anyInWaves, hasLateRows, notesArrivals, hasWaves) = (false, false, false, false, false)
     arrivals.removeAll(keepingCapacity: true)
     tables.offer(nil)
     metadataOut.clear()

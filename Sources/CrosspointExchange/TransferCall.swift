@@ -98,7 +98,13 @@ extension ExpertExchange {
     call = begun
     defer { end(begun) }
     var attempt = Attempt(begun.failure)
-    return try body(begun.handle!, &attempt)
+    do throws(CrosspointError) {
+      return try body(begun.handle!, &attempt)
+    } catch {
+      // What experts made of waves is void, on whichever rank.
+      if begun.transfer.anyInWaves { begun.handle!.stage = .spoiled }
+      throw error
+    }
   }
 
   private func end(_ call: TransferCall) {

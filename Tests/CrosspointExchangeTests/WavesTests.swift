@@ -185,6 +185,32 @@ import Testing
   }
 
   /// Every byte that rank 0 sends rank 1 with its announcement of a dispatch and in the exchange of bodies.
+  @Test(arguments: Net.all.filter { $0.ranks > 1 })
+  func afterAWaveThatThrowsTheHandleIsRefusedOnEveryRank(net: Net) throws {
+    for copies in ExchangeOptions.Copies.all(ranks: net.ranks) {
+      let refused = try net.cluster().run { fabric in
+        let exchange = try Self.exchange(fabric, ExchangeOptions(copies: copies), net)
+        let tokens = try randomBatch(rows: 60, hidden: Self.hidden, seed: UInt64(fabric.rank))
+        let routing = try randomRouting(tokens: 60, topK: 3, experts: Self.experts, seed: UInt64(fabric.rank))
+        let handle = try exchange.dispatch(tokens, routing)
+        let y = try exchange.combine(handle.rows, handle)
+        func backward() throws -> CrosspointError.Code? {
+          do throws(CrosspointError) {
+            _ = try exchange.combineBackward(y, handle) { _, _ throws(CrosspointError) in
+              guard fabric.rank == 1 else { return }
+              throw CrosspointError(.outOfMemory, operation: "experts", argument: "rows", "no room for 9")
+            }
+            return nil
+          } catch {
+            return error.code
+          }
+        }
+        return [try backward(), try backward()]
+      }
+      #expect(refused.allSatisfy { $0 == [.outOfMemory, .handleMisuse] }, "\(copies): \(refused)")
+    }
+  }
+
   @Test(arguments: [StepPhase.Part.announce, .move]) func damageIsTheSameOnEveryRank(part: StepPhase.Part) throws {
     let net = Net(ranks: 2, smallBytes: 1000)
     let number = StepPhase.phase(part, of: .dispatch).exchange
