@@ -132,7 +132,7 @@ crosspoint_status crosspoint_xla_exchange(const crosspoint_exchange *exchange, i
  *   dispatch_backward memory, gradient of rows, of in use                              gradients of tokens, weights, after (zero)
  *
  * In use: 1 where a row has come, else 0. If more have come than there is room for, rows are NaN, and combine fails on all
- * ranks. Returns NULL, or an error whose text is that of crosspoint_last_error. */
+ * ranks. Returns NULL, or an error whose text is that of crosspoint_last_error, behind "on every rank: " where all have it. */
 crosspoint_xla_error *crosspoint_xla_dispatch(crosspoint_xla_frame *frame);
 crosspoint_xla_error *crosspoint_xla_combine(crosspoint_xla_frame *frame);
 crosspoint_xla_error *crosspoint_xla_combine_backward(crosspoint_xla_frame *frame);

@@ -168,10 +168,8 @@ public func crosspoint_exchange_restore(_ exchange: OpaquePointer?, _ text: Unsa
 
 extension crosspoint_statistics {
   fileprivate init(_ exchange: ExpertExchange) {
-    self.init()
+    self = .ofThisVersion
     let sums = exchange.statistics
-    size = UInt32(MemoryLayout<Self>.size)
-    version = UInt32(CROSSPOINT_INTERFACE)
     dispatches = Int64(sums.dispatches)
     rows_routed = Int64(sums.rowsRouted)
     rows_sent = Int64(sums.rowsSent)

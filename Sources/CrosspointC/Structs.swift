@@ -4,14 +4,21 @@ import CrosspointCore
 /// A struct of C that says which one it is.
 protocol Versioned {
   init()
-  var size: UInt32 { get }
-  var version: UInt32 { get }
+  var size: UInt32 { get set }
+  var version: UInt32 { get set }
   /// Bytes that it had when its version began; what has been added since is zero in programs of that time.
   static var leastSize: Int { get }
 }
 
 extension Versioned {
   static var leastSize: Int { MemoryLayout<Self>.size }
+
+  /// Zeros, but for what it is: CROSSPOINT_INIT.
+  static var ofThisVersion: Self {
+    var value = Self()
+    (value.size, value.version) = (UInt32(MemoryLayout<Self>.size), UInt32(CROSSPOINT_INTERFACE))
+    return value
+  }
 }
 
 extension crosspoint_error: Versioned {}

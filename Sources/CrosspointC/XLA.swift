@@ -75,9 +75,7 @@ public func crosspoint_xla_dispatch(_ frame: UnsafeMutablePointer<crosspoint_xla
   transfer(frame, "dispatch") { frame, exchange throws(CrosspointError) in
     let (experts, room) = (frame.argument(1), frame.result(0))
     var tokens = frame.argument(0).rows
-    var routing = crosspoint_routing()
-    routing.size = UInt32(MemoryLayout<crosspoint_routing>.size)
-    routing.version = UInt32(CROSSPOINT_INTERFACE)
+    var routing = crosspoint_routing.ofThisVersion
     routing.experts = UnsafePointer(experts.elements(Int32.self))
     routing.weights = UnsafePointer(frame.argument(2).elements(Float.self))
     routing.tokens = experts.dimensions[0]
@@ -232,9 +230,7 @@ extension crosspoint_xla_buffer {
   }
 
   fileprivate var rows: crosspoint_rows {
-    var rows = crosspoint_rows()
-    rows.size = UInt32(MemoryLayout<crosspoint_rows>.size)
-    rows.version = UInt32(CROSSPOINT_INTERFACE)
+    var rows = crosspoint_rows.ofThisVersion
     (rows.data, rows.rows, rows.columns) = (data, dimensions[0], dimensions[1])
     rows.type = type == CROSSPOINT_XLA_BFLOAT16 ? CROSSPOINT_BFLOAT16 : CROSSPOINT_FLOAT32
     return rows
