@@ -61,28 +61,19 @@ struct BenchExchange: RankCommand {
   var baseline = Baseline.plain
   @Flag(help: "The gradients' two transfers as well.")
   var backward = false
-  @Option(help: "Simulate this many ranks in one process instead of using MPI.")
-  var simulated: Int?
-  @OptionGroup var links: LinkArguments
+  @OptionGroup var ranks: SimulatedArguments
   @OptionGroup var output: RecordArguments
   @OptionGroup var exchange: ExchangeArguments
 
   func validate() throws {
     try Ranges.require(
-      ("--iterations", iterations, Ranges.runs), ("--warmup", warmup, Ranges.runs),
-      ("--simulated", simulated ?? 1, Ranges.simulated))
-    // Tokens and results of both implementations, and their rows at either end.
-    if routing == nil {
-      try Ranges.requireMemory(
-        "--tokens, --hidden, --top-k and --simulated", layer.tokens, layer.hidden,
-        times: (4 + 4 * layer.topK) * (simulated ?? 1))
-    }
-    try links.require("--simulated", simulated)
+      ("--iterations", iterations, Ranges.runs), ("--warmup", warmup, Ranges.runs))
+    if routing == nil { try layer.requireMemory(onRanks: ranks.simulated ?? 1) }
   }
 
   var deadline: Duration { .seconds(600) }
 
-  var cluster: SimulatedCluster? { simulated.map { links.cluster(ranks: $0, deadline: deadline) } }
+  var cluster: SimulatedCluster? { ranks.cluster(deadline: deadline) }
 
   func job() throws(CrosspointError) -> @Sendable (any Fabric) throws -> Void {
     var settings = ExchangeTrial.Settings(
@@ -97,8 +88,8 @@ struct BenchExchange: RankCommand {
       let recorded = try RecordedRoutings(routing, experts: layer.experts)
       (settings.tokens, settings.topK, settings.recorded) = (recorded.rows, recorded.topK, recorded)
     }
-    let onLinks = links.linkSpeed.map { " on links of \($0) MB/s and \(links.linkLatency) µs" } ?? ""
-    return { [settings, baseline, output, ranksPerNode = links.ranksPerNode] fabric in
+    let onLinks = ranks.links.linkSpeed.map { " on links of \($0) MB/s and \(ranks.links.linkLatency) µs" } ?? ""
+    return { [settings, baseline, output, ranksPerNode = ranks.links.ranksPerNode] fabric in
       try settings.agree(on: fabric)
       var settings = settings
       settings.options = try settings.options.decidingCopies(

@@ -31,26 +31,20 @@ struct BenchWaves: RankCommand {
   var iterations = 20
   @Option(help: "Runs of each before that.")
   var warmup = 4
-  @Option(help: "Simulate this many ranks in one process instead of using MPI.")
-  var simulated: Int?
-  @OptionGroup var links: LinkArguments
+  @OptionGroup var ranks: SimulatedArguments
   @OptionGroup var output: RecordArguments
   @OptionGroup var exchange: ExchangeArguments
 
   func validate() throws {
     try Ranges.require(
-      ("--iterations", iterations, Ranges.runs), ("--warmup", warmup, Ranges.runs),
-      ("--simulated", simulated ?? 1, Ranges.simulated))
+      ("--iterations", iterations, Ranges.runs), ("--warmup", warmup, Ranges.runs))
     guard (0...1e6).contains(rowTime) else { throw ValidationError("--row-time is \(rowTime): 0 to 1000000") }
-    try Ranges.requireMemory(
-      "--tokens, --hidden, --top-k and --simulated", layer.tokens, layer.hidden,
-      times: (4 + 4 * layer.topK) * (simulated ?? 1))
-    try links.require("--simulated", simulated)
+    try layer.requireMemory(onRanks: ranks.simulated ?? 1)
   }
 
   var deadline: Duration { .seconds(600) }
 
-  var cluster: SimulatedCluster? { simulated.map { links.cluster(ranks: $0, deadline: deadline) } }
+  var cluster: SimulatedCluster? { ranks.cluster(deadline: deadline) }
 
   func job() throws(CrosspointError) -> @Sendable (any Fabric) throws -> Void {
     let settings = WavesTrial.Settings(
@@ -63,7 +57,8 @@ struct BenchWaves: RankCommand {
       var seconds: [[Double]] = [[], []]
       var wrong = 0
       for iteration in 0..<warmup + iterations {
-        let results = try [false, true].map { try trial.step(inWaves: $0) }
+        let results = try inTurns(
+          iteration, { try trial.step(inWaves: false) }, { try trial.step(inWaves: true) })
         wrong += results[0].bits == results[1].bits ? 0 : 1
         guard iteration >= warmup else { continue }
         for (way, result) in results.enumerated() { seconds[way].append(result.seconds) }
@@ -127,14 +122,11 @@ private final class WavesTrial {
     (self.settings, self.fabric) = (settings, fabric)
     let layout = try ExpertLayout(experts: settings.experts, hidden: settings.hidden)
     exchange = try ExpertExchange(fabric: fabric, layout: layout, options: settings.options)
-    let ranks = fabric.rankCount
     routing = try settings.pattern.routing(
-      tokens: settings.tokens, topK: settings.topK, experts: settings.experts,
-      at: .init(rank: fabric.rank, rankCount: ranks) { layout.experts(of: $0, rankCount: ranks) }, step: 0,
+      tokens: settings.tokens, topK: settings.topK, experts: settings.experts, at: .init(of: fabric, layout), step: 0,
       seed: settings.options.seed)
-    tokens = try TokenBatch(rows: routing.tokens, hidden: settings.hidden)
-    var generator = SplitMix64(seed: settings.options.seed &+ UInt64(fabric.rank) &+ 1)
-    for index in tokens.elements.indices { tokens.elements[index] = generator.nextUnit() - 0.5 }
+    tokens = try TokenBatch(
+      randomRows: routing.tokens, hidden: settings.hidden, seed: settings.options.seed, rank: fabric.rank)
   }
 
   /// One step; the bits of its results. Collective.

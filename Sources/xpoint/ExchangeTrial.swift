@@ -60,9 +60,7 @@ struct ExchangeTrial {
       case .plain: PlainExchange(transport: transport, layout: layout, rank: rank, rankCount: rankCount)
       case .allgather: AllgatherExchange(transport: transport, layout: layout, rank: rank, rankCount: rankCount)
       }
-    let place = RoutingPattern.Place(rank: fabric.rank, rankCount: fabric.rankCount) { [ranks = fabric.rankCount] in
-      layout.experts(of: $0, rankCount: ranks)
-    }
+    let place = RoutingPattern.Place(of: fabric, layout)
     if let recorded = settings.recorded {
       routings = try recorded.spread(
         most: max(settings.warmup, settings.iterations + 1), rank: fabric.rank, experts: settings.experts)
@@ -89,10 +87,8 @@ struct ExchangeTrial {
     for iteration in 0..<settings.iterations {
       let routing = routings[iteration % routings.count]
       let tokens = batches[routing.tokens]!
-      // The order alternates: whoever comes second finds links that were idle at the end of the first.
-      let baselineFirst = iteration % 2 == 1 ? try timeBaseline(tokens, routing) : nil
-      let crosspointTimes = try timeCrosspoint(tokens, routing)
-      let times = [crosspointTimes, try baselineFirst ?? timeBaseline(tokens, routing)]
+      let times = try inTurns(
+        iteration, { try timeCrosspoint(tokens, routing) }, { try timeBaseline(tokens, routing) })
       for (implementation, times) in times.enumerated() {
         for (op, time) in (times + [times.reduce(0, +)]).enumerated() { seconds[op][implementation].append(time) }
       }
@@ -110,15 +106,15 @@ struct ExchangeTrial {
     let batch: TokenBatch
 
     init(_ rows: Int, _ settings: Settings, _ fabric: any Fabric) throws {
-      batch = try TokenBatch(rows: rows, hidden: settings.hidden)
-      if let input = settings.input {
-        // Ranks begin at even distances, and at the first row again after the last.
-        let start = input.count / settings.hidden * fabric.rank / fabric.rankCount * settings.hidden
-        for index in batch.elements.indices { batch.elements[index] = input[(start + index) % input.count] }
+      guard let input = settings.input else {
+        batch = try TokenBatch(
+          randomRows: rows, hidden: settings.hidden, seed: settings.options.seed, rank: fabric.rank)
         return
       }
-      var generator = SplitMix64(seed: settings.options.seed &+ UInt64(fabric.rank) &+ 1)
-      for index in batch.elements.indices { batch.elements[index] = generator.nextUnit() - 0.5 }
+      batch = try TokenBatch(rows: rows, hidden: settings.hidden)
+      // Ranks begin at even distances, and at the first row again after the last.
+      let start = input.count / settings.hidden * fabric.rank / fabric.rankCount * settings.hidden
+      for index in batch.elements.indices { batch.elements[index] = input[(start + index) % input.count] }
     }
   }
 

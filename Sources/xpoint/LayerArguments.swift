@@ -17,4 +17,10 @@ struct LayerArguments: ParsableArguments {
       ("--tokens", tokens, Ranges.rows), ("--hidden", hidden, Extent.hidden), ("--experts", experts, Extent.experts))
     try Ranges.require(("--top-k", topK, 1...experts))
   }
+
+  /// Memory for tokens and results of two implementations that are compared, and their rows at either end.
+  func requireMemory(onRanks ranks: Int) throws {
+    try Ranges.requireMemory(
+      "--tokens, --hidden, --top-k and --simulated", tokens, hidden, times: (4 + 4 * topK) * ranks)
+  }
 }

@@ -1,3 +1,14 @@
+/// Runs two that are compared, the second first in every other iteration: whoever comes later finds links that were idle at the
+/// end of the other.
+/// - Returns: what the first gives, then the second.
+func inTurns<Result>(
+  _ iteration: Int, _ first: () throws -> Result, _ second: () throws -> Result
+) rethrows -> [Result] {
+  if iteration % 2 == 0 { return [try first(), try second()] }
+  let result = try second()
+  return [try first(), result]
+}
+
 /// The times of repeated collective runs: the slowest rank decides each.
 struct SlowestTimes {
   /// By iteration.

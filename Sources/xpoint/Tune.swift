@@ -21,18 +21,15 @@ struct Tune: RankCommand {
   var output: String
   @Option(help: "Floats per row.")
   var hidden = 1024
-  @Option(help: "Simulate this many ranks in one process instead of using MPI.")
-  var simulated: Int?
-  @OptionGroup var links: LinkArguments
+  @OptionGroup var ranks: SimulatedArguments
 
   func validate() throws {
-    try Ranges.require(("--hidden", hidden, Extent.hidden), ("--simulated", simulated ?? 1, Ranges.simulated))
-    try links.require("--simulated", simulated)
+    try Ranges.require(("--hidden", hidden, Extent.hidden))
   }
 
   var deadline: Duration { .seconds(600) }
 
-  var cluster: SimulatedCluster? { simulated.map { links.cluster(ranks: $0, deadline: deadline) } }
+  var cluster: SimulatedCluster? { ranks.cluster(deadline: deadline) }
 
   func job() throws(CrosspointError) -> @Sendable (any Fabric) throws -> Void {
     { [hidden, output] fabric in
