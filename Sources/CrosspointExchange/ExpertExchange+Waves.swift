@@ -18,14 +18,14 @@ extension ExpertExchange {
   /// are in a wave does not depend on time, but the order of waves does: do not add up across waves.
   ///
   /// Where nothing is to be gained all rows are one wave, at the end: where no bodies travel beyond their announcements,
-  /// with one copy per node, and with one per rank where the marks of some rank's rows for another take more than 64 KiB, or
-  /// where not all ranks ask for waves.
+  /// with one copy per node, and with one per rank where the marks of a rank's rows are larger than a body that travels with
+  /// its announcement, or where not all ranks ask for waves.
   ///
   /// - Parameters:
   ///   - work: see ``LocalWork``; waves go first.
   ///   - waves: the experts' work on some rows, while others are under way. It may use the handle's ``DispatchHandle/rows`` in
   ///     the wave's range, ``DispatchHandle/rowsPerExpert`` and ``DispatchHandle/outputs()``, and is otherwise as a slice of
-  ///     `work`. If the transfer fails, what it made is void. An error that it throws ends the work and is thrown by the
+  ///     `work`. If the transfer fails once rows move, what it made is void and the handle is refused from then on. An error that it throws ends the work and is thrown by the
   ///     transfer on every rank, marked with this one.
   public func dispatch(
     _ tokens: borrowing TokenBatch, _ routing: Routing, labels: [Int32]? = nil,
