@@ -110,11 +110,10 @@ struct LimitTests {
     }
   }
 
-  /// One step of this takes far longer than the bounds below, at least as built for debugging.
+  /// One step of this takes longer than the bounds below on any processor: 50 layers wait for a link, 40 ms in each transfer.
   private func slow(_ run: TinyRun) -> [String] {
     run.train(steps: 5) + [
-      "--ranks-simulated", "1", "--context", "1024", "--width", "64", "--heads", "8", "--blocks", "4", "--batch", "4",
-      "--deadline", "1",
+      "--ranks-simulated", "2", "--blocks", "100", "--link-speed", "1000", "--link-latency", "40000", "--deadline", "1",
     ]
   }
 
@@ -126,7 +125,7 @@ struct LimitTests {
       job.signal(SIGTERM)
       let outcome = try job.wait()
       #expect(outcome.exitCode == 128 + SIGTERM, "\(outcome)")
-      #expect(outcome.errors == "moe-lm: rank 0: signal: no step has answered it for 4 seconds\n", "\(outcome)")
+      #expect(outcome.errors.hasSuffix("signal: no step has answered it for 4 seconds\n"), "\(outcome)")
       #expect(ContinuousClock.now - start < .seconds(7))
     }
   }
