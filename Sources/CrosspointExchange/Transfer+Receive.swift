@@ -119,7 +119,10 @@ extension Transfer {
     _ attempt: inout Attempt
   ) throws(CrosspointError) {
     var watch = Stopwatch()
-    attempt { () throws(CrosspointError) in try locate() }
+    // Bodies come whatever has gone wrong here since the announcements: they need their places.
+    if movesBodies || !attempt.hasFailed {
+      do throws(CrosspointError) { try locate() } catch { attempt.fail(error) }
+    }
     let before = measure.encode + measure.decode + measure.meanwhile
     var progress = Progress(failure: attempt.failure)
     if movesBodies {

@@ -93,14 +93,16 @@ import Testing
     #expect(events.count { $0 == "slice" } == 12)
   }
 
-  /// It throws in its third slice: alone, or while the others work too.
-  @Test(arguments: Kind.allCases, [(1, nil), (1, link), (2, link), (3, nil)])
+  /// It throws in its third slice: alone, or while the others work too; with bodies that travel with their announcements, or
+  /// behind them.
+  @Test(arguments: Kind.allCases, [(1, nil, nil), (1, link, 0), (2, link, nil), (2, nil, 0), (3, nil, nil)])
   func aSliceThatThrowsIsTheSameErrorOnEveryRankAndTheExchangeGoesOn(
-    in phase: Kind, _ net: (ranksPerNode: Int, link: LinkModel?)
+    in phase: Kind, _ net: (ranksPerNode: Int, link: LinkModel?, smallBytes: Int?)
   ) throws {
     let cluster = SimulatedCluster(ranks: 3, ranksPerNode: net.ranksPerNode, deadline: .seconds(5), link: net.link)
     let results = cluster.results { fabric in
-      let exchange = try ExpertExchange(fabric: fabric, layout: BadInputTests.layout)
+      let exchange = try ExpertExchange(
+        fabric: fabric, layout: BadInputTests.layout, smallBytes: net.smallBytes)
       func step(failing: Bool) throws -> [Int] {
         var slices = Kind.allCases.map { _ in 0 }
         do {
