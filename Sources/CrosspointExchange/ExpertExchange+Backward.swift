@@ -238,7 +238,8 @@ extension ExpertExchange {
     try finish(call) { handle, attempt throws(CrosspointError) in
       try hear(meanwhile: work, &attempt) { () throws(CrosspointError) in try makeRoomForGradients(call, handle) }
       try move(meanwhile: work, &attempt)
-      if sharesCopies { attempt { () throws(CrosspointError) in try takeShareGradients(handle) } }
+      // Those of the ranks' weights stay until the vote, so that a call that fails can be made again.
+      let weights = sharesCopies ? attempt { () throws(CrosspointError) in try weightGradients(handle) } : nil
       let result = call.takeResult()
       let returned = call.returned.view
       // As in combine: rows are read before the vote, or are there after it.
@@ -249,6 +250,9 @@ extension ExpertExchange {
         result.clear()
       } else if !isEarly {
         try gatherGradients(handle, returned, into: result.view)
+      }
+      if let weights {
+        _ = handle.topkWeightGradients.withUnsafeMutableBufferPointer { $0.update(fromContentsOf: weights.elements) }
       }
       return result
     }

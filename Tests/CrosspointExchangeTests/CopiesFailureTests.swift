@@ -63,6 +63,37 @@ import Testing
     ).run { try FaultTests.step($0, options: .init(copies: .perRank)) }
   }
 
+  /// The gradients of the router's weights are made of what stays until the vote.
+  @Test(arguments: [ExchangeOptions.Copies.perRank, .perNode(ranks: 2)], [nil, 0])
+  func aDispatchBackwardThatFailedIsMadeAgain(copies: ExchangeOptions.Copies, smallBytes: Int?) throws {
+    try SimulatedCluster(ranks: 4).run { fabric in
+      let exchange = try ExpertExchange(
+        fabric: fabric, layout: ExpertLayout(experts: 8, hidden: 8), options: .init(copies: copies),
+        smallBytes: smallBytes)
+      let seed = UInt64(fabric.rank)
+      func weightGradients(failing: Bool) throws -> [Float] {
+        let handle = try exchange.dispatch(
+          randomBatch(rows: 9, hidden: 8, seed: seed), randomRouting(tokens: 9, topK: 4, experts: 8, seed: seed))
+        _ = try exchange.combine(randomBatch(rows: handle.rows.rows, hidden: 8, seed: seed + 1), handle)
+        let gradients = try exchange.combineBackward(randomBatch(rows: 9, hidden: 8, seed: seed + 2), handle)
+        if failing {
+          let error = #expect(throws: CrosspointError.self) {
+            try exchange.dispatchBackward(gradients, handle) { () throws(CrosspointError) in
+              if fabric.rank == 1 { throw CrosspointError(.outOfMemory, operation: "work", argument: "rows", "none") }
+              return false
+            }
+          }
+          #expect(error?.operation == "work" && error?.rank == 1)
+        }
+        _ = try exchange.dispatchBackward(gradients, handle)
+        return handle.topkWeightGradients
+      }
+      let plain = try weightGradients(failing: false)
+      #expect(plain.contains { $0 != 0 })
+      #expect(try firstBitDifference(weightGradients(failing: true), plain) == nil)
+    }
+  }
+
   /// Experts 8 to 15 are on rank 1, whose memory holds the rows that come, but not eight copies of each.
   @Test func memoryThatIsTooSmallForTheCopiesOfOneRankIsTheSameErrorOnBoth() {
     let (tokens, hidden) = (50, 256)

@@ -60,8 +60,8 @@ extension ExpertExchange {
     }
   }
 
-  /// Takes the gradients of the shares that came home and makes them gradients of the router's weights.
-  func takeShareGradients(_ handle: DispatchHandle) throws(CrosspointError) {
+  /// The gradients of the router's weights, `[T · K × 1]`, from those of the shares that came home.
+  func weightGradients(_ handle: DispatchHandle) throws(CrosspointError) -> TokenBatch {
     let gradients = try TokenBatch(uninitializedRows: handle.copies!.sent.pairs, hidden: 1, pool: pool)
     let shares = handle.copies!.shares
     for peer in 0..<fabric.rankCount {
@@ -72,8 +72,8 @@ extension ExpertExchange {
       }
       shares.read(UnsafeMutableBufferPointer(rebasing: gradients.elements[pairs]), from: block)
     }
-    try handle.copies!.differentiate(
-      gradients.base, handle.routing, handle.source.plan, into: &handle.topkWeightGradients, pool: pool)
+    return try handle.copies!.differentiate(
+      gradients.base, handle.routing, handle.source.plan, ofRanks: handle.topkWeightGradients, pool: pool)
   }
 
   func corruptMarks(_ kind: TransferKind, _ peer: Int, _ message: String) -> CrosspointError {

@@ -83,20 +83,21 @@ extension RankCopies {
     for slot in 0..<leaderOfSlot.count where leaderOfSlot[slot] >= 0 { body(slot, leaderOfSlot[slot]) }
   }
 
-  /// Turns gradients of the ranks' weights, kept at the slots of their leaders, into those of the router's.
+  /// Gradients of the router's weights from those of the ranks' weights, which are kept at the slots of their leaders.
   ///
   /// - Parameters:
   ///   - shares: `[pairs]`, ∂L/∂shares.
-  ///   - weights: `[T × K]`.
+  ///   - ofRanks: `[T × K]`, ∂L/∂W.
+  /// - Returns: `[T · K × 1]`.
   func differentiate(
-    _ shares: UnsafePointer<Float>, _ experts: Routing, _ plan: borrowing RowPlan, into weights: inout [Float],
-    pool: BufferPool
-  ) throws(CrosspointError) {
-    // Of a token's choices on a rank, kept at the slot of its leader: two sums, and ∂L/∂W.
-    let sums = try TokenBatch(uninitializedRows: 3, hidden: max(1, weights.count), pool: pool)
+    _ shares: UnsafePointer<Float>, _ experts: Routing, _ plan: borrowing RowPlan, ofRanks: [Float], pool: BufferPool
+  ) throws(CrosspointError) -> TokenBatch {
+    // Of a token's choices on a rank, kept at the slot of its leader: two sums.
+    let sums = try TokenBatch(uninitializedRows: 2 * ofRanks.count, hidden: 1, pool: pool)
     sums.elements.update(repeating: 0)
-    let (means, magnitudes, ofRanks) = (sums.base, sums.base + sums.hidden, sums.row(2))
-    _ = ofRanks.update(fromContentsOf: weights)
+    let (means, magnitudes) = (sums.base, sums.base + ofRanks.count)
+    let weights = try TokenBatch(uninitializedRows: ofRanks.count, hidden: 1, pool: pool)
+    weights.elements.update(repeating: 0)
     func gradient(_ slot: Int, _ leader: Int) -> Float {
       shares[pairOfSlot[slot]] / Float(plan.counts[plan.rowOfSlot[leader]])
     }
@@ -105,16 +106,14 @@ extension RankCopies {
       means[leader] += weight / routing.topkWeights[leader] * gradient(slot, leader)
       magnitudes[leader] += weight.magnitude
     }
-    weights.refill(with: 0, count: weights.count)
-    weights.withUnsafeMutableBufferPointer { weights in
-      forEachCopy { slot, leader in
-        let own = gradient(slot, leader)
-        let sign: Float = experts.topkWeights[slot] < 0 ? -1 : 1
-        weights[slot] =
-          magnitudes[leader] == 0
-          ? own : sign * ofRanks[leader] + (own - sign * means[leader]) / routing.topkWeights[leader]
-      }
+    forEachCopy { slot, leader in
+      let own = gradient(slot, leader)
+      let sign: Float = experts.topkWeights[slot] < 0 ? -1 : 1
+      weights.base[slot] =
+        magnitudes[leader] == 0
+        ? own : sign * ofRanks[leader] + (own - sign * means[leader]) / routing.topkWeights[leader]
     }
+    return weights
   }
 }
 
