@@ -41,7 +41,8 @@ extension ExpertExchange {
   /// - Rows and results that you pass in must stay where and as they are until the transfer is finished.
   /// - What is wrong on one rank is thrown by `finish`, on every rank; `begin` throws what makes the fabric unusable and what
   ///   goes wrong in transfers that it makes itself: those that a policy, a memory or a copy per node needs.
-  /// - What is pending can be finished once. Dropped unfinished it is finished then, and its result and its errors are lost.
+  /// - What is pending can be finished once. Dropped unfinished it is finished then, and its result and its errors are lost;
+  ///   with deferred agreement its errors are thrown by the next vote.
   /// - With a policy one transfer of an exchange can be under way. The first that meets others under way, as many as never
   ///   before, waits for all ranks once.
   public func beginDispatch(

@@ -103,6 +103,8 @@ extension ExpertExchange {
     } catch {
       // What experts made of waves is void, on whichever rank.
       if begun.transfer.anyInWaves { begun.handle!.stage = .spoiled }
+      // A rank that drops the call leaves the error to the next vote, which then is every rank's.
+      if options.agreement == .deferred { fabric.collectiveMemory.deferVote(nil) }
       throw error
     }
   }
@@ -138,7 +140,9 @@ public struct PendingDispatch: ~Copyable {
     try exchange.finishDispatch(call.take()!, meanwhile: work)
   }
 
-  deinit { if let call { _ = try? exchange.finishDispatch(call) } }
+  deinit {
+    if let call { exchange.drop { () throws(CrosspointError) in _ = try exchange.finishDispatch(call) } }
+  }
 }
 
 /// A combine, combineBackward or dispatchBackward that has been begun: see ``ExpertExchange/beginDispatch(_:_:labels:)``.
@@ -158,10 +162,19 @@ public struct PendingRows: ~Copyable {
     try exchange.finishRows(call.take()!, meanwhile: work)
   }
 
-  deinit { if let call { _ = try? exchange.finishRows(call) } }
+  deinit {
+    if let call { exchange.drop { () throws(CrosspointError) in _ = try exchange.finishRows(call) } }
+  }
 }
 
 extension ExpertExchange {
+  /// Finishes what nobody waits for. With deferred agreement the next vote tells what went wrong, in it or before.
+  fileprivate func drop(_ finish: () throws(CrosspointError) -> Void) {
+    do throws(CrosspointError) { try finish() } catch {
+      if options.agreement == .deferred { fabric.collectiveMemory.deferVote(error) }
+    }
+  }
+
   func finishRows(
     _ call: TransferCall, meanwhile work: LocalWork = { () throws(CrosspointError) in false }
   ) throws(CrosspointError) -> TokenBatch {

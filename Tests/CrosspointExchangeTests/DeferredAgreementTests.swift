@@ -181,6 +181,37 @@ import Testing
     }
   }
 
+  /// In the transfer itself, or in one before of which it was to tell; dropped by all, or by one.
+  @Test(arguments: [0, 1], [[0], [1], [0, 1, 2]])
+  func whatWentWrongUntilATransferWasDroppedIsThrownByTheNextCall(earlier: Int, droppers: [Int]) throws {
+    try SimulatedCluster(ranks: 3).run { fabric in
+      let exchange = try ExpertExchange(fabric: fabric, layout: BadInputTests.layout, options: Self.options)
+      let routing = try randomRouting(tokens: 5, topK: 2, experts: 4, seed: 2)
+      let tokens = try randomBatch(rows: 5, hidden: 8, seed: 1)
+      for _ in 0..<earlier {
+        _ = try exchange.dispatch(tokens, routing) { () throws(CrosspointError) in
+          if fabric.rank == 1 { throw CrosspointError(.outOfMemory, operation: "work", argument: "rows", "none") }
+          return false
+        }
+      }
+      if earlier == 0, fabric.rank == 1 { tokens.row(3)[1] = .nan }
+      func dispatch() throws {
+        let pending = try exchange.beginDispatch(tokens, routing)
+        if !droppers.contains(fabric.rank) { _ = try pending.finish() }
+      }
+      if droppers.contains(fabric.rank) {
+        try dispatch()
+      } else {
+        #expect(throws: CrosspointError.self) { try dispatch() }
+      }
+      let error = #expect(throws: CrosspointError.self) { try exchange.settle() }
+      #expect(error?.code == (earlier == 0 ? .nonFinite : .outOfMemory) && error?.rank == 1)
+      try exchange.settle()
+      _ = try Self.transfers(exchange, fabric.rank)
+      try exchange.settle()
+    }
+  }
+
   /// A rank that goes away is named in every round that is left.
   @Test(arguments: 0..<3 + 5, [false, true])
   func aLostRankIsNamed(exchange: Int, isSilent: Bool) {
