@@ -9,6 +9,8 @@ import CrosspointTokens
 public final class DispatchHandle {
   /// The calls that a handle sees, in order.
   enum Stage: String {
+    /// It serves no dispatch, and has no buffers.
+    case idle
     case dispatched
     case combined
     case combineBackwarded = "back through combine"
@@ -31,7 +33,7 @@ public final class DispatchHandle {
   @exclusivity(unchecked) public internal(set) var rows: TokenBatch
   /// `[local experts]`: rows of each of this rank's experts, in the order of ``rows``.
   @exclusivity(unchecked) public internal(set) var rowsPerExpert: [Int] = []
-  /// `[T × K]`: ∂L/∂topkWeights, filled by `combineBackward`, or by `dispatchBackward` with shared copies; 0 where a
+  /// `[T × K]`: ∂L/∂topkWeights; empty until it is filled by `combineBackward`, or by `dispatchBackward` with shared copies; 0 where a
   /// choice was not sent.
   @exclusivity(unchecked) public internal(set) var topkWeightGradients: [Float] = []
 
@@ -69,7 +71,7 @@ public final class DispatchHandle {
 
   /// The exchange that made it.
   let owner: ObjectIdentifier
-  var stage = Stage.finished
+  var stage = Stage.idle
   /// Transfers of it that are under way.
   var calls = 0
   /// The sequence number of its dispatch.
@@ -122,13 +124,14 @@ public final class DispatchHandle {
 
   /// Gives every buffer back, so that the handle can serve another dispatch.
   func recycle() {
+    topkWeightGradients.removeAll(keepingCapacity: true)
     within = nil
     rows = TokenBatch(emptyOfHidden: hidden, type: type, pool: pool)
     outputRows = TokenBatch(emptyOfHidden: hidden, type: type, pool: pool)
     gradientRows = TokenBatch(emptyOfHidden: hidden, type: type, pool: pool)
     source = SentTokens(hidden: hidden, pool: pool)
     received = ReceivedRows(pool: pool)
-    stage = .finished
+    stage = .idle
   }
 }
 

@@ -134,15 +134,20 @@ public final class ExpertExchange {
   /// Bytes that the buffers of this exchange held at most.
   public var peakBufferBytes: Int { pool.peakBytes }
 
-  /// A handle that nobody uses, its buffers given back.
+  /// A handle that nobody uses. The buffers of all such are given back.
   func vacantHandle() -> DispatchHandle {
+    var vacant: Int?
     for index in handles.indices where isKnownUniquelyReferenced(&handles[index]) {
-      handles[index].recycle()
-      return handles[index]
+      if handles[index].stage != .idle { handles[index].recycle() }
+      vacant = vacant ?? index
     }
-    let handle = DispatchHandle(
-      owner: ObjectIdentifier(self), hidden: layout.hidden, type: options.rows, pool: pool)
-    handles.append(handle)
+    if vacant == nil {
+      handles.append(
+        DispatchHandle(owner: ObjectIdentifier(self), hidden: layout.hidden, type: options.rows, pool: pool))
+    }
+    let handle = handles[vacant ?? handles.count - 1]
+    // Also if the dispatch fails it may keep buffers.
+    handle.stage = .finished
     return handle
   }
 

@@ -192,6 +192,29 @@ import Testing
   }
 
   /// As many calls, buffers and bytes after a thousand steps as after a few.
+  /// Several at once, so that the memory serves one dispatch that is larger.
+  @Test(arguments: ExchangeOptions.Copies.all(ranks: 2)) func droppedHandlesGiveTheirMemoryBack(
+    copies: ExchangeOptions.Copies
+  ) throws {
+    func peak(_ capacity: Int, few: Int) throws -> Int {
+      try SimulatedCluster(ranks: 2).run { fabric in
+        let exchange = try ExpertExchange(
+          fabric: fabric, layout: ExpertLayout(experts: 4, hidden: 256),
+          options: .init(copies: copies, capacityBytes: capacity))
+        func dispatch(_ count: Int) throws -> DispatchHandle {
+          try exchange.dispatch(
+            randomBatch(rows: count, hidden: 256, seed: 1),
+            randomRouting(tokens: count, topK: 2, experts: 4, notSent: 0, seed: 2))
+        }
+        try withExtendedLifetime((0..<few).map { _ in try dispatch(250) }) {}
+        _ = try dispatch(1000)
+        return exchange.peakBufferBytes
+      }.max()!
+    }
+    let capacity = try peak(.max, few: 0) * 5 / 4
+    #expect(try peak(capacity, few: 4) <= capacity)
+  }
+
   @Test(arguments: ExchangeOptions.Copies.all(ranks: 2)) func nothingGrows(copies: ExchangeOptions.Copies) throws {
     try SimulatedCluster(ranks: 2).run { fabric in
       let exchange = try ExpertExchange(
