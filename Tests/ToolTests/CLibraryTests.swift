@@ -36,6 +36,15 @@
       #expect(outcome.outputLines.filter { $0.hasSuffix("the same bits") }.count == ranks, "\(outcome)")
     }
 
+    @Test func twoCommunicatorsAtOnceKeepApart() throws {
+      let outcome = try Example.use("communicators.c", compiler: "mpicc") { program in
+        try Launch.run(
+          Programs.mpirun(), Programs.oversubscribe + ["-n", "4", program.path], limit: 60)
+      }
+      #expect(outcome.exitCode == 0 && outcome.left.isEmpty, "\(outcome)")
+      #expect(outcome.outputLines.sorted() == (0..<4).map { "rank \($0): the same bits" }, "\(outcome)")
+    }
+
     @Test func anErrorOfOptionsEndsTheJobInOneLine() throws {
       let outcome = try Example.use("mpi.c", compiler: "mpicc") { program in
         try Launch.run(

@@ -176,6 +176,8 @@ def step_of(binding, fabric):
         return lambda: check_dispatcher(Mesh(fabric), fabric.rank, [2] * fabric.rank_count)
     if binding == "torch":
         from test_torch import check_layer
+    elif binding == "megatron":
+        from test_megatron import check_layer
     else:
         from test_jax import check_layer
     return lambda: check_layer(fabric, [2] * fabric.rank_count)
@@ -198,6 +200,29 @@ def waits_in(binding):
         if fabric.rank == fabric.rank_count - 1:
             time.sleep(60)
         step()
+
+
+def two_communicators_in(binding):
+    """Layers over all three ranks and over two or one of them; their transfers take turns, forward and backward."""
+    import torch
+    from mpi4py import MPI
+    from test_bindings import transfers_of
+    from test_torch import route, tokens_of
+
+    some = MPI.COMM_WORLD.Split(MPI.COMM_WORLD.rank % 2)
+    with Fabric.of(MPI.COMM_WORLD) as whole, Fabric.of(some, messages_only=True) as part:
+        layers = [transfers_of(binding, fabric) for fabric in (whole, part)]
+        counts = [[9, 0, 4][whole.rank], 3 + whole.rank]
+        given = [tokens_of(fabric.rank, count) for fabric, count in zip((whole, part), counts)]
+        for _ in range(2):
+            sent = [send(x, logits) for (send, _), (x, logits, _) in zip(layers, given)]
+            found = [bring(rows) for (_, bring), rows in zip(layers, sent)]
+            torch.autograd.backward(found, [dy for _, _, dy in given])
+        for y, (x, logits, dy) in zip(found, given):
+            total = route(logits)[1].sum(dim=1, keepdim=True)
+            torch.testing.assert_close(y, total * x)
+            torch.testing.assert_close(x.grad, 2 * total * dy)
+        say(f"rank {whole.rank}: True")
 
 
 def torchtitan():
@@ -317,6 +342,15 @@ def process_group():
         x = torch.tensor([rank])
         dist.broadcast(x, src=size - 1, group=pair)
         assert x.item() == size - 1
+    # Those of the pair and those of all ranks take turns.
+    for turn in range(3):
+        if dist.get_rank(pair) >= 0:
+            x = torch.tensor([rank + turn])
+            dist.all_reduce(x, group=pair)
+            assert x.item() == (size - 1 + 2 * turn if size > 1 else turn)
+        x = torch.tensor([rank + turn])
+        dist.all_reduce(x)
+        assert x.item() == sum(everyone) + size * turn
     say(ours.allclose(theirs, rtol=1e-4) and ours[-1] < ours[0] and told == [{"rank": r} for r in everyone])
     dist.destroy_process_group()
 

@@ -75,6 +75,12 @@ def check_layer(fabric, counts, options=""):
     return True
 
 
+def transfers(fabric):
+    """What sends tokens by their scores, and what brings rows home."""
+    exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN)
+    return (lambda x, logits: dispatch(exchange, x, *route(logits))), lambda sent: combine(sent, sent.rows)
+
+
 @pytest.mark.parametrize("options", ["", "copies=rank"])
 @pytest.mark.parametrize("counts", [[9], [5, 12], [7, 0, 3, 20]])
 def test_a_layer_is_the_gathered_models_on_simulated_ranks(counts, options):
@@ -229,8 +235,8 @@ def test_steps_leave_nothing_behind():
         layer = ExpertParallel(fabric, experts=EXPERTS, hidden=HIDDEN, make=expert)
         x, logits, dy = tokens_of(fabric.rank, 40)
         before = 0
-        for number in range(500):
-            if number == 200:
+        for number in range(1000):
+            if number == 300:
                 before = resident_bytes()
             layer(x, *route(logits)).backward(dy)
         growth = resident_bytes() - before
