@@ -89,8 +89,11 @@ class Exchange:
         check(library.crosspoint_exchange_local_experts(self._pointer, byref(first), byref(count)))
         #: Of all arrays of rows: float32, or uint16 with the option ``rows=bf16``.
         self.dtype = np.dtype(np.uint16 if "rows=bf16" in self.options.split() else np.float32)
+        self._is_narrow = self.dtype == np.uint16
         #: This rank's experts.
         self.local_experts = range(first.value, first.value + count.value)
+        # What describes arrays to the library, which reads it before a call returns.
+        self._given, self._wanted, self._routing = Rows.new(), Rows.new(), Routing.new()
 
     def dispatch(
         self, tokens: np.ndarray, experts: np.ndarray, weights: np.ndarray, labels: Optional[np.ndarray] = None
@@ -112,25 +115,24 @@ class Exchange:
         return self._dispatch(tokens, experts, weights, labels, True)
 
     def _dispatch(self, tokens, experts, weights, labels, begins):
-        rows, routing = Rows.new(), Routing.new()
         try:
-            self._fill(rows, tokens, "tokens")
+            self._fill(self._given, tokens, "tokens")
             experts, weights = _routing(experts, weights)
             if labels is not None:
                 labels = _labels(labels, len(experts))
-                routing.labels = _address(labels)
         except Refusal as refusal:
             return self._refuse(_DISPATCH, None, refusal, begins)
+        routing = self._routing
         routing.experts = _address(experts)
         routing.weights = _address(weights)
-        routing.tokens, routing.top_k = experts.shape
+        routing.tokens, routing.top_k = shape = experts.shape
+        routing.labels = None if labels is None else _address(labels)
         pointer = ctypes.c_void_p()
-        shape = experts.shape
 
         def result():
             return Handle(self, Owned(pointer.value, library.crosspoint_handle_free), shape)
 
-        arguments = (self._pointer, byref(rows), byref(routing), byref(pointer))
+        arguments = (self._pointer, byref(self._given), byref(routing), byref(pointer))
         return self._run(library.crosspoint_dispatch_begin, arguments, result, begins, tokens)
 
     def combine(
@@ -164,12 +166,12 @@ class Exchange:
         return self._combine_backward(handle, gradient, True)
 
     def _combine_backward(self, handle, gradient, begins):
-        rows, received = Rows.new(), Rows.new()
+        received = Rows.new()
         try:
-            self._fill(rows, gradient, "gradient")
+            self._fill(self._given, gradient, "gradient")
         except Refusal as refusal:
             return self._refuse(_COMBINE_BACKWARD, handle, refusal, begins)
-        arguments = (self._pointer, handle._pointer, byref(rows), byref(received))
+        arguments = (self._pointer, handle._pointer, byref(self._given), byref(received))
 
         def result():
             return handle._view(received)
@@ -198,34 +200,32 @@ class Exchange:
     def _home(self, transfer, begin, handle, values, argument, out, begins):
         if out is None:
             out = np.empty((handle.tokens, self.hidden), self.dtype)
-        rows, result = Rows.new(), Rows.new()
         try:
             if values is not None:
-                self._fill(rows, values, argument)
-            self._fill(result, out, "out", written=True)
+                self._fill(self._given, values, argument)
+            self._fill(self._wanted, out, "out", written=True)
         except Refusal as refusal:
             return self._refuse(transfer, handle, refusal, begins)
-        given = None if values is None else byref(rows)
-        arguments = (self._pointer, handle._pointer, given, byref(result))
+        given = None if values is None else byref(self._given)
+        arguments = (self._pointer, handle._pointer, given, byref(self._wanted))
         return self._run(begin, arguments, lambda: out, begins, values, handle)
 
     def _fill(self, rows: Rows, array: np.ndarray, argument: str, written: bool = False) -> None:
         """Describes an array to the library, which checks the shape."""
-        is_narrow = self.dtype == np.uint16
+        is_narrow = self._is_narrow
         is_array = isinstance(array, np.ndarray) and array.ndim == 2
         if not is_array or (array.dtype != self.dtype and not (is_narrow and array.dtype.name == "bfloat16")):
             wanted = "bfloat16, or its bits as uint16," if is_narrow else "float32"
             raise Refusal(argument, f"{_describe(array)}; a numpy array of {wanted} with two dimensions is expected")
-        data, is_read_only = array.__array_interface__["data"]
-        if written and is_read_only:
+        flags = array.flags
+        if written and not flags.writeable:
             raise Refusal(argument, "a read-only array")
-        count, columns = array.shape
-        size = self.dtype.itemsize
-        rows.data = data
-        rows.rows = count
-        rows.columns = columns
+        rows.data = _address(array)
+        rows.rows, rows.columns = count, columns = array.shape
         rows.type = _BFLOAT16 if is_narrow else 0
-        if not array.flags.c_contiguous and count > 0:
+        rows.stride = 0
+        if not flags.c_contiguous and count > 0:
+            size = self.dtype.itemsize
             stride, step = array.strides
             if (step != size and columns > 1) or (count > 1 and (stride % size or stride < size * columns)):
                 raise Refusal(
@@ -355,7 +355,7 @@ class Handle:
         self.exchange = exchange
         #: Tokens that this rank dispatched, and choices of each.
         self.tokens, self.top_k = shape
-        rows = Rows.new()
+        rows = exchange._wanted
         check(library.crosspoint_handle_rows(self._pointer, byref(rows)))
         #: ``(rows, hidden)``: rows for this rank's experts, grouped by local expert, within an expert by source rank.
         self.rows: np.ndarray = self._view(rows)
@@ -364,7 +364,7 @@ class Handle:
     def rows_per_expert(self) -> np.ndarray:
         """``(local experts,)``: rows of each of this rank's experts."""
         counts = np.empty(len(self.exchange.local_experts), np.int64)
-        check(library.crosspoint_handle_rows_per_expert(self._pointer, counts.ctypes.data, counts.size))
+        check(library.crosspoint_handle_rows_per_expert(self._pointer, _address(counts), counts.size))
         return counts
 
     def outputs(self) -> np.ndarray:
@@ -384,32 +384,31 @@ class Handle:
         """``(T, K)``: of the loss by the routing's weights; 0 where a choice was not sent. Complete after
         ``combine_backward``; with ``copies=rank`` or ``node`` after ``dispatch_backward``."""
         gradients = np.empty((self.tokens, self.top_k), np.float32)
-        check(library.crosspoint_handle_weight_gradients(self._pointer, gradients.ctypes.data, gradients.size))
+        check(library.crosspoint_handle_weight_gradients(self._pointer, _address(gradients), gradients.size))
         return gradients
 
     def _view(self, rows: Rows) -> np.ndarray:
         if rows.rows == 0:
             return np.empty((0, rows.columns), self.exchange.dtype)
-        return np.asarray(_Memory(rows, self.exchange.dtype, self._owned))
+        memory = _Memory.from_address(rows.data)
+        memory.owned = self._owned
+        return np.ndarray((rows.rows, rows.columns), self.exchange.dtype, memory)
 
 
-class _Memory:
-    """Memory of a handle, which lives as long as an array of it does."""
+class _Memory(ctypes.c_char * (1 << 62)):
+    """Memory of a handle, which lives as long as an array of it does; arrays take as much as they need."""
 
-    __slots__ = ("__array_interface__", "_owned")
+    __slots__ = ("owned",)
 
-    def __init__(self, rows: Rows, dtype: np.dtype, owned: Owned):
-        self.__array_interface__ = {
-            "data": (rows.data, False),
-            "shape": (rows.rows, rows.columns),
-            "typestr": dtype.str,
-            "version": 3,
-        }
-        self._owned = owned
+
+_Bytes = ctypes.c_char * 0
 
 
 def _address(array: np.ndarray) -> int:
-    return array.__array_interface__["data"][0]
+    try:
+        return ctypes.addressof(_Bytes.from_buffer(array))
+    except (TypeError, ValueError):  # read-only, with gaps, or of a type that only numpy knows
+        return array.__array_interface__["data"][0]
 
 
 def _labels(labels: np.ndarray, tokens: int) -> np.ndarray:
