@@ -9,7 +9,7 @@ func input(
   _ pointer: UnsafePointer<crosspoint_rows>?, _ operation: String, _ argument: String, pool: BufferPool
 ) throws(CrosspointError) -> TokenBatch {
   let rows = try Strided(read(pointer, operation, argument), operation, argument)
-  guard let gaps = rows.gaps else { return try rows.view() }
+  guard let gaps = rows.gaps else { return rows.view() }
   let copy = try rows.room(pool)
   for row in 0..<rows.count { copy.view.row(row).store(gaps.row(row, hidden: rows.stride), rows.columns) }
   return copy
@@ -26,7 +26,7 @@ struct ResultRows: ~Copyable {
     _ pointer: UnsafePointer<crosspoint_rows>?, _ operation: String, _ argument: String, pool: BufferPool
   ) throws(CrosspointError) {
     let rows = try Strided(read(pointer, operation, argument), operation, argument)
-    batch = try rows.gaps == nil ? rows.view() : rows.room(pool)
+    batch = rows.gaps == nil ? rows.view() : try rows.room(pool)
     self.rows = rows
   }
 
@@ -78,10 +78,9 @@ private struct Strided {
     try TokenBatch(uninitializedRows: count, hidden: columns, type: type, pool: pool)
   }
 
-  func view() throws(CrosspointError) -> TokenBatch {
-    try TokenBatch(
-      viewing: UnsafeMutableRawBufferPointer(start: base, count: count * columns * type.bytes), hidden: columns,
-      type: type)
+  func view() -> TokenBatch {
+    TokenBatch(
+      viewing: RowsView(RowPointer(base ?? BufferPool.Buffer.empty.base, type), rows: count, hidden: columns))
   }
 }
 

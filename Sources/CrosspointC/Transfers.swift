@@ -10,19 +10,13 @@ import CrosspointTokens
 /// A dispatch as C holds it.
 final class HandleOfC {
   let handle: DispatchHandle
-  let tokens: Int
   /// What ``ExpertExchange/combineBackward(_:_:meanwhile:)`` gave; without rows before.
   @exclusivity(unchecked) var outputGradients: TokenBatch
 
-  init(_ handle: DispatchHandle, tokens: Int) throws(CrosspointError) {
+  init(_ handle: DispatchHandle, pool: BufferPool) {
     self.handle = handle
-    self.tokens = tokens
-    outputGradients = try none(handle.rows.hidden)
+    outputGradients = TokenBatch(emptyOfHidden: handle.rows.hidden, pool: pool)
   }
-}
-
-private func none(_ hidden: Int) throws(CrosspointError) -> TokenBatch {
-  try TokenBatch(viewing: UnsafeMutableBufferPointer(start: nil, count: 0), hidden: hidden)
 }
 
 /// A transfer that C has begun, with the memory that it reads and writes.
@@ -34,7 +28,6 @@ final class PendingOfC {
   private let kind: TransferKind
   /// The dispatch that it belongs to, if it is none itself.
   private let dispatched: HandleOfC?
-  private var tokens = 0
   private var failure: CrosspointError?
   /// What it sends, and where it belongs what comes home.
   @exclusivity(unchecked) private var input: TokenBatch
@@ -48,9 +41,9 @@ final class PendingOfC {
   private init(
     _ kind: TransferKind, _ owner: ExchangeOfC, _ dispatched: HandleOfC?,
     handle: UnsafeMutablePointer<OpaquePointer?>? = nil, failure: CrosspointError? = nil
-  ) throws(CrosspointError) {
+  ) {
     (self.kind, self.owner, self.dispatched, self.handle, self.failure) = (kind, owner, dispatched, handle, failure)
-    input = try none(owner.exchange.layout.hidden)
+    input = TokenBatch(emptyOfHidden: owner.exchange.layout.hidden, pool: owner.pool)
   }
 
   /// Takes arguments; what is wrong with them is kept.
@@ -81,7 +74,7 @@ final class PendingOfC {
   func finish() throws(CrosspointError) {
     if let dispatch = dispatch.take() {
       // A refusal has no handle, and fails here.
-      let dispatched = try HandleOfC(dispatch.finish(), tokens: tokens)
+      let dispatched = HandleOfC(try dispatch.finish(), pool: owner.pool)
       handle?.pointee = handOut(dispatched)
     } else if let rows = rows.take() {
       let received = try rows.finish()
@@ -107,7 +100,6 @@ final class PendingOfC {
     pending.read { () throws(CrosspointError) in
       (plan, labels) = try CrosspointC.routing(routing, experts: owner.exchange.layout.experts)
       pending.input = try CrosspointC.input(tokens, "dispatch", "tokens", pool: owner.pool)
-      pending.tokens = plan!.tokens
     }
     return try pending.begin(plan, labels: labels)
   }
@@ -118,7 +110,7 @@ final class PendingOfC {
   ) throws(CrosspointError) -> PendingOfC {
     let owner: ExchangeOfC = try object(exchange, "combine", "exchange")
     let dispatched: HandleOfC = try object(handle, "combine", "handle")
-    let pending = try PendingOfC(.combine, owner, dispatched)
+    let pending = PendingOfC(.combine, owner, dispatched)
     pending.read { () throws(CrosspointError) in
       pending.result = try ResultRows(result, "combine", "result", pool: owner.pool)
       pending.input =
@@ -147,7 +139,7 @@ final class PendingOfC {
   ) throws(CrosspointError) -> PendingOfC {
     let owner: ExchangeOfC = try object(exchange, "dispatchBackward", "exchange")
     let dispatched: HandleOfC = try object(handle, "dispatchBackward", "handle")
-    let pending = try PendingOfC(.dispatchBackward, owner, dispatched)
+    let pending = PendingOfC(.dispatchBackward, owner, dispatched)
     pending.read { () throws(CrosspointError) in
       pending.result = try ResultRows(tokenGradients, "dispatchBackward", "token_gradients", pool: owner.pool)
       pending.input =
