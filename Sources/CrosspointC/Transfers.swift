@@ -160,9 +160,14 @@ final class PendingOfC {
     guard let kind = TransferKind(rawValue: Int(transfer)) else { throw invalid(operation, "transfer", "\(transfer)") }
     let problem = invalid(
       "\(kind.operation)", argument.map { String(cString: $0) } ?? "", message.map { String(cString: $0) } ?? "")
-    return try PendingOfC(
-      kind, owner, kind == .dispatch ? nil : object(handle, operation, "handle"), failure: problem
-    ).begin()
+    return try refuse(owner, kind, kind == .dispatch ? nil : object(handle, operation, "handle"), problem)
+  }
+
+  /// - Parameter dispatched: the dispatch that it belongs to; `nil` where there is none that the other ranks have.
+  static func refuse(
+    _ owner: ExchangeOfC, _ kind: TransferKind, _ dispatched: HandleOfC?, _ problem: CrosspointError
+  ) throws(CrosspointError) -> PendingOfC {
+    try PendingOfC(kind, owner, dispatched, failure: problem).begin()
   }
 }
 

@@ -3,6 +3,7 @@
 
 public import CCrosspoint
 import CrosspointCore
+import CrosspointExchange
 import CrosspointTokens
 import Synchronization
 
@@ -20,6 +21,8 @@ final class Turn: @unchecked Sendable {
   private let lock = Mutex(())
   /// By their numbers. Those whose backward pass JAX leaves out stay.
   private var dispatches: [Int64: DispatchOfXLA] = [:]
+  /// Those that ended when a transfer failed.
+  private var lost: Set<Int64> = []
   private static let mostDispatches = 1000
 
   /// Runs a transfer while no other runs. If it fails, so do the programs that wait for it, and nothing stays open.
@@ -28,6 +31,7 @@ final class Turn: @unchecked Sendable {
       do throws(CrosspointError) {
         try transfer()
       } catch {
+        lost = Set(dispatches.keys)
         dispatches.removeAll()
         throw error
       }
@@ -44,13 +48,14 @@ final class Turn: @unchecked Sendable {
     dispatches[number] = dispatch
   }
 
-  /// - Throws: `handleMisuse` where there is none of that number.
-  func close(_ number: Int64, _ operation: String) throws(CrosspointError) -> DispatchOfXLA {
-    guard let dispatch = dispatches.removeValue(forKey: number) else {
+  /// `nil` where there is none of that number.
+  /// - Throws: `handleMisuse` where a transfer of another has failed: of that every rank knows already.
+  func close(_ number: Int64, _ operation: String) throws(CrosspointError) -> DispatchOfXLA? {
+    guard !lost.contains(number) else {
       throw CrosspointError(
-        .handleMisuse, operation: operation, argument: "handle_mem", "its dispatch has had all its transfers")
+        .handleMisuse, operation: operation, argument: "handle_mem", "it ended when another transfer failed")
     }
-    return dispatch
+    return dispatches.removeValue(forKey: number)
   }
 }
 
@@ -109,7 +114,7 @@ public func crosspoint_xla_dispatch(_ frame: UnsafeMutablePointer<crosspoint_xla
 @c @implementation
 public func crosspoint_xla_combine(_ frame: UnsafeMutablePointer<crosspoint_xla_frame>?) -> OpaquePointer? {
   transfer(frame, "combine") { frame, exchange throws(CrosspointError) in
-    let (number, dispatch) = try frame.take(from: exchange, "combine")
+    let (number, dispatch) = try frame.take(from: exchange, .combine)
     let (owner, handle) = (address(of: exchange), address(of: dispatch.handle))
     if let refusal = dispatch.refusal {
       try check(
@@ -126,7 +131,7 @@ public func crosspoint_xla_combine(_ frame: UnsafeMutablePointer<crosspoint_xla_
 @c @implementation
 public func crosspoint_xla_combine_backward(_ frame: UnsafeMutablePointer<crosspoint_xla_frame>?) -> OpaquePointer? {
   transfer(frame, "combineBackward") { frame, exchange throws(CrosspointError) in
-    let (number, dispatch) = try frame.take(from: exchange, "combineBackward")
+    let (number, dispatch) = try frame.take(from: exchange, .combineBackward)
     var (gradient, outputs) = (frame.argument(1).rows, frame.result(0).rows)
     try check(
       crosspoint_combine_backward(address(of: exchange), address(of: dispatch.handle), &gradient, &outputs))
@@ -139,7 +144,7 @@ public func crosspoint_xla_combine_backward(_ frame: UnsafeMutablePointer<crossp
 @c @implementation
 public func crosspoint_xla_dispatch_backward(_ frame: UnsafeMutablePointer<crosspoint_xla_frame>?) -> OpaquePointer? {
   transfer(frame, "dispatchBackward") { frame, exchange throws(CrosspointError) in
-    let (_, dispatch) = try frame.take(from: exchange, "dispatchBackward")
+    let (_, dispatch) = try frame.take(from: exchange, .dispatchBackward)
     let handle = address(of: dispatch.handle)
     var (rows, tokens) = (frame.argument(1).rows(of: dispatch), frame.result(0).rows)
     try check(crosspoint_dispatch_backward(address(of: exchange), handle, &rows, &tokens))
@@ -201,11 +206,18 @@ extension crosspoint_xla_frame {
   }
 
   /// The dispatch that the first argument names; a transfer that another follows puts it back.
+  /// - Throws: `handleMisuse` where there is none: on every rank, but for copies per node, whose transfers begin within the node
+  ///   of a handle.
   fileprivate func take(
-    from exchange: ExchangeOfC, _ operation: String
+    from exchange: ExchangeOfC, _ kind: TransferKind
   ) throws(CrosspointError) -> (number: Int64, DispatchOfXLA) {
     let number = UnsafeRawBufferPointer(argument(0).bytes).loadUnaligned(as: Int64.self)
-    return (number, try exchange.turn.close(number, operation))
+    if let dispatch = try exchange.turn.close(number, "\(kind.operation)") { return (number, dispatch) }
+    let problem = CrosspointError(
+      .handleMisuse, operation: "\(kind.operation)", argument: "handle_mem", "its dispatch has had all its transfers")
+    if case .perNode = exchange.exchange.options.copies { throw problem }
+    try PendingOfC.refuse(exchange, kind, nil, problem).finish()
+    throw problem
   }
 }
 

@@ -379,6 +379,38 @@ def test_a_wrong_number_of_tokens_is_an_error_on_every_rank():
     simulate(2, body)
 
 
+@pytest.mark.parametrize("name", ["used", "none"])
+def test_a_handle_that_is_none_on_one_rank_is_an_error_on_every_rank(name):
+    def body(fabric):
+        exchange = Exchange(fabric, experts=EXPERTS, hidden=HIDDEN)
+        x, scores, experts, dy = arguments_of(fabric.rank, 4)
+
+        def refused(transfer, call):
+            mentions = f"on every rank: rank 1: {transfer}: handleMisuse: handle_mem: its dispatch has had"
+            with pytest.raises(jax.errors.JaxRuntimeError, match=mentions):
+                jax.block_until_ready(call())
+
+        used = ep_dispatch(exchange, experts, x, scores)
+        y = jax.block_until_ready(ep_combine(exchange, used[2], used[3], used[0], used[1], 4))
+        for _ in range(2):
+            open_one = ep_dispatch(exchange, experts, x, scores)
+            rows, in_use, memory, counts = ep_dispatch(exchange, experts, x, scores)
+            given = used[2] if name == "used" else jnp.full(8, 255, jnp.uint8)
+            given = given if fabric.rank == 1 else memory
+            refused("combine", lambda: ep_combine(exchange, given, counts, rows, in_use, 4))
+            # Each rank knows of that by itself.
+            with pytest.raises(jax.errors.JaxRuntimeError, match="handle_mem: it ended when another transfer failed"):
+                jax.block_until_ready(ep_combine(exchange, open_one[2], open_one[3], open_one[0], open_one[1], 4))
+            assert (through(exchange, same, x, scores, experts) == y).all()
+        _, pull = jax.vjp(lambda x: through(exchange, same, x, scores, experts), x)
+        _, again = jax.vjp(lambda x: through(exchange, same, x, scores, experts), x)
+        jax.block_until_ready(pull(dy))
+        refused("combineBackward", lambda: (pull if fabric.rank == 1 else again)(dy))
+        assert (through(exchange, same, x, scores, experts) == y).all()
+
+    simulate(3, body, deadline=20)
+
+
 def test_a_program_that_outlives_its_exchange_says_so():
     def body(fabric):
         x, scores, experts, _ = arguments_of(fabric.rank, 4)
