@@ -182,7 +182,7 @@ public func crosspoint_fabric_allreduce(
   status { () throws(CrosspointError) in
     let owner: RankOfC = try object(fabric, "crosspoint_fabric_allreduce", "fabric")
     // Both are the same on every rank, or a mistake in the program.
-    guard count >= 0, values != nil || count == 0 else {
+    guard (0...Int64.max / 4).contains(count), values != nil || count == 0 else {
       throw invalid("crosspoint_fabric_allreduce", "values", "\(count) at \(values == nil ? "NULL" : "an address")")
     }
     try owner.fabric.allreduce(UnsafeMutableBufferPointer(start: values, count: Int(count)), operation: "allreduce")

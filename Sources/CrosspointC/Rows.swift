@@ -54,8 +54,9 @@ private struct Strided {
         operation, argument,
         "type \(rows.type); \(CROSSPOINT_FLOAT32) (float32) or \(CROSSPOINT_BFLOAT16) (bfloat16) is expected")
     }
-    guard rows.rows >= 0, rows.columns > 0, rows.stride == 0 || rows.stride >= rows.columns,
-      !rows.rows.multipliedReportingOverflow(by: max(rows.stride, rows.columns) * 4).overflow
+    let bytes = max(rows.stride, rows.columns).multipliedReportingOverflow(by: 4)
+    guard rows.rows >= 0, rows.columns > 0, rows.stride == 0 || rows.stride >= rows.columns, !bytes.overflow,
+      !rows.rows.multipliedReportingOverflow(by: bytes.partialValue).overflow
     else {
       throw invalid(
         operation, argument, "\(rows.rows) rows of \(rows.columns) columns, \(rows.stride) apart, are no shape")

@@ -51,6 +51,12 @@ final class PendingOfC {
     do throws(CrosspointError) { try body() } catch { failure = error }
   }
 
+  /// What has not been finished is finished while the exchange and the caller's rows are there.
+  deinit {
+    dispatch = nil
+    rows = nil
+  }
+
   private func begin(_ plan: Routing? = nil, labels: [Int32]? = nil) throws(CrosspointError) -> PendingOfC {
     let exchange = owner.exchange
     let target = result?.batch.view
@@ -331,6 +337,9 @@ public func crosspoint_handle_weight_gradients(
     let operation = "crosspoint_handle_weight_gradients"
     let dispatched: HandleOfC = try object(handle, operation, "handle")
     let values = dispatched.handle.topkWeightGradients
+    guard dispatched.handle.hasWeightGradients else {
+      throw CrosspointError(.handleMisuse, operation: operation, argument: "handle", "it has none before combine_backward")
+    }
     try copy(values.count, to: gradients, count, operation, "gradients") { values[$0] }
   }
 }

@@ -37,6 +37,8 @@ public final class DispatchHandle {
   /// choice was not sent.
   @exclusivity(unchecked) public internal(set) var topkWeightGradients: [Float] = []
 
+  package var hasWeightGradients: Bool { topkWeightGradients.count == routing.topkIndices.count }
+
   /// `[rows × hidden]`, in the order of ``rows``: where experts write their outputs, so that ``ExpertExchange/combine(_:meanwhile:)``
   /// need not copy them. Uninitialised at first.
   ///

@@ -202,6 +202,9 @@ static void what_is_wrong_on_one_rank_is_named_on_all(crosspoint_fabric *fabric)
   REFUSES("tokens", "bf16 rows, the exchange's options say fp32");
   bad.columns = 4;
   REFUSES("tokens", "hidden 4, the layout has 5");
+  bad.columns = INT64_MAX / 2;
+  bad.rows = 0;
+  REFUSES("tokens", "are no shape");
   bad.rows = 5;
   REFUSES("routing", "6 tokens routed, the batch has 5");
   bad.stride = 3;
@@ -346,12 +349,13 @@ static void rows_and_weights_are_those_of_the_routing(crosspoint_fabric *fabric)
   OK(crosspoint_handle_outputs(handle, &outputs));
   memcpy(outputs.data, rows.data, (size_t)(rows.rows * HIDDEN) * sizeof(float));
   OK(crosspoint_combine(l->exchange, handle, NULL, &l->to));
+  float dw[12];
+  EXPECT(crosspoint_handle_weight_gradients(handle, dw, 12) == CROSSPOINT_HANDLE_MISUSE);
   OK(crosspoint_combine_backward(l->exchange, handle, &l->from, &gradients));
   crosspoint_rows back = CROSSPOINT_INIT(crosspoint_rows);
   OK(crosspoint_handle_row_gradients(handle, &back));
   memcpy(back.data, gradients.data, (size_t)(rows.rows * HIDDEN) * sizeof(float));
   OK(crosspoint_dispatch_backward(l->exchange, handle, NULL, &l->gradient));
-  float dw[12];
   EXPECT(crosspoint_handle_weight_gradients(handle, dw, 11) == CROSSPOINT_INVALID_ARGUMENT);
   OK(crosspoint_handle_weight_gradients(handle, dw, 12));
   for (int t = 0; t < 6; t++) {
@@ -571,6 +575,7 @@ static void sums_are_the_same_on_every_rank(crosspoint_fabric *fabric) {
   int32_t rank;
   OK(crosspoint_fabric_rank(fabric, &rank, NULL));
   float values[3] = {(float)rank, 1, 0.5f};
+  EXPECT(crosspoint_fabric_allreduce(fabric, values, INT64_MAX / 2) == CROSSPOINT_INVALID_ARGUMENT);
   OK(crosspoint_fabric_allreduce(fabric, values, 3));
   EXPECT(values[0] == 3 && values[1] == 3 && values[2] == 1.5f);
   EXPECT(crosspoint_fabric_on_wait(fabric, NULL, NULL) == CROSSPOINT_INVALID_ARGUMENT);
