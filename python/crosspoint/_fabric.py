@@ -147,10 +147,11 @@ class Fabric:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        if error is None:
+        exit_code = error.code if isinstance(error, SystemExit) else 1
+        if error is None or exit_code in (None, 0):
             self.finalize()
         elif self._is_mpi and self.rank_count > 1 and not (isinstance(error, CrosspointError) and error.is_agreed):
-            code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+            code = exit_code if isinstance(exit_code, int) else 1
             self.abort(code, "".join(traceback.format_exception(kind, error, trace)).rstrip())
 
     def _check(self, status: int) -> None:

@@ -16,10 +16,12 @@ def is_process_group(value: Any) -> bool:
 
 
 def shared_fabric(group: Any) -> Any:
-    """The fabric of all layers over a group. Collective over it, the first time."""
+    """The fabric of all layers over a group, with PyTorch's default timeout. Collective over it, the first time."""
+    from torch.distributed.constants import default_pg_timeout
+
     from ._fabric import Fabric
 
-    fabric = _fabrics.get(group) or Fabric.of(group)
+    fabric = _fabrics.get(group) or Fabric.of(group, deadline=default_pg_timeout.total_seconds())
     if fabric is not group:
         _fabrics[group] = fabric
     return fabric

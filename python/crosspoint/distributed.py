@@ -166,6 +166,8 @@ class ProcessGroup(dist.ProcessGroup):
         address, size = _memory(call, argument, tensor)
         rows = tensor.shape[0] if tensor.dim() else 0
         if not sizes:
+            if rows % self.size():
+                raise _refusal(call, argument, f"{rows} rows for {self.size()} ranks")
             return self._parts(call, argument, tensor)
         if len(sizes) != self.size() or min(sizes) < 0 or sum(sizes) != rows:
             raise _refusal(call, argument, f"split sizes {list(sizes)}; {self.size()} are expected with the sum {rows}")

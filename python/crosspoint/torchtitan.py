@@ -3,8 +3,10 @@
 It takes the place of ``AllToAllTokenDispatcher``, on the CPU, for processes that mpirun started. docs/torch.md shows how.
 """
 
+import itertools
+import weakref
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any, Iterator, Optional, Tuple
 
 import torch
 from torchtitan.models.common.token_dispatcher import BaseEPTokenDispatcher, LocalTokenDispatcher
@@ -15,6 +17,9 @@ from ._process_group import shared_fabric
 from .torch import Dispatched, _options, _rows, _widened, combine, dispatch
 
 __all__ = ["CrosspointTokenDispatcher"]
+
+# The number of the next layer on each fabric.
+_layers: "weakref.WeakKeyDictionary[Fabric, Iterator[int]]" = weakref.WeakKeyDictionary()
 
 
 class CrosspointTokenDispatcher(BaseEPTokenDispatcher):
@@ -47,6 +52,7 @@ class CrosspointTokenDispatcher(BaseEPTokenDispatcher):
         if self.ep_mesh is None:
             return
         self.fabric = shared_fabric(self.ep_mesh.get_group())
+        self.layer = next(_layers.setdefault(self.fabric, itertools.count()))
         if self.num_experts % self.fabric.rank_count:
             ranks = self.fabric.rank_count
             raise ValueError(f"num_experts: {self.num_experts} is no multiple of the {ranks} ranks of ep_mesh")
@@ -65,7 +71,9 @@ class CrosspointTokenDispatcher(BaseEPTokenDispatcher):
             )
         if self.exchange is None:
             options = _options(self.options, x_TD)
-            self.exchange = Exchange(self.fabric, experts=self.num_experts, hidden=x_TD.shape[-1], options=options)
+            self.exchange = Exchange(
+                self.fabric, experts=self.num_experts, hidden=x_TD.shape[-1], options=options, layer=self.layer
+            )
         dispatched = dispatch(self.exchange, _rows(self.exchange, x_TD), topk_expert_ids_TK, _widened(topk_scores_TK))
         counts = torch.tensor(dispatched.rows_per_expert, dtype=num_local_tokens_per_expert_E.dtype)
         return dispatched.rows.to(x_TD.dtype), counts, dispatched

@@ -81,6 +81,12 @@ def raises():
         step(exchange, Problem(fabric.rank, 3))
 
 
+def exits():
+    with crosspoint.world() as fabric:
+        agrees(fabric)
+        sys.exit()
+
+
 def agreed():
     with crosspoint.world() as fabric:
         exchange = Exchange(fabric, experts=6, hidden=16)

@@ -126,6 +126,7 @@ def test_what_is_wrong_is_named():
         for call, argument, message in (
             (lambda: group.alltoall_base(x, x, [2, 2], [1, 2], None), "input", r"split sizes \[1, 2\]; 2 are expected with"),
             (lambda: group.alltoall_base(x, x, [4], [2, 2], None), "output", "2 are expected with the sum 4"),
+            (lambda: group.alltoall_base(x[:3], x[:3], [], [], None), "input", "3 rows for 2 ranks"),
             (lambda: group.alltoall_base(x, x.t(), [], [], None), "input", "a contiguous tensor on the CPU is expected"),
             (lambda: group.alltoall_base(x, x.double(), [], [], None), "input", "float64; torch.float32 is expected"),
             (lambda: group.allgather([[x]], [x]), "tensor_list", "1 tensors for 2 ranks"),

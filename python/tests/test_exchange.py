@@ -203,6 +203,8 @@ def test_wrong_outputs_and_results_are_named():
         refused("result", "4 rows, 5 expected", lambda: exchange.combine(handle, rows, out=problem.x[1:] if odd else None))
         refused("handle", "use a handle once, in order", lambda: exchange.combine_backward(handle, problem.dy))
         exchange.combine(handle, rows)
+        with pytest.raises(CrosspointError, match="it has none before combine_backward"):
+            handle.weight_gradients()
         refused("gradient", "list", lambda: exchange.combine_backward(handle, [1] if odd else problem.dy))
         gradients = exchange.combine_backward(handle, problem.dy)
         refused("row_gradients", "str", lambda: exchange.dispatch_backward(handle, "x" if odd else gradients))

@@ -32,6 +32,10 @@ def test_an_exception_on_one_rank_ends_the_job_and_is_shown_once(launch):
     assert errors.count("Traceback") == 1, errors
 
 
+def test_a_program_may_end_by_exit(launch):
+    assert launch(2, "exits").wait() == (0, "", "")
+
+
 def test_ranks_go_on_after_an_error_that_all_have(launch):
     code, output, errors = launch(2, "agreed").wait()
     assert code == 0, errors
