@@ -16,7 +16,8 @@
  *   it is refused by the rank alone.
  * - A fabric, its exchanges and their handles belong to one thread at a time.
  * - Memory is the caller's, except rows received from other ranks, which are a handle's and stay until it is freed.
- * - Rows are fp32, contiguous within a row. Rows with gaps (stride > columns) are accepted and copied once.
+ * - Rows are fp32, or bf16 with the option rows=bf16, and contiguous within a row. Rows with gaps (stride > columns) are
+ *   accepted and copied once.
  * - free functions take NULL, and never fail.
  */
 #ifndef CROSSPOINT_H
