@@ -180,7 +180,7 @@ typedef struct crosspoint_handle crosspoint_handle;
 /* The layout of experts: rank r of R holds a contiguous block; the first experts mod R ranks hold one more.
  *   experts   over all ranks, 1 to 2^20
  *   hidden    floats per token, 1 to 2^24
- *   layer     which layer of the model it serves: the rounding of gradients draws other numbers for each
+ *   layer     which layer of the model it serves, from 0: the rounding of gradients draws other numbers for each
  *   options   NAME=VALUE,… by the names of the command line, for example
  *             "compression=lsh:functions=2,wire=rotated:4,copies=rank"; NULL or "": lossless fp32
  * Collective: refuses ranks that differ. */

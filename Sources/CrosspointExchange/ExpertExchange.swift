@@ -65,8 +65,9 @@ public final class ExpertExchange {
   @exclusivity(unchecked) private var handles: [DispatchHandle] = []
 
   /// Collective: checks that every rank passes the same layout and options.
-  /// - Throws: `invalidArgument` for options that do not fit the layout, `ranksDisagree` naming the first rank and option
-  ///   that differ from rank 0, and the fabric's errors.
+  /// - Parameter layer: which layer of the model it serves, from 0: the rounding of gradients draws other numbers for each.
+  /// - Throws: `invalidArgument` for options that do not fit the layout and a layer outside 0…2³¹ − 1, `ranksDisagree`
+  ///   naming the first rank and option that differ from rank 0, and the fabric's errors.
   public convenience init(
     fabric: any Fabric, layout: ExpertLayout, options: ExchangeOptions = .init(), layer: Int = 0
   ) throws(CrosspointError) {
@@ -116,6 +117,9 @@ public final class ExpertExchange {
     }
     // Options are the same everywhere, caps need not be: what fails here may fail on one rank alone.
     var attempt = Attempt()
+    attempt { () throws(CrosspointError) in
+      try Extent.require(layer, in: 0...Int(Int32.max), operation: "ExpertExchange.init", argument: "layer")
+    }
     let parts = attempt { [destinations, pool] () throws(CrosspointError) in
       try Self.parts(
         fabric: fabric, layout: layout, destinations: destinations, options: options, smallBytes: smallBytes,

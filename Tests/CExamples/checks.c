@@ -324,6 +324,10 @@ static void options_are_checked_together(crosspoint_fabric *fabric) {
   EXPECT(
       crosspoint_exchange_create(fabric, EXPERTS, HIDDEN, 0, "compensation=lowrank:2", &exchange) ==
       CROSSPOINT_INVALID_ARGUMENT);
+  EXPECT(
+      crosspoint_exchange_create(fabric, EXPERTS, HIDDEN, rank == 2 ? -1 : 0, "", &exchange) ==
+      CROSSPOINT_INVALID_ARGUMENT);
+  EXPECT(blames(2, "ExpertExchange.init", "layer", "-1"));
   OK(crosspoint_exchange_create(fabric, EXPERTS, HIDDEN, 0, "wire=bf16,compression=lsh:functions=2,width=2", &exchange));
   EXPECT(strstr(crosspoint_exchange_options(exchange), "wire-combine=bf16"));
   int64_t first, count;

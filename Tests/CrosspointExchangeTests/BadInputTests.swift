@@ -112,6 +112,22 @@ func errors(
     }
   }
 
+  @Test func aLayerOfOneRankThatIsNoneIsRefusedOnAll() {
+    for (copies, layer) in [(ExchangeOptions.Copies.perExpert, -1), (.perNode(ranks: 3), 1 << 31)] {
+      let thrown = errors { fabric in
+        let layer = fabric.rank == 1 ? layer : 0
+        _ = try ExpertExchange(fabric: fabric, layout: Self.layout, options: .init(copies: copies), layer: layer)
+      }
+      #expect(thrown.count == 3)
+      for error in thrown {
+        #expect(error.code == .invalidArgument)
+        #expect(error.rank == 1)
+        #expect(error.argument == "layer")
+        #expect(error.message == "\(layer); 0 to 2147483647 is possible")
+      }
+    }
+  }
+
   @Test func wrongShapesAreRefusedOnEveryRank() {
     let wrong: [@Sendable (ExpertExchange) throws -> Void] = [
       { try Self.step($0, tokens: randomBatch(rows: 3, hidden: 7, seed: 1)) },

@@ -68,7 +68,7 @@ class Exchange:
     :param experts: over all ranks.
     :param hidden: numbers per token.
     :param options: by the names of the command line, for example ``"wire=bf16,copies=rank"``; ``""`` loses nothing.
-    :param layer: which layer of the model it serves: the rounding of gradients draws other numbers for each.
+    :param layer: which layer of the model it serves, from 0: the rounding of gradients draws other numbers for each.
     """
 
     def __init__(self, fabric: Fabric, *, experts: int, hidden: int, options: str = "", layer: int = 0):

@@ -180,6 +180,16 @@ def test_what_is_wrong_on_one_rank_is_named_on_all(name):
     simulate(3, body)
 
 
+def test_a_layer_of_one_rank_that_is_none_is_named_on_all():
+    def body(fabric):
+        with pytest.raises(CrosspointError) as caught:
+            Exchange(fabric, experts=6, hidden=8, layer=-1 if fabric.rank == 1 else 0)
+        error = caught.value
+        assert error.argument == "layer" and "-1" in error.message and error.rank == 1 and error.is_agreed, error
+
+    simulate(3, body)
+
+
 def test_wrong_outputs_and_results_are_named():
     def body(fabric):
         exchange = Exchange(fabric, experts=6, hidden=16)
