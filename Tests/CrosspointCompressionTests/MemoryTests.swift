@@ -167,6 +167,25 @@ struct LabelledRows {
     #expect(lone.labels == [9])
   }
 
+  /// Memory may be missing on one rank alone: the others would wait for it in the sums.
+  @Test func whatMayFailOnOneRankIsAgreedOnBeforeSums() throws {
+    let codec = try RowCodec(hidden: 4, seed: 7, pool: BufferPool())
+    let error = #expect(throws: CrosspointError.self) {
+      try RowMemory.learned(
+        from: [], codec: codec,
+        over: RankSums(
+          together: { step throws(CrosspointError) in
+            try step()
+            throw CrosspointError(.outOfMemory, operation: "together", argument: "axes", "another rank has none")
+          },
+          counts: { _ throws(CrosspointError) in
+            throw CrosspointError(.deadlineExceeded, operation: "counts", argument: "rows", "another rank has left")
+          },
+          values: { _ throws(CrosspointError) in }))
+    }
+    #expect(error?.code == .outOfMemory)
+  }
+
   /// Whatever the axes, rows keep their lengths and come back; a row along an axis has one coordinate.
   @Test(arguments: [1, 2, 7, 16, 33, 64]) func reflectionsAreOrthogonal(hidden: Int) throws {
     let kernels = CrosspointTokens.kernels

@@ -9,19 +9,24 @@ import CrosspointTokens
 
 /// How what the rows of each rank say adds up over ranks, the same on all of them; one rank alone has nothing to add.
 package struct RankSums {
+  /// Does what may fail on one rank alone; then it throws on all.
+  package let together: (() throws(CrosspointError) -> Void) throws(CrosspointError) -> Void
   /// Rows of each label.
   package let counts: ([Int32: Int]) throws(CrosspointError) -> [Int32: Int]
   package let values: (UnsafeMutableBufferPointer<Float>) throws(CrosspointError) -> Void
 
   package init(
+    together: @escaping (() throws(CrosspointError) -> Void) throws(CrosspointError) -> Void,
     counts: @escaping ([Int32: Int]) throws(CrosspointError) -> [Int32: Int],
     values: @escaping (UnsafeMutableBufferPointer<Float>) throws(CrosspointError) -> Void
   ) {
-    (self.counts, self.values) = (counts, values)
+    (self.together, self.counts, self.values) = (together, counts, values)
   }
 
   package static var alone: RankSums {
-    RankSums(counts: { counts throws(CrosspointError) in counts }, values: { _ throws(CrosspointError) in })
+    RankSums(
+      together: { step throws(CrosspointError) in try step() }, counts: { counts throws(CrosspointError) in counts },
+      values: { _ throws(CrosspointError) in })
   }
 }
 
@@ -45,12 +50,6 @@ extension RowMemory {
       try Self.learned(from: [RowSource(base: base, rows: count, labels: labels.baseAddress)], codec: codec)!
     }
     bytesPerStep = (bytes.count + 63) / 64
-  }
-
-  /// Throws `outOfMemory` where learning would not find what it needs.
-  package static func requireRoom(hidden: Int) throws(CrosspointError) {
-    guard hidden <= mostHidden else { return }
-    try requireMemory(bytes: 16 * hidden * hidden, operation: "RowMemory", argument: "axes")
   }
 
   /// Axes that are tracked; more cost products and bytes.
@@ -81,9 +80,10 @@ extension RowMemory {
     emphasis: Float = emphasis, codec: RowCodec, over ranks: RankSums = .alone
   ) throws(CrosspointError) -> RowMemory? {
     let (hidden, kernels) = (codec.hidden, codec.kernels)
+    var room: Scatter?
+    try ranks.together { () throws(CrosspointError) in room = try Scatter(hidden: hidden, most: mostHidden) }
     let lesson = try LabelledSums(sources, after: earlier, least: least, codec: codec, over: ranks)
-    guard lesson.total > 0 else { return earlier }
-    var scatter = try Scatter(hidden: hidden, most: mostHidden)
+    guard lesson.total > 0, var scatter = room.take() else { return earlier }
     lesson.forEachResidual(mostRows) { scatter.add($0, kernels) }
     try scatter.sum(over: ranks)
     let axes = scatter.leadingAxes(

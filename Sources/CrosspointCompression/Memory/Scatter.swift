@@ -7,11 +7,11 @@ struct Scatter: ~Copyable {
   /// `[hidden × hidden]`: Σ r rᵀ; empty where rows are too large for it.
   private var moments: [Float]
 
-  /// - Throws: `outOfMemory`.
+  /// - Throws: `outOfMemory` where there is not what it takes now and what its methods will take beside.
   init(hidden: Int, most: Int) throws(CrosspointError) {
     self.hidden = hidden
     let count = hidden <= most ? hidden * hidden : 0
-    try requireMemory(bytes: 4 * count, operation: "RowMemory", argument: "axes")
+    try requireMemory(bytes: 16 * count, operation: "RowMemory", argument: "axes")
     moments = Array(repeating: 0, count: count)
   }
 

@@ -21,9 +21,6 @@ extension ExpertExchange {
       attempt.hasFailed
       ? [] : (0..<fabric.rankCount).filter { transfer.route($0) != .direct }.flatMap { transfer.sources[$0] }
     let ranks = MemoryRanks(fabric: fabric, known: memory[kind]?.fingerprint ?? 0, operation: kind.operation)
-    try fabric.together(operation: kind.operation) { () throws(CrosspointError) in
-      try RowMemory.requireRoom(hidden: layout.hidden)
-    }
     // Each of R ranks sends and gets 2 (R − 1) / R times the sums.
     let bits = 64 * Double(fabric.rankCount - 1)
     do throws(CrosspointError) {
@@ -70,19 +67,28 @@ private final class MemoryRanks {
 
   var sums: RankSums {
     RankSums(
-      counts: { counts throws(CrosspointError) in
-        do throws(CrosspointError) { return try self.add(counts) } catch {
-          self.failure = error
-          throw error
+      together: { step throws(CrosspointError) in
+        try self.noting { () throws(CrosspointError) in
+          try self.fabric.together(operation: self.operation, step)
         }
       },
+      counts: { counts throws(CrosspointError) in
+        try self.noting { () throws(CrosspointError) in try self.add(counts) }
+      },
       values: { values throws(CrosspointError) in
-        do throws(CrosspointError) { try self.fabric.allreduce(values, operation: self.operation) } catch {
-          self.failure = error
-          throw error
+        try self.noting { () throws(CrosspointError) in
+          try self.fabric.allreduce(values, operation: self.operation)
         }
         self.bytesSent += 8 * values.count * (self.fabric.rankCount - 1) / self.fabric.rankCount
       })
+  }
+
+  /// Takes note of what a step throws.
+  private func noting<Result>(_ step: () throws(CrosspointError) -> Result) throws(CrosspointError) -> Result {
+    do throws(CrosspointError) { return try step() } catch {
+      failure = error
+      throw error
+    }
   }
 
   /// Rows of each label over all ranks, which must remember the same so far.
