@@ -42,13 +42,18 @@ public struct LinearRouter: Sendable {
   public func route(
     _ tokens: borrowing TokenBatch, traits: RowTraits = RowTraits(), reduceCounts: CountReduction = { _ in }
   ) throws(CrosspointError) -> RoutingDecision {
-    try check(tokens, operation: "route", argument: "tokens")
-    var traits = traits
-    if case .pruning(_, let protecting) = router.trim, protecting > 0, traits.importance.isEmpty {
-      traits.importance = tokens.rowMagnitudes()
+    var decision = RoutingDecision()
+    try router.settle(&decision, reduceCounts) { decision throws(CrosspointError) in
+      try check(tokens, operation: "route", argument: "tokens")
+      var traits = traits
+      if case .pruning(_, let protecting) = router.trim, protecting > 0, traits.importance.isEmpty {
+        traits.importance = tokens.rowMagnitudes()
+      }
+      try logits(tokens).withUnsafeBufferPointer { logits throws(CrosspointError) in
+        try router.choose(logits, selectionBias, traits, into: &decision)
+      }
     }
-    return try router.route(
-      logits: logits(tokens), bias: selectionBias, traits: traits, reduceCounts: reduceCounts)
+    return decision
   }
 
   /// The gradient of weights and auxiliary losses with respect to W and tokens; both are added to what is there.

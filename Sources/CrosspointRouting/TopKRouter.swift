@@ -101,10 +101,20 @@ public struct TopKRouter: Sendable, Hashable {
     logits: UnsafeBufferPointer<Float>, bias: SelectionBias? = nil, traits: RowTraits = RowTraits(),
     into decision: inout RoutingDecision, reduceCounts: CountReduction = { _ in }
   ) throws(CrosspointError) {
+    try settle(&decision, reduceCounts) { decision throws(CrosspointError) in
+      try choose(logits, bias, traits, into: &decision)
+    }
+  }
+
+  /// Makes a choice, adds up its counts over ranks, also where it throws, and measures its losses.
+  func settle(
+    _ decision: inout RoutingDecision, _ reduceCounts: CountReduction,
+    choice: (inout RoutingDecision) throws(CrosspointError) -> Void
+  ) throws(CrosspointError) {
     var failure: CrosspointError?
     decision.load.refill(with: 0, count: experts + 2)
     do throws(CrosspointError) {
-      try choose(logits, bias, traits, into: &decision)
+      try choice(&decision)
       decision.countLoad()
     } catch {
       decision.load[experts + 1] = 1

@@ -65,6 +65,17 @@ struct LinearRouterTests {
     #expect(relativeError(dTokens.array, onceTokens.map { 2 * Double($0) }) < 1e-5)
   }
 
+  /// Other ranks wait for its counts, and so hear that it has failed.
+  @Test func wrongTokensAreCountedAsRefused() throws {
+    let gate = try LinearRouter(
+      hidden: 3, router: TopKRouter(experts: 4, topK: 2, scoring: .topKThenSoftmax), seed: 1)
+    let narrow = try TokenBatch(rows: 2, hidden: 2)
+    var reduced: [[Double]] = []
+    let error = #expect(throws: CrosspointError.self) { try gate.route(narrow) { reduced.append($0) } }
+    #expect(error?.code == .invalidArgument && error?.argument == "tokens")
+    #expect(reduced == [[0, 0, 0, 0, 0, 1]])
+  }
+
   @Test func zeroTokensAreOrdinary() throws {
     var gate = try LinearRouter(
       hidden: 3, router: TopKRouter(experts: 4, topK: 2, scoring: .sigmoid(scale: 1), loadBalance: 1, zLoss: 1),
