@@ -34,7 +34,7 @@ final class SimulatedFabric: Fabric {
     begun += 1
     do throws(CrosspointError) {
       try suffer(exchange, operation)
-      return try switchboard.begin(rank, .init(send: send, receive: receive, slack: slack, operation: operation))
+      return try switchboard.begin(rank, send: send, receive: receive, slack: slack, operation: operation)
     } catch {
       memory?.fail()
       throw error

@@ -18,9 +18,9 @@ extension Switchboard {
       if let end = desks[rank].end { throw end }
       while let source = post.got.indices.first(where: { post.got[$0] && !post.reported[$0] }) {
         post.reported[source] = true
-        let share = post.transfer.receive.count / desks.count
+        let share = post.receive.count / desks.count
         monitor.unlock()
-        arrived(source, post.transfer.receive[source * share..<(source + 1) * share])
+        arrived(source, post.receive[source * share..<(source + 1) * share])
         monitor.lock()
         hasWork = true
       }
@@ -81,12 +81,12 @@ extension Switchboard {
 
   /// Whether what a rank sends is what a receiver expects.
   private func isExpected(_ sent: Post, _ source: Int, _ received: Post, _ receiver: Int) -> Bool {
-    let (blocks, places) = (sent.transfer.send, received.transfer.receive)
+    let (blocks, places) = (sent.send, received.receive)
     let share = places.count / desks.count
     return blocks.count == places.count
       && (0..<share).allSatisfy {
         let most = places[source * share + $0].count
-        return (most - received.transfer.slack...most).contains(blocks[receiver * share + $0].count)
+        return (most - received.slack...most).contains(blocks[receiver * share + $0].count)
       }
   }
 
@@ -95,12 +95,12 @@ extension Switchboard {
     let (source, receiver) = (copy.source, copy.receiver)
     let (sent, received) = (desks[source].post(post.number)!, desks[receiver].post(post.number)!)
     guard isExpected(sent, source, received, receiver) else {
-      let share = received.transfer.receive.count / desks.count
-      let expected = received.transfer.receive[source * share..<(source + 1) * share].reduce(0) { $0 + $1.count }
+      let share = received.receive.count / desks.count
+      let expected = received.receive[source * share..<(source + 1) * share].reduce(0) { $0 + $1.count }
       throw leave(
         rank,
         CrosspointError(
-          .truncatedFrame, operation: post.transfer.operation.description, rank: source, argument: "receive",
+          .truncatedFrame, operation: post.operation.description, rank: source, argument: "receive",
           "it sends \(sent.bytes(to: rank)) bytes to rank \(rank), which expects \(expected): counts and data disagree")
       )
     }
@@ -108,10 +108,10 @@ extension Switchboard {
     received.arrival = max(received.arrival, copy.time)
     desks[source].copies += 1
     desks[receiver].copies += 1
-    let share = sent.transfer.send.count / desks.count
+    let share = sent.send.count / desks.count
     monitor.unlock()
     for index in 0..<share {
-      received.transfer.receive[source * share + index].copyMemory(from: sent.transfer.send[receiver * share + index])
+      received.receive[source * share + index].copyMemory(from: sent.send[receiver * share + index])
     }
     monitor.lock()
     desks[source].copies -= 1
@@ -137,7 +137,7 @@ extension Switchboard {
     let absent = missing.filter { desks[$0].begun < post.number }
     let silent = absent.isEmpty ? missing : absent
     return CrosspointError(
-      .deadlineExceeded, operation: post.transfer.operation.description, rank: silent.first, argument: "deadline",
+      .deadlineExceeded, operation: post.operation.description, rank: silent.first, argument: "deadline",
       "no answer within \(deadline) from \(silent.count == 1 ? "rank" : "ranks") "
         + silent.map(String.init).joined(separator: ", ") + ": see what holds them up, or raise the deadline")
   }

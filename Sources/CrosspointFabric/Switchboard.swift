@@ -27,7 +27,11 @@ final class Switchboard: @unchecked Sendable {
   /// What a rank sends and receives in one exchange.
   final class Post {
     fileprivate(set) var number = 0
-    fileprivate(set) var transfer = Transfer(send: [], receive: [], slack: 0, operation: "")
+    /// As ``Fabric/beginExchange(send:receive:slack:operation:)`` has them.
+    fileprivate(set) var send: [UnsafeRawBufferPointer] = []
+    fileprivate(set) var receive: [UnsafeMutableRawBufferPointer] = []
+    fileprivate(set) var slack = 0
+    fileprivate(set) var operation: StaticString = ""
     /// When its bytes begin to leave, and when its port has taken in what has arrived.
     fileprivate(set) var departure = ContinuousClock.now
     var arrival = ContinuousClock.now
@@ -37,14 +41,6 @@ final class Switchboard: @unchecked Sendable {
     /// For each sender, whether its blocks are here; and whether this rank has been told.
     var got: [Bool] = []
     var reported: [Bool] = []
-  }
-
-  /// The blocks of one rank in one exchange.
-  struct Transfer {
-    let send: [UnsafeRawBufferPointer]
-    let receive: [UnsafeMutableRawBufferPointer]
-    let slack: Int
-    let operation: StaticString
   }
 
   let monitor = Monitor()
@@ -112,13 +108,17 @@ final class Switchboard: @unchecked Sendable {
   }
 
   /// Lays out what a rank sends and receives in its next exchange, and returns its number.
-  func begin(_ rank: Int, _ transfer: Transfer) throws(CrosspointError) -> Int {
+  func begin(
+    _ rank: Int, send: [UnsafeRawBufferPointer], receive: [UnsafeMutableRawBufferPointer], slack: Int,
+    operation: StaticString
+  ) throws(CrosspointError) -> Int {
     monitor.lock()
     defer { monitor.unlock() }
     if let end = desks[rank].end { throw end }
     let post = desks[rank].idle.popLast() ?? Post()
     desks[rank].begun += 1
-    (post.number, post.transfer) = (desks[rank].begun, transfer)
+    post.number = desks[rank].begun
+    (post.send, post.receive, post.slack, post.operation) = (send, receive, slack, operation)
     post.arrival = .now
     post.departure = max(post.arrival, desks[rank].sendFree)
     post.given.refill(with: false, count: desks.count)
@@ -137,7 +137,7 @@ final class Switchboard: @unchecked Sendable {
   /// Takes a post away that is over. The lock is held.
   func remove(_ post: Post, of rank: Int) {
     desks[rank].posts.removeAll { $0 === post }
-    post.transfer = Transfer(send: [], receive: [], slack: 0, operation: "")
+    (post.send, post.receive) = ([], [])
     desks[rank].idle.append(post)
   }
 }
@@ -145,7 +145,7 @@ final class Switchboard: @unchecked Sendable {
 extension Switchboard.Post {
   /// What goes to a rank.
   func bytes(to receiver: Int) -> Int {
-    let share = transfer.send.count / given.count
-    return (0..<share).reduce(0) { $0 + transfer.send[receiver * share + $1].count }
+    let share = send.count / given.count
+    return (0..<share).reduce(0) { $0 + send[receiver * share + $1].count }
   }
 }

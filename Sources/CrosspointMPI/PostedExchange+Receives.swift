@@ -42,7 +42,7 @@ extension PostedExchange {
     }
     if !source.discardsBlock, let place, place.count == arrival.byteCount {
       sources[peer].started += 1
-      note(try group.receive(arrival, into: place), Transfer(peer: peer, kind: .block))
+      note(try group.receive(arrival, into: place), Message(peer: peer, kind: .block))
       return nil
     }
     sources[peer].discardsBlock = arrival.byteCount == limit
@@ -53,16 +53,16 @@ extension PostedExchange {
     } catch {
       return error
     }
-    note(try group.receive(arrival, into: aside), Transfer(peer: peer, kind: .stray(aside)))
+    note(try group.receive(arrival, into: aside), Message(peer: peer, kind: .stray(aside)))
     return truncated(peer, "\(before + arrival.byteCount) bytes or more where rank \(rank) expects \(expected)")
   }
 
   /// Remembers what a message of MPI is.
-  func note(_ index: Int, _ transfer: Transfer) {
-    if index == transfers.count {
-      transfers.append(transfer)
+  func note(_ index: Int, _ message: Message) {
+    if index == posted.count {
+      posted.append(message)
     } else {
-      transfers[index] = transfer
+      posted[index] = message
     }
   }
 }

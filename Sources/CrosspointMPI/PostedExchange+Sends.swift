@@ -41,7 +41,7 @@ extension PostedExchange {
       let peer = (rank + step) % rankCount
       while sources[peer].unsent > 0, !sources[peer].isPassedOver {
         guard sendsUnderWay < window else { return started }
-        note(try group.send(nextMessage(to: peer), to: peer, tag: tag), Transfer(peer: peer, kind: .send))
+        note(try group.send(nextMessage(to: peer), to: peer, tag: tag), Message(peer: peer, kind: .send))
         sources[peer].unsent -= 1
         sources[peer].sending += 1
         sources[peer].sent = .now

@@ -17,7 +17,7 @@ final class PostedExchange {
   unowned let fabric: MPIFabric
   let group: RequestGroup
   /// One for each message of `group`.
-  @exclusivity(unchecked) var transfers: [Transfer] = []
+  @exclusivity(unchecked) var posted: [Message] = []
   /// How far it is with each rank.
   let sources: UnsafeMutableBufferPointer<Source>
 
@@ -46,7 +46,7 @@ final class PostedExchange {
     group = RequestGroup(on: fabric.communicator, capacity: 4 * ranks)
     sources = .allocate(capacity: ranks)
     sources.initialize(repeating: Source())
-    transfers.reserveCapacity(4 * ranks)
+    posted.reserveCapacity(4 * ranks)
   }
 
   deinit { sources.deallocate() }
@@ -157,7 +157,7 @@ final class PostedExchange {
         active += 1
         hasMoved = true
       }
-      let done = active == 0 ? 0 : try group.testSome { finish(transfers[$0]) }
+      let done = active == 0 ? 0 : try group.testSome { finish(posted[$0]) }
       active -= done
       return hasMoved || done > 0
     } catch {
@@ -177,11 +177,11 @@ final class PostedExchange {
     return true
   }
 
-  private func finish(_ transfer: Transfer) {
-    switch transfer.kind {
-    case .send: finishSend(to: transfer.peer)
+  private func finish(_ message: Message) {
+    switch message.kind {
+    case .send: finishSend(to: message.peer)
     case .stray(let memory): free(memory.baseAddress)
-    case .block: sources[transfer.peer].done += 1
+    case .block: sources[message.peer].done += 1
     }
   }
 

@@ -1,5 +1,5 @@
 /// A message that MPI is working on.
-struct Transfer {
+struct Message {
   enum Kind {
     case send
     /// Part of the block that the peer sends here.
