@@ -5,15 +5,8 @@ public import CCrosspoint
 import CrosspointCore
 import CrosspointFabric
 import CrosspointMPI
+import Glibc
 import MPI
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// One rank as C holds it.
 final class RankOfC {

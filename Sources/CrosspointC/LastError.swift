@@ -3,14 +3,7 @@
 
 public import CCrosspoint
 import CrosspointCore
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// A failure in the form in which C reads it; its texts live as long as it does.
 private final class LastError {

@@ -1,8 +1,4 @@
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// Bytes that are left beside every block of memory: the language's runtime, and MPI, end the process where they get none.
 private let spareBytes = 4 << 20

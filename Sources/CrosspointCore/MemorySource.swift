@@ -1,8 +1,4 @@
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// Where a pool of buffers takes its memory from.
 public protocol MemorySource: AnyObject, Sendable {

@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// Splits elapsed time into laps. It reads the system's clock itself: `ContinuousClock` takes three times as long, which shows
 /// where an exchange is small.

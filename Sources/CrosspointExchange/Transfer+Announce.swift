@@ -2,12 +2,7 @@ import CrosspointCompression
 import CrosspointCore
 import CrosspointFabric
 import CrosspointTokens
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// Every rank hears from every other, so an announcement is a vote too.
 extension Transfer {

@@ -1,14 +1,7 @@
 import CrosspointCompression
 import CrosspointCore
 import CrosspointTokens
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// What arrives of the rows that a transfer sends, found out at their source: frames are decoded as the receiver will.
 extension Transfer {

@@ -1,12 +1,5 @@
 import CrosspointCore
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// What the collectives of one rank's fabric work in. It is kept from call to call: once it is large enough, none
 /// allocates.

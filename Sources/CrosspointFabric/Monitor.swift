@@ -1,8 +1,4 @@
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#endif
+import Glibc
 
 /// A lock with one condition: pthread's pair, waiting on the monotonic clock.
 final class Monitor: @unchecked Sendable {

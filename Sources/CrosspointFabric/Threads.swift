@@ -1,8 +1,4 @@
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#endif
+import Glibc
 
 /// Runs `body(0)` … `body(count − 1)`, each in a new thread, and returns when all have returned.
 /// - Parameter missing: called instead of a body for which the system gives no thread, with the error's number.

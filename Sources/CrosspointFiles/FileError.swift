@@ -1,12 +1,5 @@
 import CrosspointCore
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// A file's failure: what is wrong with which path, given as which argument.
 /// - Parameter cause: the system's error number, if that says why.

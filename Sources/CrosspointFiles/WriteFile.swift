@@ -1,12 +1,5 @@
 import CrosspointCore
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// Writes a file as a whole, in pieces one after the other.
 ///
@@ -84,12 +77,8 @@ private func replaceFile(
 
 /// A file without a name in a folder; `nil` where there is no such thing.
 private func openUnnamed(_ folder: String) -> Int32? {
-  #if os(Linux)
-    // O_TMPFILE, which glibc's headers give as an expression that Swift does not import.
-    let flag: Int32 = 0o20_000_000 | O_DIRECTORY
-    let descriptor = open(folder, flag | O_WRONLY | O_CLOEXEC, 0o666)
-    return descriptor >= 0 ? descriptor : nil
-  #else
-    return nil
-  #endif
+  // O_TMPFILE, which glibc's headers give as an expression that Swift does not import.
+  let flag: Int32 = 0o20_000_000 | O_DIRECTORY
+  let descriptor = open(folder, flag | O_WRONLY | O_CLOEXEC, 0o666)
+  return descriptor >= 0 ? descriptor : nil
 }

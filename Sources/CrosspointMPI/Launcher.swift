@@ -1,13 +1,6 @@
 import CrosspointCore
+import Glibc
 import MPI
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// The program that started this process, as the process's environment tells.
 ///

@@ -1,13 +1,6 @@
 import CrosspointCore
+import Glibc
 import MPI
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// The tag of a notice that a rank reports why the job ends. Exchanges use lower ones.
 let noticeTag = 32767

@@ -1,14 +1,7 @@
 import CrosspointCore
 import CrosspointFabric
+import Glibc
 import MPI
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// Polls without progress before the processor is offered to other ranks, which may share it. Measured: more of them cost
 /// twice the time where four ranks share two cores, and gain nothing where each has its own.

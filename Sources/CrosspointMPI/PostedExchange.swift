@@ -1,14 +1,7 @@
 import CrosspointCore
 import CrosspointFabric
+import Glibc
 import MPI
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// An exchange that has been begun and not been finished: what is on its way to every rank, and from it.
 ///

@@ -1,12 +1,7 @@
 import ArgumentParser
 import Crosspoint
+@preconcurrency import Glibc
 import MPI
-
-#if canImport(Glibc)
-  @preconcurrency import Glibc
-#elseif canImport(Darwin)
-  @preconcurrency import Darwin
-#endif
 
 extension ParsableCommand {
   /// Runs a tool: exit code 0 only on success, and an error is one line on stderr that says what to do.

@@ -1,13 +1,6 @@
 import CrosspointCompression
 import CrosspointTokens
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// One sample of one transfer: estimates for the whole transfer from a sample of its rows; of one rank, or summed over ranks.
 ///

@@ -1,10 +1,5 @@
 import CrosspointCore
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// What every expert scored for every token, with what the backward pass needs of it.
 struct Scores: Sendable {

@@ -1,11 +1,6 @@
 import CrosspointCore
 import CrosspointTokens
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// Forward: scores → the k best → capacity → weights.
 extension TopKRouter {

@@ -1,15 +1,7 @@
+import Glibc
 import Synchronization
 
-#if canImport(Glibc)
-  import Glibc
-  private let realTime = __itimer_which_t(ITIMER_REAL.rawValue)
-#elseif canImport(Musl)
-  import Musl
-  private let realTime = ITIMER_REAL
-#elseif canImport(Darwin)
-  import Darwin
-  private let realTime = ITIMER_REAL
-#endif
+private let realTime = __itimer_which_t(ITIMER_REAL.rawValue)
 
 /// The address of what the process says when a limit passes: made before, since a signal's handler may not allocate.
 private let report = Atomic<UInt>(0)

@@ -1,12 +1,5 @@
 internal import CMPI
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// The process as a whole: starting and ending MPI, and what it says about itself.
 public enum MPIEnvironment {

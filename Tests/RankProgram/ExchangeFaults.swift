@@ -3,12 +3,7 @@ import CrosspointExchange
 import CrosspointRouting
 import CrosspointTestSupport
 import CrosspointTokens
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// One scenario per phase of a training step and per way in which the last rank goes away in it.
 let exchangeFaultScenarios: [Scenario] = TransferKind.allCases.flatMap { phase in

@@ -1,8 +1,5 @@
 import CrosspointFabric
-
-#if canImport(Glibc)
-  import Glibc
-#endif
+import Glibc
 
 /// A block is reported while a later one is still missing: the last rank sends only once it hears that its peers have
 /// got everything else.

@@ -1,12 +1,7 @@
 import CrosspointCore
 import CrosspointFabric
 import CrosspointMPI
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// A rank that sends more or fewer bytes than expected is caught and named, whole or cut into chunks; the ranks that it
 /// serves well notice nothing, and a faulty fabric stays shut.

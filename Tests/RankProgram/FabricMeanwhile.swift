@@ -2,12 +2,7 @@ import CrosspointCore
 import CrosspointFabric
 import CrosspointMPI
 import CrosspointTestSupport
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// Ranks work while bytes are under way: slices in order and never one too many, round after round of ragged blocks, large
 /// enough that MPI moves them only when it is called.

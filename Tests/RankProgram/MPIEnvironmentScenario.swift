@@ -1,12 +1,5 @@
+import Glibc
 import MPI
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// MPI runs, names itself and its node, has a clock that goes forward, and refuses to start twice; a limit on its calls
 /// leaves the program's own timer as it was.

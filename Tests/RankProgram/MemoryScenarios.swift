@@ -2,10 +2,7 @@ import CrosspointCore
 import CrosspointFabric
 import CrosspointMPI
 import CrosspointTokens
-
-#if canImport(Glibc)
-  import Glibc
-#endif
+import Glibc
 
 /// Every rank reads what each wrote and writes what each reads, in blocks of all sizes, round after round of other ones: old
 /// segments go, new ones come and are mapped when an address first names them.

@@ -1,12 +1,5 @@
+import Glibc
 import MPI
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 // RankProgram <scenario> [arguments]   under mpirun: runs one scenario; `ok <scenario>` on rank 0 and exit code 0, or one
 //                                      line on stderr and another exit code.

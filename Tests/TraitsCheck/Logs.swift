@@ -5,16 +5,9 @@
   import CrosspointPolicy
   import CrosspointRouting
   import CrosspointTokens
+  import Glibc
   import InMemoryLogging
   import Logging
-
-  #if canImport(Glibc)
-    import Glibc
-  #elseif canImport(Musl)
-    import Musl
-  #elseif canImport(Darwin)
-    import Darwin
-  #endif
 
   /// The log of this process, from now on.
   private func log() -> InMemoryLogHandler {

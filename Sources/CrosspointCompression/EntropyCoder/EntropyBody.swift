@@ -1,11 +1,6 @@
 import CCrosspointKernels
 import CrosspointCore
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// What both ends know of an entropy-coded body: its fixed part, its contexts, and the step of a row
 /// (docs/wire-format.md).

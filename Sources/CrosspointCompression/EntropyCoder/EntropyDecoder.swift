@@ -1,12 +1,7 @@
 import CCrosspointKernels
 import CrosspointCore
 import CrosspointTokens
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// The body of a frame to entropy-coded rows (docs/wire-format.md).
 struct EntropyDecoder {

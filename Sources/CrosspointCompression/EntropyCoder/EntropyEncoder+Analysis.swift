@@ -1,12 +1,7 @@
 import CCrosspointKernels
 import CrosspointCore
 import CrosspointTokens
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// What the encoder of entropy-coded rows finds out before it codes: means, norms of rows, spreads of columns.
 extension EntropyEncoder {

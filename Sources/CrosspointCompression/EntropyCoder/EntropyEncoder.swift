@@ -1,12 +1,7 @@
 import CCrosspointKernels
 import CrosspointCore
 import CrosspointTokens
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// Entropy-coded rows to the body of a frame (docs/wire-format.md).
 struct EntropyEncoder {

@@ -1,11 +1,6 @@
 import CrosspointCore
 import CrosspointTokens
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// Frequencies of a context's tokens: made, written, read.
 ///

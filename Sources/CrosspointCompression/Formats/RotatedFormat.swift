@@ -1,10 +1,5 @@
 import CrosspointCore
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// Rows in the rotated domain: minus the group's mean row, over the row's root mean square, coded by Lloyd-Max.
 ///

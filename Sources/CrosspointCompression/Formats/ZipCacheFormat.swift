@@ -1,10 +1,5 @@
 import CrosspointCore
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// Channel-separable tokenwise coding: `x_tj ≈ c_j · (low_t + code · step_t)` with `c_j = √(max_t |x_tj|)` over the rows of
 /// a group, so that channels of large magnitude do not take the steps of a row for themselves.

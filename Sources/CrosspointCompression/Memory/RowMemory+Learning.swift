@@ -1,11 +1,6 @@
 import CrosspointCore
 import CrosspointTokens
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// How what the rows of each rank say adds up over ranks, the same on all of them; one rank alone has nothing to add.
 package struct RankSums {

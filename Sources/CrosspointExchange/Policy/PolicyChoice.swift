@@ -1,12 +1,5 @@
 import CrosspointCompression
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// What a policy chose for one transfer, why, and what it predicted and measured; the same on every rank.
 public struct PolicyChoice: Hashable, Sendable, Codable {

@@ -1,12 +1,5 @@
 internal import CSharedMemory
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// A file in memory that a rank makes and others of its node open; it vanishes with the last process that has it.
 ///

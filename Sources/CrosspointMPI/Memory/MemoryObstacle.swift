@@ -1,10 +1,4 @@
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// Why two ranks of a node share no memory: a number that they can tell each other.
 struct MemoryObstacle: Error, Equatable, CustomStringConvertible {

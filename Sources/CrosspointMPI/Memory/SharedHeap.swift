@@ -1,13 +1,6 @@
 import CrosspointCore
+import Glibc
 import Synchronization
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// Memory that this rank allocates in its ``MemoryFile``, for others of its node to read and write.
 ///

@@ -1,11 +1,6 @@
 import CrosspointCore
 import CrosspointTokens
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// Makes each token pay for every group of experts that it uses beyond the first, such as the experts of one rank: it
 /// reaches few, and those that add enough to pay for a row of their own.

@@ -1,8 +1,4 @@
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
+import Glibc
 
 /// σ(z), without overflow at either end.
 func sigmoid(_ z: Float) -> Float {
