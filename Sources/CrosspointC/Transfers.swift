@@ -338,7 +338,8 @@ public func crosspoint_handle_weight_gradients(
     let dispatched: HandleOfC = try object(handle, operation, "handle")
     let values = dispatched.handle.topkWeightGradients
     guard dispatched.handle.hasWeightGradients else {
-      throw CrosspointError(.handleMisuse, operation: operation, argument: "handle", "it has none before combine_backward")
+      throw CrosspointError(
+        .handleMisuse, operation: operation, argument: "handle", "it has none before combine_backward")
     }
     try copy(values.count, to: gradients, count, operation, "gradients") { values[$0] }
   }
