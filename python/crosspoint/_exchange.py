@@ -390,15 +390,22 @@ class Handle:
     def _view(self, rows: Rows) -> np.ndarray:
         if rows.rows == 0:
             return np.empty((0, rows.columns), self.exchange.dtype)
-        memory = _Memory.from_address(rows.data)
-        memory.owned = self._owned
-        return np.ndarray((rows.rows, rows.columns), self.exchange.dtype, memory)
+        return np.asarray(_Memory(rows, self.exchange.dtype, self._owned))
 
 
-class _Memory(ctypes.c_char * (1 << 62)):
-    """Memory of a handle, which lives as long as an array of it does; arrays take as much as they need."""
+class _Memory:
+    """Memory of a handle, which lives as long as an array of it does."""
 
-    __slots__ = ("owned",)
+    __slots__ = ("__array_interface__", "_owned")
+
+    def __init__(self, rows: Rows, dtype: np.dtype, owned: Owned):
+        self.__array_interface__ = {
+            "data": (rows.data, False),
+            "shape": (rows.rows, rows.columns),
+            "typestr": dtype.str,
+            "version": 3,
+        }
+        self._owned = owned
 
 
 _Bytes = ctypes.c_char * 0
