@@ -46,6 +46,31 @@ import Testing
     #expect(throws: CrosspointError.self) { try train(options, ranks: 2, from: folder.file("c"), until: 6) }
   }
 
+  @Test func anEvaluationCodesByWhatTrainingHasRemembered() throws {
+    let folder = try TemporaryFolder()
+    var options = tinyOptions()
+    options.exchange = ExchangeOptions(wire: .init(try .entropy(bits: 1)), memory: 2)
+    let corpus = try tinyCorpus(options)
+    let inTraining = try SimulatedCluster(ranks: 2).run { [options] fabric in
+      let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
+      for _ in 0..<4 { _ = try trainer.step() }
+      try trainer.saveCheckpoint(folder.file("c"))
+      return try trainer.measure(all: true).bitsPerByte
+    }[0]
+    func evaluate(memory: Int) throws -> Double {
+      options.exchange.memory = memory
+      return try SimulatedCluster(ranks: 2).run { [options] fabric in
+        let checkpoint = try Checkpoint.load(folder.file("c"), fabric: fabric)
+        return try Evaluation.run(fabric: fabric, options: options, checkpoint, path: "c") { _ in corpus }
+          .valBitsPerByte
+      }[0]
+    }
+    #expect(try evaluate(memory: 2) == inTraining)
+    #expect(try evaluate(memory: 0) != inTraining)
+    let error = #expect(throws: CrosspointError.self) { try evaluate(memory: 4) }
+    #expect(error?.code == .checkpointMismatch && error?.argument == "memory")
+  }
+
   @Test(arguments: [1, 2, 4])
   func aMemoryGoesOnBitForBit(ranks: Int) throws {
     let folder = try TemporaryFolder()

@@ -3,10 +3,12 @@ import CrosspointFiles
 
 /// `moe-lm eval`: the held-out loss of a checkpoint.
 package enum Evaluation {
-  /// Takes the model's sizes from the checkpoint, everything else from `options`. Collective.
+  /// Takes the model's sizes, and with a memory what it remembers, from the checkpoint, everything else from `options`.
+  /// Collective.
   ///
   /// - Returns: bits per byte and what the checkpoint's training came to.
-  /// - Throws: `file` for what is no whole checkpoint, `checkpointMismatch` for one whose tensors are not those of its sizes,
+  /// - Throws: `file` for what is no whole checkpoint, `checkpointMismatch` for one whose tensors are not those of its sizes, or
+  ///   with a memory for one of another exchange,
   ///   `invalidArgument` for a text too short for one batch.
   package static func run(
     fabric: any Fabric, data: String?, options: TrainingOptions, checkpoint path: String, summary file: String? = nil
@@ -40,8 +42,24 @@ package enum Evaluation {
       try checkpoint.requireTensors(of: options)
     }
     let trainer = try Trainer(fabric: fabric, corpus: corpus, options: options)
-    try fabric.together(operation: "checkpoint") { () throws(CrosspointError) in try trainer.restore(checkpoint) }
+    try fabric.together(operation: "checkpoint") { () throws(CrosspointError) in
+      try trainer.restore(checkpoint)
+      if options.exchange.memory > 0 { try trainer.restoreMemories(checkpoint, path: path) }
+    }
     return trainer.summary(heldOut: try trainer.measure(all: true))
+  }
+}
+
+extension Trainer {
+  /// Evaluation learns nothing: what rows are coded by is what training has remembered.
+  fileprivate func restoreMemories(_ checkpoint: Checkpoint, path: String) throws(CrosspointError) {
+    for pair in options.exchange.pairs where pair.key != "seed" && checkpoint.options[pair.key] != pair.value {
+      throw CrosspointError(
+        .checkpointMismatch, operation: "eval", argument: pair.key,
+        "\(pair.value) here, \(checkpoint.options[pair.key] ?? "unknown") in \(path): with a memory give the same as in training"
+      )
+    }
+    try restoreExchanges(checkpoint, path: path)
   }
 }
 

@@ -50,6 +50,11 @@ extension Trainer {
         .checkpointMismatch, operation: "resume", argument: "step",
         "step \(progress.step) of a run of \(options.steps) steps in \(path)")
     }
+    try restoreExchanges(checkpoint, path: path)
+  }
+
+  /// Takes what a checkpoint's exchanges have learned.
+  func restoreExchanges(_ checkpoint: Checkpoint, path: String) throws(CrosspointError) {
     let states = checkpoint.header.exchanges
     guard states.count == exchanges.count else {
       throw CrosspointError(
