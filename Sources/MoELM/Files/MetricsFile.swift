@@ -34,6 +34,11 @@ struct Metrics: Codable {
 
 /// Appends metrics, a line at a time.
 final class MetricsFile {
+  /// A line of this or another version.
+  private struct Numbered: Decodable {
+    let step: Int
+  }
+
   private let lines: LineWriter
   private let encoder = JSONEncoder()
 
@@ -45,7 +50,8 @@ final class MetricsFile {
     var kept: [UInt8] = []
     if lastStep > 0, case .file(let file) = try FileDestination(path, argument: "metrics"), access(file, F_OK) == 0 {
       for line in try readFile(file, argument: "metrics").split(separator: UInt8(ascii: "\n")) {
-        guard let metrics = try? JSONDecoder().decode(Metrics.self, from: Data(line)), metrics.step <= lastStep else {
+        guard let numbered = try? JSONDecoder().decode(Numbered.self, from: Data(line)), numbered.step <= lastStep
+        else {
           continue
         }
         kept += line + [UInt8(ascii: "\n")]
