@@ -121,7 +121,8 @@ private final class WavesTrial {
   init(_ settings: Settings, fabric: any Fabric) throws {
     (self.settings, self.fabric) = (settings, fabric)
     let layout = try ExpertLayout(experts: settings.experts, hidden: settings.hidden)
-    exchange = try ExpertExchange(fabric: fabric, layout: layout, options: settings.options)
+    let options = try settings.options.decidingCopies(topK: settings.topK, layout: layout, fabric: fabric)
+    exchange = try ExpertExchange(fabric: fabric, layout: layout, options: options)
     routing = try settings.pattern.routing(
       tokens: settings.tokens, topK: settings.topK, experts: settings.experts, at: .init(of: fabric, layout), step: 0,
       seed: settings.options.seed)

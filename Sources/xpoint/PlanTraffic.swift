@@ -98,13 +98,17 @@ private struct Busiest {
   var (rows, rank, node) = (1.0, 1.0, 1.0)
 
   init(_ shape: PlanShape, _ weights: [Double], _ rankOf: [Int]) {
-    guard shape.topK < shape.experts else { return }
-    var (low, high) = (0.0, 1.0)
-    func chosen(_ time: Double) -> Double { weights.reduce(0) { $0 + 1 - exp(-time * $1) } }
-    while chosen(high) < Double(shape.topK) { high *= 2 }
-    for _ in 0..<50 {
-      let middle = (low + high) / 2
-      if chosen(middle) < Double(shape.topK) { low = middle } else { high = middle }
+    // All of them come in the end.
+    var low = Double.greatestFiniteMagnitude
+    if shape.topK < shape.experts {
+      var high = 1.0
+      low = 0
+      func chosen(_ time: Double) -> Double { weights.reduce(0) { $0 + 1 - exp(-time * $1) } }
+      while chosen(high) < Double(shape.topK) { high *= 2 }
+      for _ in 0..<50 {
+        let middle = (low + high) / 2
+        if chosen(middle) < Double(shape.topK) { low = middle } else { high = middle }
+      }
     }
     var rows = [Double](repeating: 0, count: shape.ranks)
     var (ofRank, ofNode) = (rows, [Double](repeating: 0, count: shape.nodes))

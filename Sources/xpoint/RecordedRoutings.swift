@@ -18,8 +18,8 @@ struct RecordedRoutings {
     let (shape, choices) = try Npy.readIntegers(
       path, argument: argument, dimensions: ["steps", "ranks", "layers", "rows", "topK"])
     (ranks, layers, rows, topK) = (shape[1], shape[2], shape[3], shape[4])
-    count = shape[0] * layers
     guard !choices.isEmpty else { throw fileError(argument, path, "has the shape \(shape), which holds no routing") }
+    count = shape[0] * layers
     guard topK <= experts else {
       throw fileError(argument, path, "has \(topK) choices of \(experts) experts (--experts)")
     }

@@ -111,7 +111,8 @@ struct Roundtrip: ParsableCommand {
 
     let statistics = try SimulatedCluster(ranks: 2, deadline: .seconds(3600)).run { fabric in
       let mine = try fabric.rank == 0 ? source.take()! : TokenBatch(rows: 0, hidden: hidden)
-      let exchange = try ExpertExchange(fabric: fabric, layout: layout, options: options)
+      let exchange = try ExpertExchange(
+        fabric: fabric, layout: layout, options: options.decidingCopies(topK: 1, layout: layout, fabric: fabric))
       exchange.memory[.dispatch] = memory
       let handle = try exchange.dispatch(
         mine, fabric.rank == 0 ? full : empty, labels: fabric.rank == 0 ? rowLabels : nil)

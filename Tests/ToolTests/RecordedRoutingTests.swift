@@ -60,7 +60,9 @@ struct RecordedRoutingTests {
       for (shape, values, words) in [
         ("(4,)", [0, 1, 2, 3], "[steps, ranks, layers, rows, topK] expected"),
         ("(1, 2, 1, 1, 2)", [0, 1, 2, 16], "names expert 16"), ("(1, 2, 1, 1, 2)", [0, 1, 2, -2], "names expert -2"),
-        ("(1, 2, 0, 1, 2)", [], "holds no routing"), ("(1, 2, 1, 1, 2)", [0, 1, 2], "truncated"),
+        ("(1, 2, 0, 1, 2)", [], "holds no routing"),
+        ("(1152921504606846976, 0, 1152921504606846976, 1, 1)", [], "holds no routing"),
+        ("(1, 2, 1, 1, 2)", [0, 1, 2], "truncated"),
         ("(1, 1, 1, 1, 1)", [0], "recorded on 1 ranks, here are 2"),
         ("(1, 1, 1, 1, 17)", Array(0..<17), "17 choices of 16 experts"),
       ] as [(String, [Int32], String)] {

@@ -36,6 +36,8 @@ import Testing
     #expect(rows[0] < 0.9 * rows[1] && rows[1] < 0.9 * rows[2] && rows[2] < 8 * 8000)
     let uneven = try Self.traffic(nodes: 8, ranksPerNode: 1, experts: 9, .perExpert)
     #expect(abs(uneven.pairs / 8000 - 16.0 / 9) < 1e-3)
+    let all = try Self.traffic(nodes: 16, ranksPerNode: 1, experts: 8, .perExpert)
+    #expect(abs(all.pairs / 8000 - 2) < 1e-9, "every token goes to all eight, which are on half of the ranks")
   }
 
   @Test func everyRankGetsATokenThatWantsAllExperts() throws {
