@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Derives the Lloyd-Max quantisers of the unit Gaussian for 1 to 8 bits.
 
-  benchmarks/derive_codebooks.py > Sources/CrosspointCompression/Codebook+Levels.swift
+  benchmarks/derive_codebooks.py > Sources/CrosspointCompression/Formats/Codebook+Levels.swift
 
 A quantiser is optimal when every level is the mean of its cell and every threshold lies half-way between two levels
 (Lloyd 1957, Max 1960). Newton's method finds the positive half of the symmetric solution from the companding

@@ -111,6 +111,25 @@ def draw(record, output):
     pictures.save(figure, output)
 
 
+def trained(arguments):
+    """A checkpoint of a whole run, or that of an earlier call with the same options."""
+    checkpoint = arguments.out / f"seed{arguments.seed}.ckpt"
+    options = checkpoint.with_suffix(".options")
+    wanted = f"{arguments.steps} steps, {arguments.ranks} ranks, {arguments.model}\n"
+    if options.exists():
+        if options.read_text() != wanted:
+            sys.exit(f"{checkpoint} is of other options than {wanted.strip()!r}: remove {options} or use another --out")
+        return checkpoint
+    print(f"training {arguments.steps} steps", flush=True)
+    summary = checkpoint.with_suffix(".summary.json")
+    mpirun(arguments, ["train", "--steps", str(arguments.steps), "--seed", str(arguments.seed), "--eval-every", "0",
+                       "--checkpoint", checkpoint, "--summary", summary, *shlex.split(arguments.model)])
+    if json.loads(summary.read_text())["interrupted"]:
+        sys.exit(f"{checkpoint} is of a run that was stopped")
+    options.write_text(wanted)
+    return checkpoint
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=pathlib.Path, help="the model to measure; trained first if left out")
@@ -126,11 +145,7 @@ def main():
         sys.exit(f"{arguments.binary} is missing: run `swift build -c release` first")
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.checkpoint is None:
-        arguments.checkpoint = arguments.out / f"seed{arguments.seed}.ckpt"
-        if not arguments.checkpoint.exists():
-            print(f"training {arguments.steps} steps", flush=True)
-            mpirun(arguments, ["train", "--steps", str(arguments.steps), "--seed", str(arguments.seed), "--eval-every", "0",
-                               "--checkpoint", arguments.checkpoint, *shlex.split(arguments.model)])
+        arguments.checkpoint = trained(arguments)
     record = study(arguments)
     (arguments.out / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n")
     printed = tables(record)

@@ -200,7 +200,7 @@ def main():
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--eval-every", type=int, help="steps between points of the curve (default: a thirtieth of the steps)")
-    parser.add_argument("--scheme", action="append", choices=SCHEMES, help="train these beside off only; repeatable (default: all)")
+    parser.add_argument("--scheme", action="append", choices=SCHEMES, help="train these beside off, plain and bf16-copies; repeatable (default: all)")
     parser.add_argument("--model", default=training_study.FINE_GRAINED, help="options of moe-lm train, the same for every run")
     parser.add_argument("--data", type=pathlib.Path, help="text to train on (default: the King James Bible)")
     parser.add_argument("--binary", default=ROOT / ".build" / "release" / "moe-lm", type=pathlib.Path)
