@@ -43,8 +43,8 @@ extension TokenPipeline {
       }
   }
 
-  /// Continues from a ``state``, bit for bit. All of it is checked against the stages before any takes its part.
-  /// - Throws: `checkpointMismatch` naming the first stage that is another one there.
+  /// Continues from a ``state``, bit for bit. Where a stage refuses its part, those before it take back the state they had.
+  /// - Throws: `checkpointMismatch` naming the first stage that is another one there, and what a stage throws.
   public func restore(_ state: [UInt64]) throws(CrosspointError) {
     func mismatch(_ argument: String, _ message: String) -> CrosspointError {
       CrosspointError(.checkpointMismatch, operation: "TokenPipeline", argument: argument, message)
@@ -66,7 +66,15 @@ extension TokenPipeline {
       rest = rest.dropFirst(2 + count)
     }
     guard rest.isEmpty else { throw mismatch("state", "\(rest.count) numbers are left over") }
-    for (stage, part) in zip(stages, parts) { try stage.restore(Array(part)) }
+    let before = stages.map(\.state)
+    for (place, part) in parts.enumerated() {
+      do throws(CrosspointError) {
+        try stages[place].restore(Array(part))
+      } catch {
+        for earlier in 0..<place { try stages[earlier].restore(before[earlier]) }
+        throw error
+      }
+    }
   }
 }
 

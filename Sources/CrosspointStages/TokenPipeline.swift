@@ -162,12 +162,18 @@ public final class TokenPipeline {
 private final class RowsBox {
   var rows: TokenRows?
 
+  /// The rows stay also where `body` throws: the caller may put right what was wrong and try again.
   func withTokens<R: ~Copyable>(
     _ body: (borrowing TokenBatch) throws(CrosspointError) -> R
   ) throws(CrosspointError) -> R {
     guard let held = rows.take() else { preconditionFailure("backward without forward") }
-    let result = try body(held.tokens)
-    rows = consume held
-    return result
+    do throws(CrosspointError) {
+      let result = try body(held.tokens)
+      rows = consume held
+      return result
+    } catch {
+      rows = consume held
+      throw error
+    }
   }
 }

@@ -80,6 +80,16 @@ struct DeletionGateTests {
     #expect(abs(1 - pipeline.statistics[0].fraction - 0.24) < 0.05)
   }
 
+  /// What an earlier batch left, of another number of rows, is not taken for this one's.
+  @Test func theOutputsOfAnEarlierBatchAreNotUsed() throws {
+    let pipeline = try TokenPipeline([try learned(hard: 0)], causal: true)
+    _ = try forward(pipeline, randomBatch(rows: 4, hidden: 6, seed: 1), RowLayout(sequences: 1, length: 4), training)
+    let x = try randomBatch(rows: 16, hidden: 6, seed: 2)
+    _ = try pipeline.reduce(x, RowLayout(sequences: 1, length: 16), training)
+    let error = failure { _ = try pipeline.expandBackward(x) }
+    #expect(error?.code == .handleMisuse && error?.message.contains("expand was not called") == true)
+  }
+
   /// Everything deleted: the tokens come back bit for bit, gradients are finite, and only the regulariser is felt.
   @Test(arguments: [RowLayout(sequences: 2, length: 4), RowLayout(sequences: 2, length: 0)])
   func aBatchThatLosesEveryRowWorks(layout: RowLayout) throws {

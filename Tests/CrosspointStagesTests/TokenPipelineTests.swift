@@ -155,6 +155,20 @@ struct TokenPipelineTests {
     try pipeline.restore(state)
   }
 
+  @Test func aStateThatALaterStageRefusesChangesNoStage() throws {
+    let pipeline = try TokenPipeline([controlled(), learnedMerging()], causal: true)
+    let before = pipeline.state
+    var state = before
+    state[3] = (1.5).bitPattern
+    state[state.count - 1] = Double.nan.bitPattern
+    let error = failure { try pipeline.restore(state) }
+    #expect(error?.code == .checkpointMismatch && error?.operation == "merging")
+    #expect(pipeline.state == before)
+    state[state.count - 1] = before[before.count - 1]
+    try pipeline.restore(state)
+    #expect(pipeline.state == state && state != before)
+  }
+
   @Test func wrongShapesAndOrderAreTypedErrors() throws {
     let pipeline = try TokenPipeline([controlled()], causal: true)
     let x = try randomBatch(rows: 3, hidden: 4, seed: 1)
@@ -168,6 +182,20 @@ struct TokenPipelineTests {
     #expect(failure { _ = try pipeline.expandBackward(TokenBatch(rows: 2, hidden: 4)) }?.argument == "dy")
     #expect(failure { _ = try RowLayout(tokensPerSequence: [2, -1]) }?.message.contains("-1") == true)
     #expect(failure { _ = try RowLayout(tokensPerSequence: [2], isPadding: [true]) }?.argument == "isPadding")
+  }
+
+  @Test func aForgottenExpandBackwardMayBeMadeGood() throws {
+    let x = try randomBatch(rows: 8, hidden: 4, seed: 1)
+    func gradient(isForgotten: Bool) throws -> [Float] {
+      let pipeline = try TokenPipeline([WindowPooling(.fixed(2), isShifted: true), controlled()], causal: true)
+      let result = try forward(pipeline, x, RowLayout(sequences: 1, length: 8), training)
+      if isForgotten {
+        let dRows = try TokenBatch(result.rows, hidden: 4)
+        #expect(failure { _ = try pipeline.reduceBackward(dRows, tokens: x) }?.code == .handleMisuse)
+      }
+      return try backward(pipeline, x, rows: result.rows, dy: x) + pipeline.gradients
+    }
+    #expect(try firstBitDifference(gradient(isForgotten: true), gradient(isForgotten: false)) == nil)
   }
 
   /// A batch that one rank or several cannot take fails everywhere, and the pipeline goes on afterwards.

@@ -44,6 +44,7 @@ public final class DeletionGate: TokenStage {
   private var shares: [Float] = []
   /// `[T]`: ∂L/∂s, 0 where nothing travelled.
   private var dShares: [Float] = []
+  /// `[R × d]`: what ``expand(_:)`` was given for the last batch, until ``expandBackward(_:)`` takes it.
   private var outputs: TokenBatch?
 
   /// - Throws: `invalidArgument` for a width below one, a rate, target or probability outside 0…1, a gain or α that is
@@ -107,6 +108,7 @@ public final class DeletionGate: TokenStage {
     rows = layout.rows
     try expectShape(tokens)
     dShares.removeAll(keepingCapacity: true)
+    outputs = nil
     isHard = true
     let warmth = context.isTraining ? options.warmth(step: context.step) : 1
     if context.isTraining { lastStep = context.step }
