@@ -16,7 +16,7 @@ public struct LinearRouter: Sendable {
   package let hidden: Int
   /// What turns logits into a decision.
   package let router: TopKRouter
-  /// W, `[E × d]` row-major.
+  /// W, `[E × d]` row-major; another count is refused by ``route(_:traits:reduceCounts:)``.
   public var weight: [Float]
   /// ∂L/∂W, `[E × d]`, accumulated by `backward`; the caller zeroes it after each step.
   public var weightGradients: [Float]
@@ -24,9 +24,10 @@ public struct LinearRouter: Sendable {
   public var selectionBias: SelectionBias?
 
   /// A gate with W uniform in ±1/√d.
-  /// - Throws: `invalidArgument` for a hidden size outside 1…2²⁴.
+  /// - Throws: `invalidArgument` for a hidden size outside 1…2²⁴, `outOfMemory`.
   public init(hidden: Int, router: TopKRouter, seed: UInt64) throws(CrosspointError) {
     try Extent.require(hidden, in: Extent.hidden, operation: "LinearRouter", argument: "hidden")
+    try requireMemory(bytes: 8 * router.experts * hidden, operation: "LinearRouter", argument: "hidden")
     let bound = 1 / Float(hidden).squareRoot()
     var generator = SplitMix64(seed: seed)
     self.hidden = hidden
@@ -38,13 +39,15 @@ public struct LinearRouter: Sendable {
   /// Chooses experts for `[T × d]` tokens. Local, unless `reduceCounts` communicates: see
   /// ``TopKRouter/route(logits:bias:traits:reduceCounts:)-(UnsafeBufferPointer<Float>,_,_,_)``.
   /// Rows that pruning protects are those of the largest ‖x‖₁ unless `traits` says otherwise.
-  /// - Throws: `invalidArgument` for tokens of another width, `nonFinite` naming the first token whose logits are not finite.
+  /// - Throws: `invalidArgument` for tokens of another width or a ``weight`` of another count, `nonFinite` naming the first
+  ///   token whose logits are not finite.
   public func route(
     _ tokens: borrowing TokenBatch, traits: RowTraits = RowTraits(), reduceCounts: CountReduction = { _ in }
   ) throws(CrosspointError) -> RoutingDecision {
     var decision = RoutingDecision()
     try router.settle(&decision, reduceCounts) { decision throws(CrosspointError) in
       try check(tokens, operation: "route", argument: "tokens")
+      try check(weight, operation: "route", argument: "weight")
       var traits = traits
       if case .pruning(_, let protecting) = router.trim, protecting > 0, traits.importance.isEmpty {
         traits.importance = tokens.rowMagnitudes()
@@ -64,13 +67,15 @@ public struct LinearRouter: Sendable {
   ///   - tokens: the tokens that were routed.
   ///   - tokenGradients: `[T × d]`, ∂L/∂tokens; the gate's part is added.
   ///   - auxiliaryScale: see ``TopKRouter/backward(_:topkWeightGradients:auxiliaryScale:)``.
-  /// - Throws: `invalidArgument` for shapes that do not match.
+  /// - Throws: `invalidArgument` for shapes that do not match, those of ``weight`` and ``weightGradients`` included.
   public mutating func backward(
     _ decision: RoutingDecision, topkWeightGradients: [Float], tokens: borrowing TokenBatch,
     into tokenGradients: inout TokenBatch, auxiliaryScale: Float = 1
   ) throws(CrosspointError) {
     try check(tokens, operation: "backward", argument: "tokens", rows: decision.routing.tokens)
     try check(tokenGradients, operation: "backward", argument: "tokenGradients", rows: decision.routing.tokens)
+    try check(weight, operation: "backward", argument: "weight")
+    try check(weightGradients, operation: "backward", argument: "weightGradients")
     let dLogits = try router.backward(
       decision, topkWeightGradients: topkWeightGradients, auxiliaryScale: auxiliaryScale)
     let (experts, hidden, x, dx) = (router.experts, hidden, tokens.base, tokenGradients.base)
@@ -99,6 +104,13 @@ public struct LinearRouter: Sendable {
         }
         count = rows * experts
       }
+    }
+  }
+
+  private func check(_ values: [Float], operation: String, argument: String) throws(CrosspointError) {
+    guard values.count == router.experts * hidden else {
+      throw TopKRouter.invalid(
+        operation, argument, "\(values.count) numbers where \(router.experts) × \(hidden) are expected")
     }
   }
 

@@ -65,6 +65,14 @@ struct GroupPriceTests {
     #expect(try router.priced(0.1, perGroupOf: 2).route(logits: logits).routing.topkIndices == [0, 3, 4])
   }
 
+  /// The second best expert's score vanishes beside the best one's: 1 + exp(−20) = 1.
+  @Test func aPriceOfZeroKeepsAlsoWhatAddsLessThanARounding() throws {
+    let router = try TopKRouter(experts: 4, topK: 2, scoring: .topKThenSoftmax)
+    let logits: [Float] = [0, -30, -20, -40]
+    #expect(try router.route(logits: logits).routing.topkIndices == [0, 2])
+    #expect(try router.priced(0, perGroupOf: 2).route(logits: logits).routing.topkIndices == [0, 2])
+  }
+
   @Test(arguments: everyScoring)
   func gradientsMatchCentralDifferences(scoring: TopKRouter.Scoring) throws {
     let router = try TopKRouter(experts: 6, topK: 2, scoring: scoring, loadBalance: 1).priced(0.4, perGroupOf: 2)

@@ -76,6 +76,42 @@ struct LinearRouterTests {
     #expect(reduced == [[0, 0, 0, 0, 0, 1]])
   }
 
+  @Test(arguments: [0, 11, 13])
+  func weightsOfAnotherCountAreRefused(count: Int) throws {
+    let router = try TopKRouter(experts: 4, topK: 1, scoring: .topKThenSoftmax)
+    let gate = try LinearRouter(hidden: 3, router: router, seed: 1)
+    let tokens = try TokenBatch([1, 2, 3, 4, 5, 6], hidden: 3)
+    let decision = try gate.route(tokens)
+    let wrong = [Float](repeating: 1, count: count)
+    func expectRefusal(_ argument: String, _ body: () throws -> Void) {
+      let error = #expect(throws: CrosspointError.self, performing: body)
+      #expect(error?.code == .invalidArgument && error?.argument == argument)
+      #expect(error?.message == "\(count) numbers where 4 × 3 are expected")
+    }
+    var other = gate
+    other.weight = wrong
+    var reduced: [[Double]] = []
+    expectRefusal("weight") { _ = try other.route(tokens) { reduced.append($0) } }
+    #expect(reduced == [[0, 0, 0, 0, 0, 1]])
+    var dTokens = try TokenBatch(rows: 2, hidden: 3)
+    expectRefusal("weight") {
+      try other.backward(decision, topkWeightGradients: [1, 1], tokens: tokens, into: &dTokens)
+    }
+    other = gate
+    other.weightGradients = wrong
+    expectRefusal("weightGradients") {
+      try other.backward(decision, topkWeightGradients: [1, 1], tokens: tokens, into: &dTokens)
+    }
+    #expect(dTokens.array == [0, 0, 0, 0, 0, 0])
+  }
+
+  /// 64 TiB of weights, and as many gradients.
+  @Test func weightsThatNoMemoryHoldsAreRefused() throws {
+    let router = try TopKRouter(experts: 1 << 20, topK: 1, scoring: .topKThenSoftmax)
+    let error = #expect(throws: CrosspointError.self) { try LinearRouter(hidden: 1 << 24, router: router, seed: 1) }
+    #expect(error?.code == .outOfMemory && error?.argument == "hidden")
+  }
+
   @Test func zeroTokensAreOrdinary() throws {
     var gate = try LinearRouter(
       hidden: 3, router: TopKRouter(experts: 4, topK: 2, scoring: .sigmoid(scale: 1), loadBalance: 1, zLoss: 1),

@@ -7,7 +7,7 @@ import CrosspointTokens
 /// for `lowRank(R)` the rows of Uᵀ and then of Vᵀ, `[R × hidden]` each, of `A = 1 + U Vᵀ`.
 public struct Compensator: Sendable {
   package let kind: ResidualCompensation
-  /// Learned numbers of all experts; the same on every rank.
+  /// Learned numbers of all experts; the same on every rank. A programmer's mistake to make them, or their gradients, fewer.
   public var parameters: [Float]
   /// ∂L/∂``parameters``, added to by each backward pass.
   public var gradients: [Float]
@@ -15,7 +15,7 @@ public struct Compensator: Sendable {
   private let perExpert: Int
 
   /// - Throws: `invalidArgument` for `experts` outside 1…2²⁰, `hidden` outside 1…2²⁴, a rank outside `1 ... hidden`, or more
-  ///   than 2³¹ parameters.
+  ///   than 2³¹ parameters; `outOfMemory`.
   package init(kind: ResidualCompensation, experts: Int, hidden: Int, seed: UInt64) throws(CrosspointError) {
     try Extent.require(experts, in: Extent.experts, operation: "Compensator", argument: "experts")
     try Extent.require(hidden, in: Extent.hidden, operation: "Compensator", argument: "hidden")
@@ -26,7 +26,8 @@ public struct Compensator: Sendable {
     self.kind = kind
     self.hidden = hidden
     perExpert = Self.parametersPerExpert(kind, hidden: hidden)
-    _ = try Extent.product(experts, perExpert, most: 1 << 31, operation: "Compensator", argument: "parameters")
+    let count = try Extent.product(experts, perExpert, most: 1 << 31, operation: "Compensator", argument: "parameters")
+    try requireMemory(bytes: 8 * count, operation: "Compensator", argument: "parameters")
     parameters = Self.initialParameters(kind, experts: experts, hidden: hidden, seed: seed)
     gradients = Array(repeating: 0, count: parameters.count)
   }
@@ -93,6 +94,8 @@ public struct Compensator: Sendable {
     guard case .lowRank(let rank) = kind else { return total }
     let hidden = hidden
     let start = expert * perExpert
+    precondition(
+      min(parameters.count, gradients.count) >= start + perExpert, "fewer numbers than the compensator learns")
     gradients.withUnsafeMutableBufferPointer { gradients in
       parameters.withUnsafeBufferPointer { parameters in
         for k in 0..<rank {
@@ -111,6 +114,7 @@ public struct Compensator: Sendable {
   /// The columns of U and V, pair by pair; none but for `lowRank`.
   private func forEachRank(_ expert: Int, _ body: (UnsafePointer<Float>, UnsafePointer<Float>) -> Void) {
     guard case .lowRank(let rank) = kind else { return }
+    precondition(parameters.count >= (expert + 1) * perExpert, "fewer numbers than the compensator learns")
     parameters.withUnsafeBufferPointer { parameters in
       let start = parameters.baseAddress! + expert * perExpert
       for k in 0..<rank { body(start + k * hidden, start + (rank + k) * hidden) }

@@ -29,7 +29,7 @@ extension TopKRouter {
     guard price >= 0, price <= 1 else { throw Self.invalid("GroupPrice", "price", "\(price) is not in 0…1") }
     var router = self
     router.groupLimit = nil
-    router.groupPrice = GroupPrice(groups: groups, price: price)
+    router.groupPrice = price > 0 ? GroupPrice(groups: groups, price: price) : nil
     return router
   }
 
