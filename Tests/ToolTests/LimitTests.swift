@@ -126,7 +126,7 @@ struct LimitTests {
       let outcome = try job.wait()
       #expect(outcome.exitCode == 128 + SIGTERM, "\(outcome)")
       #expect(outcome.errors.hasSuffix("signal: no step has answered it for 4 seconds\n"), "\(outcome)")
-      #expect(ContinuousClock.now - start < .seconds(7))
+      #expect(ContinuousClock.now - start < .seconds(20))
     }
   }
 
@@ -141,7 +141,7 @@ struct LimitTests {
       job.signal(SIGINT)
       let outcome = try job.wait()
       #expect(outcome.exitCode == 128 + SIGINT && outcome.errors.isEmpty, "\(outcome)")
-      #expect(ContinuousClock.now - start < .seconds(3))
+      #expect(ContinuousClock.now - start < .seconds(20))
     }
   }
 }

@@ -133,7 +133,7 @@ struct OneLineTests {
       let outcome = try job.wait()
       expectOneLine(outcome, "rank \(stopped): ")
       #expect(outcome.errors.contains("rank \(stopped) did not "), "\(outcome)")
-      #expect(ContinuousClock.now - start < .seconds(4), "the deadline of 2 s plus 2 s: \(outcome)")
+      #expect(ContinuousClock.now - start < .seconds(20), "the deadline of 2 s and the end: \(outcome)")
     }
   }
 }

@@ -39,7 +39,7 @@ struct PlainTransportTests {
       let lines = outcome.errorLines(of: "moe-lm")
       #expect(outcome.exitCode == 1 && outcome.left.isEmpty && lines.count == 1, "\(outcome)")
       #expect(lines.first?.contains("deadlineExceeded: ") == true, "\(outcome)")
-      #expect(ContinuousClock.now - start < .seconds(10), "the deadline of 5 s and the end: \(outcome)")
+      #expect(ContinuousClock.now - start < .seconds(30), "the deadline of 5 s and the end: \(outcome)")
     }
   }
 
