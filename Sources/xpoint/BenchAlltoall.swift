@@ -133,15 +133,14 @@ extension Trial {
   func run(warmup: Int, iterations: Int, on fabric: any Fabric) throws -> [TrialResult] {
     var seconds = Implementation.allCases.map { _ in [Double]() }
     for iteration in 0..<warmup + iterations {
-      // Who comes later finds links idle at the end of the one before: the order alternates.
-      let order = Implementation.allCases
-      for implementation in iteration.isMultiple(of: 2) ? order : order.reversed() {
+      let times = try inTurns(iteration, Implementation.allCases) { implementation in
         try fabric.barrier(operation: "bench")
         var watch = Stopwatch()
         for _ in 0..<repeats { try call(implementation) }
-        let elapsed = watch.lap() / Double(repeats)
-        if iteration >= warmup { seconds[implementation.rawValue].append(elapsed) }
+        return watch.lap() / Double(repeats)
       }
+      guard iteration >= warmup else { continue }
+      for (implementation, time) in times.enumerated() { seconds[implementation].append(time) }
     }
     return try Implementation.allCases.map { implementation in
       let mine = seconds[implementation.rawValue] + [Double(wrong(implementation))]

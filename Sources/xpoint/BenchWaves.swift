@@ -57,8 +57,7 @@ struct BenchWaves: RankCommand {
       var seconds: [[Double]] = [[], []]
       var wrong = 0
       for iteration in 0..<warmup + iterations {
-        let results = try inTurns(
-          iteration, { try trial.step(inWaves: false) }, { try trial.step(inWaves: true) })
+        let results = try inTurns(iteration, [false, true]) { try trial.step(inWaves: $0) }
         wrong += results[0].bits == results[1].bits ? 0 : 1
         guard iteration >= warmup else { continue }
         for (way, result) in results.enumerated() { seconds[way].append(result.seconds) }

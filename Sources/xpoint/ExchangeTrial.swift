@@ -87,8 +87,7 @@ struct ExchangeTrial {
     for iteration in 0..<settings.iterations {
       let routing = routings[iteration % routings.count]
       let tokens = batches[routing.tokens]!
-      let times = try inTurns(
-        iteration, { try timeCrosspoint(tokens, routing) }, { try timeBaseline(tokens, routing) })
+      let times = try inTurns(iteration, [timeCrosspoint, timeBaseline]) { time in try time(tokens, routing) }
       for (implementation, times) in times.enumerated() {
         for (op, time) in (times + [times.reduce(0, +)]).enumerated() { seconds[op][implementation].append(time) }
       }

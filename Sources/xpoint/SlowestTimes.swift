@@ -1,12 +1,9 @@
-/// Runs two that are compared, the second first in every other iteration: whoever comes later finds links that were idle at the
-/// end of the other.
-/// - Returns: what the first gives, then the second.
-func inTurns<Result>(
-  _ iteration: Int, _ first: () throws -> Result, _ second: () throws -> Result
-) rethrows -> [Result] {
-  if iteration % 2 == 0 { return [try first(), try second()] }
-  let result = try second()
-  return [try first(), result]
+/// Runs those that are compared, in the opposite order in every other iteration: whoever comes later finds links that were idle at
+/// the end of the one before.
+/// - Returns: what they give, in their own order.
+func inTurns<Way, Result>(_ iteration: Int, _ ways: [Way], _ run: (Way) throws -> Result) rethrows -> [Result] {
+  if iteration.isMultiple(of: 2) { return try ways.map(run) }
+  return try ways.reversed().map(run).reversed()
 }
 
 /// The times of repeated collective runs: the slowest rank decides each.
