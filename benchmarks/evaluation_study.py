@@ -19,7 +19,7 @@ import sys
 
 import pictures
 from plot_formats import draw_formats, signed
-from training_study import FINE_GRAINED, FORMATS, ROOT
+from training_study import FINE_GRAINED, FORMATS, ROOT, train
 
 MORE_FORMATS = ["entropy:5", "entropy:3", "rotated:5"]
 FUNCTIONS = [1, 2, 4, 6, 8, 12, 16]
@@ -111,25 +111,6 @@ def draw(record, output):
     pictures.save(figure, output)
 
 
-def trained(arguments):
-    """A checkpoint of a whole run, or that of an earlier call with the same options."""
-    checkpoint = arguments.out / f"seed{arguments.seed}.ckpt"
-    options = checkpoint.with_suffix(".options")
-    wanted = f"{arguments.steps} steps, {arguments.ranks} ranks, {arguments.model}\n"
-    if options.exists():
-        if options.read_text() != wanted:
-            sys.exit(f"{checkpoint} is of other options than {wanted.strip()!r}: remove {options} or use another --out")
-        return checkpoint
-    print(f"training {arguments.steps} steps", flush=True)
-    summary = checkpoint.with_suffix(".summary.json")
-    mpirun(arguments, ["train", "--steps", str(arguments.steps), "--seed", str(arguments.seed), "--eval-every", "0",
-                       "--checkpoint", checkpoint, "--summary", summary, *shlex.split(arguments.model)])
-    if json.loads(summary.read_text())["interrupted"]:
-        sys.exit(f"{checkpoint} is of a run that was stopped")
-    options.write_text(wanted)
-    return checkpoint
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=pathlib.Path, help="the model to measure; trained first if left out")
@@ -139,13 +120,16 @@ def main():
     parser.add_argument("--ranks", type=int, default=4)
     parser.add_argument("--binary", default=ROOT / ".build" / "release" / "moe-lm", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results" / "evaluation", help="results folder")
+    parser.set_defaults(simulated=False, data=None)
     arguments = parser.parse_args()
     pictures.enter()
     if not arguments.binary.exists():
         sys.exit(f"{arguments.binary} is missing: run `swift build -c release` first")
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.checkpoint is None:
-        arguments.checkpoint = trained(arguments)
+        arguments.checkpoint = arguments.out / f"seed{arguments.seed}.ckpt"
+        train(arguments.out, "trained", f"--eval-every 0 --checkpoint {shlex.quote(str(arguments.checkpoint))}",
+              arguments.seed, arguments)
     record = study(arguments)
     (arguments.out / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n")
     printed = tables(record)
