@@ -8,7 +8,8 @@
   benchmarks/time_to_loss.py --model '--width 256 --heads 4 --experts 16 --expert-width 512' --out results/wide
 
 Schemes: plain (every row in fp32 over pack + MPI_Alltoallv + unpack), off (the same through Crosspoint), bf16-copies (one
-copy per rank in bf16), lsh-moe (as published) and crosspoint; their options are those of benchmarks/training_study.py.
+copy per rank in bf16), lsh-moe (as published), crosspoint and memory (entropy codes relative to a memory); their options are
+those of benchmarks/training_study.py.
 Runs take turns: all schemes of a seed, then the next seed. Runs that are already in the results folder are not repeated: an
 interrupted study goes on where it stopped. Seconds are those of training steps, evaluations not included.
 
@@ -30,7 +31,7 @@ import pictures
 import training_study
 
 ROOT = pictures.ROOT
-COPIES, COMPRESSION = (dict(training_study.STUDIES[name]["schemes"]) for name in ("copies", "compression"))
+COPIES, COMPRESSION, MEMORY = (dict(training_study.STUDIES[name]["schemes"]) for name in ("copies", "compression", "memory"))
 OFF = training_study.BASELINE[1]
 SCHEMES = {
     "plain": f"{OFF} --transport plain",
@@ -38,6 +39,7 @@ SCHEMES = {
     "bf16-copies": COPIES["bf16-copies"],
     "lsh-moe": COMPRESSION["lsh-moe"],
     "crosspoint": COPIES["crosspoint"],
+    "memory": MEMORY["memory"],
 }
 AGAINST = ("plain", "bf16-copies")
 # How near to off's final loss counts as reached, the loss being held out and noisy.
