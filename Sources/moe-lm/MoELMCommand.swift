@@ -10,7 +10,7 @@ struct MoELMCommand: ParsableCommand {
     discussion: """
       Examples:
         mpirun -n 4 moe-lm train --steps 1000 --metrics run.jsonl --summary run.json
-        mpirun -n 4 moe-lm train --compression lsh --wire bf16 --checkpoint run.ckpt --resume
+        mpirun -n 4 moe-lm train --copies rank --wire bf16 --checkpoint run.ckpt --resume
         moe-lm eval --checkpoint run.ckpt
         mpirun -n 4 moe-lm train --deletion-rate 0.5 --prune auto
         mpirun -n 4 moe-lm train --objective masked --granularities 1,2,4
