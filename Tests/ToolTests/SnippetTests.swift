@@ -45,8 +45,9 @@ struct SnippetTests {
     #expect(outcome.exitCode == 0 && outcome.output == "\(page): all as the page says\n", "\(outcome)")
   }
 
-  @Test(arguments: ["readme", "mpi"]) func snippetsRunOnRanksOfMPI(page: String) throws {
-    let outcome = try Self.mpirun(2, [page])
+  @Test(arguments: [("readme", 2), ("mpi", 2), ("groups", 4)])
+  func snippetsRunOnRanksOfMPI(page: String, ranks: Int) throws {
+    let outcome = try Self.mpirun(ranks, [page])
     #expect(outcome.exitCode == 0 && outcome.left.isEmpty, "\(outcome)")
     #expect(outcome.output.contains("\(page): all as the page says\n"), "\(outcome)")
   }
