@@ -147,6 +147,7 @@ static void entropy_fill_slots(uint32_t *slots, uint32_t token, uint32_t frequen
 // all contexts behind the other.
 static void entropy_excess(float *sums, const float *y, size_t n, const uint8_t *contexts, const float *rounding,
                            float inverse_step) {
+  typedef float pair __attribute__((vector_size(8)));
   const vu lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, copy = lane % COUNT_COPIES * 64;
   for (size_t i = 0; i < n; i += LANES) {
     size_t count = n - i < LANES ? n - i : LANES;
@@ -155,16 +156,19 @@ static void entropy_excess(float *sums, const float *y, size_t n, const uint8_t 
     vf top = a + (vf)lookup((const uint32_t *)rounding, c, 6);
     vu some = (vu)(top >= 1.0f) & (vu)(top < 8.0f) & lanes_below(count);
     vu m = __builtin_convertvector((vf)((vu)top & some), vu);
-    vu place = 4 * (copy + c) + (2 & (vu)(m > 1));
+    // Others count under context 0, which is not of elements: no branch.
+    vu place = 4 * (copy + (c & some)) + (2 & (vu)(m > 1));
     vf excess = __builtin_convertvector(m, vf) - a;
     uint32_t places[LANES];
     float excesses[LANES];
     __builtin_memcpy(places, &place, sizeof places);
     __builtin_memcpy(excesses, &excess, sizeof excesses);
-    for (uint32_t left = mask_bits(some); left; left &= left - 1) {
-      int lane = __builtin_ctz(left);
-      sums[places[lane]] += 1;
-      sums[places[lane] + 1] += excesses[lane];
+#pragma clang loop unroll(full)
+    for (int lane = 0; lane < LANES; lane++) {
+      pair sum;
+      __builtin_memcpy(&sum, sums + places[lane], sizeof sum);
+      sum += (pair){1, excesses[lane]};
+      __builtin_memcpy(sums + places[lane], &sum, sizeof sum);
     }
   }
 }

@@ -243,6 +243,7 @@ extension EntropyEncoder {
   /// Between 0 and 1 of a Gaussian of spread s steps the rate-distortion optimum (λ = 0.115 per bit) lies about
   /// 0.017 s^−2.1 above one half.
   func setRounding(_ header: EntropyBody) {
+    space.rounding[Int(EntropyBody.means)] = 0.5
     for context in Int(EntropyBody.elements)..<header.contexts {
       let first = Int32(context - Int(EntropyBody.elements)) << Int32(header.shift)
       let middle = Float(first) + Float((1 << Int32(header.shift)) - 1) / 2

@@ -75,14 +75,23 @@ struct EntropyEncoder {
       typical = typicalNorm()
     }
     measureSpreads(ordinary: typical.rows, typical: typical.norm)
+    setRounding(form)
     let budget = rate * Double(rows) * Double(hidden)
-    form.step = search(budget, form, typical.norm)
+    if let tokens = search(budget, &form, typical.norm) { return (form, tokens) }
     // The search saw a sample; the whole may take a little more or less.
+    var finest: Float?
     for _ in 1..<Self.mostAttempts {
       let (tokens, bits) = quantise(form, budget, rowStride: 1)
-      if bits <= budget && bits >= budget * Self.leastUse { return (form, tokens) }
+      if bits <= budget {
+        if bits >= budget * Self.leastUse { return (form, tokens) }
+        finest = min(finest ?? form.step, form.step)
+      }
       form.step = Self.legal(form.step * Float(exp2((bits / budget - 1) * max(rate, 0.5) * 1.1 + 0.002)))
     }
+    let last = quantise(form, budget, rowStride: 1)
+    guard last.bits > budget, let finest else { return (form, last.tokens) }
+    // Rows of few magnitudes: a little finer takes far more.
+    form.step = finest
     return (form, quantise(form, budget, rowStride: 1).tokens)
   }
 
@@ -94,8 +103,9 @@ struct EntropyEncoder {
 
   private static func legal(_ step: Float) -> Float { min(max(step, .leastNormalMagnitude), EntropyBody.coarsestStep) }
 
-  /// The finest step, to a thousandth of an octave, whose sampled cost is within the budget.
-  private func search(_ budget: Double, _ form: EntropyBody, _ typical: Float) -> Float {
+  /// Finds the finest step, to a thousandth of an octave, whose sampled cost is within the budget; returns the tokens if
+  /// all rows were the sample and make use of the budget.
+  private func search(_ budget: Double, _ form: inout EntropyBody, _ typical: Float) -> Tokens? {
     // Odd, since what is periodic in rows has often a power of two for a period.
     let rowStride = sampleStride | 1
     let elements = Double(rows * hidden)
@@ -107,13 +117,13 @@ struct EntropyEncoder {
     // Bits per octave: one at high rates, less where many elements are zero.
     var slope = 1.0
     var last = (trial: trial, excess: 0.0)
-    var form = form
     var tries = 0
     while coarse - fine >= 0.001 {
       form.step = Self.legal(typical * Float(exp2(trial)))
-      let excess = (quantise(form, budget, rowStride: rowStride).bits - budget) / elements
+      let (tokens, bits) = quantise(form, budget, rowStride: rowStride)
+      let excess = (bits - budget) / elements
       if excess > 0 { fine = trial } else { coarse = trial }
-      if excess <= 0 && excess > -0.001 * budget / elements { break }
+      if excess <= 0 && excess > -0.001 * budget / elements { return rowStride == 1 ? tokens : nil }
       if tries > 0 { slope = min(max((last.excess - excess) / (trial - last.trial), 0.2), 1.2) }
       last = (trial, excess)
       tries += 1
@@ -122,7 +132,8 @@ struct EntropyEncoder {
       let next = trial + excess / slope + (excess > 0 ? 0.001 : 0)
       trial = tries < 10 && next > fine && next < coarse ? next : (fine + coarse) / 2
     }
-    return Self.legal(typical * Float(exp2(coarse)))
+    form.step = Self.legal(typical * Float(exp2(coarse)))
+    return nil
   }
 
   /// Turns every `rowStride`-th row into tokens at a step; also returns the bits of a body with as many for all rows.
@@ -216,11 +227,8 @@ struct EntropyEncoder {
   private func symbols(_ context: Int) -> UnsafeMutablePointer<UInt32> { space.symbols + context * EntropyBody.stride }
 
   private func prepare(_ form: EntropyBody) {
-    space.counts.update(
-      repeating: 0, count: EntropyBody.countCopies * EntropyBody.contextCapacity * EntropyBody.stride)
+    space.counts.update(repeating: 0, count: EntropyBody.countCopies * form.contexts * EntropyBody.stride)
     classifyColumns(form)
-    setRounding(form)
-    space.rounding[Int(EntropyBody.means)] = 0.5
   }
 
   private func columnSteps() {
