@@ -124,15 +124,6 @@ import Testing
     let frame = try encodeFrame(x, hidden: hidden, groups: [50, 40], as: .entropy(bits: 3), codec: codec)
     let start = FrameHeader.bytes(groups: 2)
     var generator = SplitMix64(seed: 45)
-    func seal(_ frame: inout [UInt8]) {
-      frame.withUnsafeMutableBytes { bytes in
-        let base = bytes.baseAddress!
-        base.put(UInt64(bytes.count - start), at: 24)
-        base.put(UInt64(bytes.count - start), at: 32)
-        base.put(codec.checksum(base + start, bytes.count - start), at: 40)
-        base.put(codec.checksum(base, start - 8), at: start - 8)
-      }
-    }
     var refused = 0
     for round in 0..<1500 {
       var changed = frame
@@ -145,7 +136,7 @@ import Testing
         }
       }
       guard changed != frame else { continue }
-      seal(&changed)
+      reseal(&changed, groups: 2, codec)
       do {
         _ = try decodeFrame(changed, hidden: hidden, groups: [50, 40], codec: codec)
       } catch let error as CrosspointError {
@@ -209,11 +200,7 @@ import Testing
       }
     }
     #expect(found)
-    frame.withUnsafeMutableBytes { bytes in
-      let base = bytes.baseAddress!
-      base.put(codec.checksum(base + start, bytes.count - start), at: 40)
-      base.put(codec.checksum(base, start - 8), at: start - 8)
-    }
+    reseal(&frame, groups: 1, codec)
     let error = #expect(throws: CrosspointError.self) { try decodeFrame(frame, hidden: 20, groups: [16], codec: codec) }
     #expect(error?.code == .corruptFrame)
   }

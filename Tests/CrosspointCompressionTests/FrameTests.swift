@@ -11,7 +11,9 @@ import Testing
   static let groups = [3, 0, 2]
   static let variety: [(WireFormat, RowRounding)] =
     WireFormat.all.map { ($0, .nearest) }
-    + ["rotated:1", "rotated:2", "rotated:4", "mixed:2,4"].map { (WireFormat($0)!, .unbiased(key: 11)) }
+    + ["rotated:1", "rotated:2", "rotated:4", "mixed:2,4", "entropy:2", "weighted:2"].map {
+      (WireFormat($0)!, .unbiased(key: 11))
+    }
 
   /// Rows with a common part, so that they compress and a mean pays.
   static func rows(_ groups: [Int], hidden: Int) -> [Float] {
@@ -135,7 +137,7 @@ import Testing
           var changed = frame
           for byte in 0..<width { changed[offset + byte] = UInt8(truncatingIfNeeded: value >> (8 * UInt64(byte))) }
           guard changed != frame else { continue }
-          Self.seal(&changed, codec)
+          resealHeader(&changed, groups: Self.groups.count, codec)
           #expect(Self.damage(changed, codec) != nil, "\(format): \(value) at \(offset)")
         }
       }
@@ -144,9 +146,32 @@ import Testing
     }
   }
 
-  private static func seal(_ frame: inout [UInt8], _ codec: RowCodec) {
-    let end = FrameHeader.bytes(groups: groups.count) - 8
-    frame.withUnsafeMutableBytes { $0.baseAddress!.put(codec.checksum($0.baseAddress!, end), at: end) }
+  /// A body of any other size, also one that ends within the key or the fingerprint that it starts with: the frame itself
+  /// agrees with it, so what is read must stay within it (the address sanitizer looks), and the error names the size.
+  @Test func aBodyCutShortUnderAValidChecksumIsRefused() throws {
+    let learned = try LabelledRows(60, hidden: Self.hidden, seed: 33).learned(labelled: false)
+    let x = Self.rows(Self.groups, hidden: Self.hidden)
+    for (format, rounding) in Self.variety {
+      let codec = try RowCodec(hidden: Self.hidden, seed: 7, pool: BufferPool())
+      let memories: [RowMemory?] = format.remembers ? [nil, learned] : [nil]
+      for memory in memories {
+        let frame = try encodeFrame(
+          x, hidden: Self.hidden, groups: Self.groups, as: format, rounding: rounding, memory: memory, codec: codec)
+        let start = FrameHeader.bytes(groups: Self.groups.count)
+        let keys = (rounding.isUnbiased ? 8 : 0) + (memory == nil ? 0 : 8)
+        for bytes in 0..<frame.count - start {
+          var changed = Array(frame[..<(start + bytes)])
+          reseal(&changed, groups: Self.groups.count, codec)
+          let error = #expect(throws: CrosspointError.self, "\(format) cut at \(bytes)") {
+            try decodeFrame(changed, hidden: Self.hidden, groups: Self.groups, memory: memory, codec: codec)
+          }
+          #expect(error?.code == .corruptFrame, "\(format) cut at \(bytes)")
+          if bytes < keys {
+            #expect(error?.argument == "body bytes" && error?.message.hasPrefix("\(bytes); ") == true, "\(error!)")
+          }
+        }
+      }
+    }
   }
 
   /// Bodies of noise whose checksums are right: decoders of codes take anything, those of entropy
@@ -162,10 +187,7 @@ import Testing
         for index in first..<frame.count where round < 50 || generator.next() % 8 == 0 {
           changed[index] = UInt8(truncatingIfNeeded: generator.next())
         }
-        changed.withUnsafeMutableBytes {
-          $0.baseAddress!.put(codec.checksum($0.baseAddress! + start, frame.count - start), at: 40)
-        }
-        Self.seal(&changed, codec)
+        reseal(&changed, groups: Self.groups.count, codec)
         let result = Result { try decodeFrame(changed, hidden: Self.hidden, groups: Self.groups, codec: codec) }
         if case .failure(let error) = result {
           #expect((error as? CrosspointError)?.code == .corruptFrame)

@@ -142,11 +142,7 @@ struct LabelledRows {
         changed[start + 8 + Int(generator.next() % UInt64(round % 2 == 0 ? 200 : frame.count - start - 8))] =
           UInt8(truncatingIfNeeded: generator.next())
       }
-      changed.withUnsafeMutableBytes { bytes in
-        let base = bytes.baseAddress!
-        base.put(codec.checksum(base + start, bytes.count - start), at: 40)
-        base.put(codec.checksum(base, start - 8), at: start - 8)
-      }
+      reseal(&changed, groups: 1, codec)
       do {
         _ = try decodeFrame(changed, hidden: 40, groups: [400], memory: memory, codec: codec)
       } catch let error as CrosspointError {

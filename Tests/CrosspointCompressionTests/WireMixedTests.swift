@@ -148,7 +148,7 @@ import Testing
     for (first, second) in [(0, 0), (0b11, 0), (0b1111, 0), (0b11, 8), (0xFF, 0xFF)] as [(UInt8, UInt8)] {
       var changed = frame
       (changed[start], changed[start + 1]) = (first, second)
-      Self.seal(&changed, codec)
+      reseal(&changed, groups: 1, codec)
       #expect(throws: CrosspointError.self) {
         try decodeFrame(changed, hidden: hidden, groups: [rows], codec: codec)
       }
@@ -157,16 +157,7 @@ import Testing
     // Another choice of as many rows is a frame like any other.
     var other = frame
     (other[start], other[start + 1]) = (0b1, 0b110)
-    Self.seal(&other, codec)
+    reseal(&other, groups: 1, codec)
     #expect(try decodeFrame(other, hidden: hidden, groups: [rows], codec: codec) == zeros)
-  }
-
-  private static func seal(_ frame: inout [UInt8], _ codec: RowCodec) {
-    let start = FrameHeader.bytes(groups: 1)
-    frame.withUnsafeMutableBytes {
-      let base = $0.baseAddress!
-      base.put(codec.checksum(base + start, $0.count - start), at: 40)
-      base.put(codec.checksum(base, start - 8), at: start - 8)
-    }
   }
 }

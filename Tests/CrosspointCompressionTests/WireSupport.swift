@@ -65,6 +65,25 @@ func decodeFrame(
   return Array(rows.prefix(count))
 }
 
+/// Makes a changed frame consistent again, as a peer would that lies rather than errs: the size of its body and both checksums.
+func reseal(_ frame: inout [UInt8], groups: Int, _ codec: RowCodec) {
+  let start = FrameHeader.bytes(groups: groups)
+  frame.withUnsafeMutableBytes { bytes in
+    let base = bytes.baseAddress!
+    let count = bytes.count - start
+    base.put(UInt64(count), at: 24)
+    base.put(UInt64(count), at: 32)
+    base.put(codec.checksum(base + start, count), at: 40)
+  }
+  resealHeader(&frame, groups: groups, codec)
+}
+
+/// The same for a changed header, which keeps the numbers that it has.
+func resealHeader(_ frame: inout [UInt8], groups: Int, _ codec: RowCodec) {
+  let end = FrameHeader.bytes(groups: groups) - 8
+  frame.withUnsafeMutableBytes { $0.baseAddress!.put(codec.checksum($0.baseAddress!, end), at: end) }
+}
+
 /// Rows through a frame and back.
 func roundTrip(
   _ x: [Float], hidden: Int, groups: [Int]? = nil, as format: WireFormat

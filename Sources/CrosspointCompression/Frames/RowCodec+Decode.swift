@@ -87,14 +87,19 @@ extension RowCodec {
       }
       bytes += WireFormat.signKeyBytes
     }
-    guard !header.remembered || (header.format.coding.remembers && rows > 0 && header.bodyBytes >= 8) else {
-      throw .corrupt("flags", "\(rows) rows as \(header.format) cannot be relative to a memory")
+    if header.remembered {
+      guard header.format.coding.remembers, rows > 0 else {
+        throw .corrupt("flags", "\(rows) rows as \(header.format) cannot be relative to a memory")
+      }
+      bytes += WireFormat.fingerprintBytes
     }
     guard header.rows == rows else { throw .corrupt("rows", "\(header.rows) in all; the groups hold \(rows)") }
     if !header.format.hasFixedRows {
       let most = maximumBodyBytes(header.format, rows: rows, groups: groups.count)
-      guard header.bodyBytes <= most else {
-        throw .corrupt("body bytes", "\(header.bodyBytes); \(rows) rows as \(header.format) take at most \(most)")
+      // What the body starts with is read before anything else looks at its size.
+      guard header.bodyBytes >= bytes, header.bodyBytes <= most else {
+        throw .corrupt(
+          "body bytes", "\(header.bodyBytes); \(rows) rows as \(header.format) take \(bytes) to \(most)")
       }
       bytes = Int(header.bodyBytes)
     }
