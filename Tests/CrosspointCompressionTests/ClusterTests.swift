@@ -141,6 +141,23 @@ func `centroids are means in member order`(hidden: Int) throws {
   #expect(alone.residualSquared == 0)
 }
 
+/// Squares of such rows leave the range of a float.
+@Test(arguments: [Float(1e20), 1e30, 0x1p112]) func `what averaging huge rows leaves out is measured too`(
+  size: Float
+) throws {
+  let (rows, hidden) = (60, 32)
+  func measured(_ size: Float) throws -> Clusters {
+    let tokens = try clouds(rows: rows, hidden: hidden, centres: 12, noise: 0.1, offset: 0, seed: 13)
+    for index in 0..<rows * hidden { tokens.base[index] *= size }
+    return try clusters(ClusterOptions(functions: 1, centred: false), tokens, Array(0..<Int32(rows)))
+  }
+  let (small, large) = (try measured(1), try measured(size))
+  #expect(small.clusterOf == large.clusterOf && small.residualSquared > 0)
+  for (plain, huge) in [(small.residualSquared, large.residualSquared), (small.tokenSquared, large.tokenSquared)] {
+    #expect(abs(huge / (Double(size) * Double(size)) / plain - 1) < 1e-3, "\(huge) of \(plain)")
+  }
+}
+
 @Test func `experts' centroids follow one another, in memory that grows`() throws {
   let (rows, hidden) = (400, 32)
   let tokens = try randomBatch(rows: rows, hidden: hidden, seed: 14)

@@ -74,6 +74,25 @@ import Testing
     }
   }
 
+  /// A row whose square no float holds is far from the others like any that is merely large, and leaves their means alone.
+  @Test(arguments: [true, false], [0, 1, 3]) func aHugeRowIsClusteredLikeALargeOne(centred: Bool, refinements: Int)
+    throws
+  {
+    func clusters(_ size: Float) throws -> (Int, [Int32]) {
+      let tokens = try clusteredBatch(rows: 200, hidden: 48, kinds: 20, noise: 0.3, seed: 6)
+      for row in [7, 90] { for d in 0..<48 { tokens.row(row)[d] *= row == 7 ? size : -size } }
+      return try Self.clusters(tokens, ClusterOptions(centred: centred, rate: 0.2, refinements: refinements))
+    }
+    let large = try clusters(1e12)
+    for size in [Float(1e20), 1e25, 1e30, 0x1p110] {
+      let huge = try clusters(size)
+      #expect(huge == large, "\(size)")
+    }
+    if refinements > 1 {
+      #expect(large.1.count { $0 == large.1[7] } == 1 && large.1.count { $0 == large.1[90] } == 1)
+    }
+  }
+
   @Test func theNearestCentroidIsTheNearestInEveryVariant() throws {
     for (hidden, count) in [(1, 1), (3, 5), (16, 4), (33, 9), (128, 38)] {
       let centroids = randomFloats(count * hidden, seed: 5)

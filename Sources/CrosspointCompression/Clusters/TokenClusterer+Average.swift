@@ -18,10 +18,11 @@ extension TokenClusterer {
   ) throws(CrosspointError) {
     let tally = tallies.base + cluster
     if first + cluster == centroids.count {
-      tally.pointee = Tally(members: 1, energy: Double(try centroids.append(row)))
+      tally.pointee = Tally(members: 1, energy: energy(try centroids.append(row), of: row))
     } else {
       tally.pointee.members += 1
-      tally.pointee.energy += Double(kernels.accumulate(centroids.base + (first + cluster) * hidden, row, hidden))
+      let sum = kernels.accumulate(centroids.base + (first + cluster) * hidden, row, hidden)
+      tally.pointee.energy += energy(sum, of: row)
     }
   }
 
@@ -34,10 +35,15 @@ extension TokenClusterer {
       guard tally.members > 1 else { continue }
       let mean = centroids.base + (first + cluster) * hidden
       kernels.scale(mean, 1 / Float(tally.members), mean, hidden)
-      let kept = Double(tally.members) * Double(kernels.dot(mean, mean, hidden))
+      let kept = Double(tally.members) * energy(kernels.dot(mean, mean, hidden), of: mean)
       // In this order NaN stays what it is.
       centroids.residualSquared += max(tally.energy - kept, 0)
     }
     return clusters
+  }
+
+  /// ‖row‖² of its sum in floats, which that of a huge row leaves.
+  private func energy(_ sum: Float, of row: UnsafePointer<Float>) -> Double {
+    sum.isFinite ? Double(sum) : kernels.squares(row, hidden)
   }
 }

@@ -20,17 +20,18 @@ extension TokenClusterer {
     let renumbered = try renumbered.reserve(buckets)
     let means = try means.reserve(buckets * hidden)
     let halfNorms = try halfNorms.reserve(buckets)
+    let scale = scale(of: members)
 
     var clusters = buckets
     if buckets > allowed {
       averageRotated(members, clusterOf, buckets, means, counts)
       clusters = keepMostPopulous(allowed, of: buckets, means: means, counts: counts, order: renumbered)
-      assignNearest(members, clusterOf, clusters, means, halfNorms)
+      assignNearest(members, clusterOf, clusters, means, halfNorms, scale)
     }
     for _ in 0..<options.refinements {
       clusters = renumber(members, clusterOf, clusters, renumbered)
       averageRotated(members, clusterOf, clusters, means, counts)
-      assignNearest(members, clusterOf, clusters, means, halfNorms)
+      assignNearest(members, clusterOf, clusters, means, halfNorms, scale)
     }
     _ = renumber(members, clusterOf, clusters, renumbered)
   }
@@ -70,14 +71,30 @@ extension TokenClusterer {
     return allowed
   }
 
-  /// Moves every member to the nearest mean.
+  /// The power of two that brings every product of a member and a mean into the range of a float: 1 unless rows are huge.
+  private func scale(of members: UnsafeBufferPointer<Int32>) -> Float {
+    var most = 0.0
+    for member in members {
+      let row = rotated.base + Int(member) * hidden
+      guard !kernels.dot(row, row, hidden).isFinite else { continue }
+      let energy = kernels.squares(row, hidden)
+      if energy.isFinite { most = max(most, energy) }
+    }
+    return most == 0 ? 1 : Float(sign: .plus, exponent: max(-126, 125 - Int(most.exponent)), significand: 1)
+  }
+
+  /// Moves every member to the nearest mean; both sides of the comparison are taken times `scale`, and so are the means.
   private func assignNearest(
     _ members: UnsafeBufferPointer<Int32>, _ clusterOf: UnsafeMutablePointer<Int32>, _ clusters: Int,
-    _ means: UnsafePointer<Float>, _ halfNorms: UnsafeMutablePointer<Float>
+    _ means: UnsafeMutablePointer<Float>, _ halfNorms: UnsafeMutablePointer<Float>, _ scale: Float
   ) {
     for cluster in 0..<clusters {
       let mean = means + cluster * hidden
-      halfNorms[cluster] = kernels.dot(mean, mean, hidden) / 2
+      let norm = kernels.dot(mean, mean, hidden)
+      halfNorms[cluster] = norm / 2 * scale
+      guard scale < 1 else { continue }
+      kernels.scale(mean, scale, mean, hidden)
+      if !norm.isFinite { halfNorms[cluster] = kernels.dot(mean, mean, hidden) / (2 * scale) }
     }
     for (index, member) in members.enumerated() {
       let row = rotated.base + Int(member) * hidden
