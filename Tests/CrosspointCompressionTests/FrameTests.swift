@@ -233,6 +233,31 @@ import Testing
     #expect(throws: CrosspointError.self) { try RowCodec(hidden: 0, seed: 1, pool: BufferPool()) }
   }
 
+  /// Header and body lie apart: what the one has too much is of no use to the other.
+  @Test func aLargerHeaderIsNoSpaceForTheBody() throws {
+    let codec = try RowCodec(hidden: 4, seed: 7, pool: BufferPool())
+    let x: [Float] = [1, 2, 3, 4]
+    let (start, most) = (FrameHeader.bytes(groups: 1), codec.maximumBodyBytes(.fp32, rows: 1, groups: 1))
+    // One buffer, so that what is written beyond the body is still memory of ours.
+    var memory = [UInt8](repeating: 0, count: start + 64 + most)
+    func encode(header: Int, body: Int) throws -> Int {
+      try x.withUnsafeBufferPointer { x in
+        try memory.withUnsafeMutableBytes { memory in
+          try codec.encode(
+            [RowSource(base: x.baseAddress!, rows: 1)], as: .fp32,
+            header: UnsafeMutableRawBufferPointer(rebasing: memory[..<header]),
+            body: UnsafeMutableRawBufferPointer(rebasing: memory[(start + 64)..<(start + 64 + body)]))
+        }
+      }
+    }
+    #expect(try encode(header: start + 64, body: most) == 16)
+    for short in [most - 1, 1, 0] {
+      let error = #expect(throws: CrosspointError.self) { try encode(header: start + 64, body: short) }
+      #expect(error?.code == .invalidArgument && error?.argument == "frame")
+    }
+    #expect(throws: CrosspointError.self) { try encode(header: start - 1, body: most) }
+  }
+
   @Test func framesRepeatBitForBit() throws {
     for format in WireFormat.all {
       let (_, first) = try Self.codecAndFrame(format)

@@ -22,7 +22,8 @@ extension RowCodec {
     return start + (try encode(groups, as: format, rounding: rounding, memory: memory, header: header, body: body))
   }
 
-  /// Encodes groups of rows with the header apart from the body; returns the size of the body.
+  /// Encodes groups of rows with the header apart from the body, each in memory for the most that it may take; returns the
+  /// size of the body.
   ///
   /// - Parameter admitting: Throws `nonFinite` at a row that holds anything else, each looked at just before it is encoded.
   package func encode(
@@ -31,11 +32,14 @@ extension RowCodec {
     body: UnsafeMutableRawBufferPointer
   ) throws(CrosspointError) -> Int {
     let rows = try rowCount(groups)
-    let needed = maximumFrameBytes(format, rows: rows, groups: groups.count)
-    guard header.count >= FrameHeader.bytes(groups: groups.count), header.count + body.count >= needed else {
+    let (start, needed) = (
+      FrameHeader.bytes(groups: groups.count), maximumBodyBytes(format, rows: rows, groups: groups.count)
+    )
+    guard header.count >= start, body.count >= needed else {
       throw CrosspointError(
         .invalidArgument, operation: "encode", argument: "frame",
-        "\(header.count + body.count) bytes; \(rows) rows in \(groups.count) groups as \(format) may take \(needed)")
+        "\(header.count) and \(body.count) bytes; \(rows) rows in \(groups.count) groups as \(format) may take \(start) and \(needed)"
+      )
     }
     let base = header.baseAddress!
     // A frame without rows may come without memory for its body.
