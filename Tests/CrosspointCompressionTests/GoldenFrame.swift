@@ -4,22 +4,24 @@
 struct GoldenFrame: Sendable, CustomStringConvertible {
   let format: String
   let isUnbiased: Bool
+  /// Whether its rows are relative to ``GoldenRows/memory``.
+  let remembers: Bool
   let rows: String
   let largeFrame: String
   let largeRows: String
   let frame: [UInt8]
 
   init(
-    _ format: String, isUnbiased: Bool = false, rows: String, largeFrame: String, largeRows: String,
-    _ hex: String
+    _ format: String, isUnbiased: Bool = false, remembers: Bool = false, rows: String, largeFrame: String,
+    largeRows: String, _ hex: String
   ) {
-    (self.format, self.isUnbiased, self.rows) = (format, isUnbiased, rows)
+    (self.format, self.isUnbiased, self.remembers, self.rows) = (format, isUnbiased, remembers, rows)
     (self.largeFrame, self.largeRows) = (largeFrame, largeRows)
     let digits = hex.compactMap(\.hexDigitValue)
     frame = stride(from: 0, to: digits.count, by: 2).map { UInt8(16 * digits[$0] + digits[$0 + 1]) }
   }
 
-  var description: String { "\(format)\(isUnbiased ? ", unbiased" : "")" }
+  var description: String { "\(format)\(isUnbiased ? ", unbiased" : "")\(remembers ? ", with a memory" : "")" }
 
   static let all = [
     GoldenFrame(
@@ -239,6 +241,46 @@ struct GoldenFrame: Sendable, CustomStringConvertible {
         4358504603020a59060000000300000005000000000000002c000000000000002c00000000000000b32503618887bd4e0400
         008000000000010000003713250e0ecf783e05000000000000008f42543f53438dc2b6be8e4204f93edc03933e3e068a3f88
         db8400683f040900bc42bd0a
+      """),
+    GoldenFrame(
+      "entropy:2", isUnbiased: true, rows: "9f4476dd7b123703",
+      largeFrame: "4a3df4a7a5fd6306", largeRows: "1abd5b2cf8c90391",
+      """
+        4358504603020b0006000000030000000500000000000000ac00000000000000ac00000000000000e67d1b13e952957d0400
+        00800000000001000000aac440705419c8c40500000000000000c6b58a407ee8953e0605000007000000000000000baa0d00
+        0000000000000000ab0112e60c000000000000000000000000000000009a0319000000000000000000000000000000000000
+        00000000000080100004d40a890100cd0180808065555555250505cfc50eb90d2600b90d2600cd757b0137adf83a1b711e00
+        00800000008000000080000000800000008000000080000000800000008000000080000000800000
+      """),
+    GoldenFrame(
+      "weighted:2", isUnbiased: true, rows: "74e9db0cd8507a48",
+      largeFrame: "5de31d6ee67df9e5", largeRows: "3d3221c4c35ec1e5",
+      """
+        4358504603020c0006000000030000000500000000000000b800000000000000b8000000000000001d1618092915da3c0400
+        008000000000010000006a5c290eae7a83d4050000000000000048668a407ee8953e06060000070000000000000004aa0d00
+        00ab0112cc090000000000000000000000000000009a039a0319000000000000000000000000000000000000000000000000
+        80100002aa0dab0180800d9803cd01cd0100cd0100000000000000cd0180805e585655555552ca2ee40284d6f800de620c00
+        d3ddb409624ce90235ee0e000080000000800000008000000080000000800000008000000080000000800000008000000080
+        0000
+      """),
+    GoldenFrame(
+      "entropy:2", remembers: true, rows: "f2800dfa29842bf8",
+      largeFrame: "309ebd075f028cf6", largeRows: "1a1ad92837289dd4",
+      """
+        4358504603040b00060000000300000005000000000000007f000000000000007f00000000000000aab2623a7113f7ea0400
+        00000000000001000000b214c6416d46c198efcdab8967452301a234ee3fd261413e0605000000000000000000000eaa0d00
+        0000000000000000000000ab0101801000039a03cd01e60402920af7029a801e07c10010c65c010adb3900c5c2ea00e1b12b
+        0398594d0300800000008000000080000000800000008000000080000000800000008000000080000000800000
+      """),
+    GoldenFrame(
+      "weighted:2", isUnbiased: true, remembers: true, rows: "9b27d40678775468",
+      largeFrame: "f983960b4429ffd6", largeRows: "1545307e6922f41",
+      """
+        4358504603060c0006000000030000000500000000000000990000000000000099000000000000004c65e5fb5c25ca6d0400
+        0000000000000100000040492b6e410b87000500000000000000efcdab8967452301c446913fd261413e0606000000000000
+        0000000009aa0d00000000000000ab0101801000039a03cd01e60404aa0d8901002280800d9803cd01cd0100cd0100000000
+        000000cd018080db56ee018e79a203833e4a0051fc8a799dee6902aba9120000800000008000000080000000800000008000
+        000080000000800000008000000080000000800000
       """),
   ]
 }
