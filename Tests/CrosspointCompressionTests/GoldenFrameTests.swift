@@ -1,5 +1,7 @@
 import CrosspointCore
 import CrosspointTestSupport
+import CrosspointTokens
+import Foundation
 import Testing
 
 @testable import CrosspointCompression
@@ -26,6 +28,11 @@ import Testing
     #expect(
       found,
       "\(format) has none; it would be:\n\(GoldenFrame.source(format, isUnbiased: isUnbiased, remembers: remembers))")
+  }
+
+  @Test func theKernelsAreThoseThatTheEnvironmentNames() {
+    guard let asked = ProcessInfo.processInfo.environment["CROSSPOINT_KERNELS"] else { return }
+    #expect(String(cString: CrosspointTokens.kernels.name) == asked)
   }
 
   @Test(arguments: GoldenFrame.all) func theEncoderWritesIt(golden: GoldenFrame) throws {
