@@ -158,9 +158,11 @@ import Testing
       if let first { #expect(first == coded.plain + coded.words) } else { first = coded.plain + coded.words }
       #expect(try coded.decoded(variant) == values)
       // Without the last word or the last plain bits something is missed, and nothing is read beyond.
-      var short = coded
-      short.words.removeLast(2)
-      #expect(throws: CrosspointError.self) { try short.decoded(variant) }
+      var (shortWords, shortBits) = (coded, coded)
+      shortWords.words.removeLast(2)
+      #expect(throws: CrosspointError.self) { try shortWords.decoded(variant) }
+      shortBits.plain.removeLast()
+      #expect(throws: CrosspointError.self) { try shortBits.decoded(variant) }
     }
   }
 
@@ -333,9 +335,11 @@ private struct CodedIntegers {
     }
     let isBack = withUnsafeBytes(of: decoder.states) { Array($0.bindMemory(to: UInt32.self)) }
       .allSatisfy { $0 == EntropyBody.state }
-    guard decoder.overrun == 0, decoder.words == decoder.words_end, isBack else {
-      throw CrosspointError.corrupt("words", "")
+    guard decoder.overrun == 0, decoder.words == decoder.words_end, (bitsUsed + 7) / 8 == plain.count, isBack else {
+      throw CrosspointError.corrupt("codes", "")
     }
     return found
   }
 }
+    var bitsUsed = 0
+          bitsUsed = 8 * (decoder.bits - plain.baseAddress! + Int(decoder.beyond)) - Int(decoder.count)
