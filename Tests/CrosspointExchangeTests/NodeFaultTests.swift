@@ -157,7 +157,8 @@ import Testing
     let thrown = results.compactMap { result in
       if case .failure(let error) = result { error as? CrosspointError } else { nil }
     }
-    #expect(thrown.isEmpty || thrown.count == 3)
+    // The smallest holds no step at all.
+    #expect(thrown.count == 3 || (thrown.isEmpty && capacity > 3_000))
     for error in thrown { #expect(error.code == .outOfMemory && error.rank == 1 && error == thrown[0]) }
   }
 }
