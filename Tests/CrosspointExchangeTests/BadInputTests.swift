@@ -230,7 +230,7 @@ func errors(
     }
   }
 
-  @Test func aCapThatIsTooSmallIsAnErrorOnEveryRankBeforeAnythingIsLost() {
+  @Test func aCapTooSmallForAStepIsAnErrorOnEveryRank() {
     for error in errors({ fabric in
       let exchange = try ExpertExchange(
         fabric: fabric, layout: Self.layout, options: .init(capacityBytes: fabric.rank == 0 ? 6_000 : .max),
