@@ -267,7 +267,7 @@ func errors(
       + [.phase(.move, of: .combine), .phase(.move, of: .combineBackward), .phase(.settle, of: .dispatchBackward)]
       + [.phase(.announce, of: .combine, moves: false), .phase(.settle, of: .combineBackward, moves: false)])
   func aSilentRankIsNamedWithinTheDeadline(phase: StepPhase) {
-    let thrown = errors(deadline: .milliseconds(150), faults: [.silent(2, fromExchange: phase.exchange)]) {
+    let thrown = errors(deadline: .milliseconds(500), faults: [.silent(2, fromExchange: phase.exchange)]) {
       try Self.step($0, smallBytes: phase.smallBytes)
     }
     #expect(thrown.count == 3)

@@ -216,7 +216,7 @@ import Testing
   @Test(arguments: 0..<3 + 5, [false, true])
   func aLostRankIsNamed(exchange: Int, isSilent: Bool) {
     let fault = isSilent ? Fault.silent(2, fromExchange: exchange) : .dead(2, atExchange: exchange)
-    let thrown = errors(deadline: isSilent ? .milliseconds(200) : .seconds(20), faults: [fault]) { fabric in
+    let thrown = errors(deadline: isSilent ? .milliseconds(500) : .seconds(20), faults: [fault]) { fabric in
       let exchange = try ExpertExchange(fabric: fabric, layout: BadInputTests.layout, options: Self.options)
       _ = try Self.transfers(exchange, fabric.rank)
       try exchange.settle()

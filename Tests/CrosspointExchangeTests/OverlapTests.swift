@@ -231,7 +231,7 @@ import Testing
   /// A rank that goes away between begin and finish, or in any round, is named.
   @Test(arguments: 3..<12, [false, true]) func aLostRankIsNamed(exchange: Int, isSilent: Bool) {
     let fault = isSilent ? Fault.silent(2, fromExchange: exchange) : .dead(2, atExchange: exchange)
-    let thrown = errors(deadline: isSilent ? .milliseconds(200) : .seconds(20), faults: [fault]) { fabric in
+    let thrown = errors(deadline: isSilent ? .milliseconds(500) : .seconds(20), faults: [fault]) { fabric in
       let exchange = try ExpertExchange(
         fabric: fabric, layout: ExpertLayout(experts: 5, hidden: 24), smallBytes: 0)
       _ = try overlappedSteps([exchange], Self.batches(fabric.rank))

@@ -27,7 +27,7 @@ struct FailureTests {
 
   @Test(arguments: 0..<3)
   func aSilentRankIsNamedWhenTheDeadlinePasses(silent: Int) {
-    let cluster = SimulatedCluster(ranks: 3, deadline: .milliseconds(60), faults: [.silent(silent, fromExchange: 2)])
+    let cluster = SimulatedCluster(ranks: 3, deadline: .milliseconds(500), faults: [.silent(silent, fromExchange: 2)])
     let errors = fiveExchanges(cluster)
     for rank in 0..<3 where rank != silent {
       #expect(errors[rank]?.code == .deadlineExceeded)
@@ -38,7 +38,7 @@ struct FailureTests {
 
   @Test func theLowestOfSeveralSilentRanksIsNamedAndAllAreListed() {
     let cluster = SimulatedCluster(
-      ranks: 4, deadline: .milliseconds(60), faults: [.silent(3, fromExchange: 0), .silent(1, fromExchange: 0)])
+      ranks: 4, deadline: .milliseconds(500), faults: [.silent(3, fromExchange: 0), .silent(1, fromExchange: 0)])
     let errors = fiveExchanges(cluster)
     #expect(errors[0]?.code == .deadlineExceeded)
     #expect(errors[0]?.rank == 1)
@@ -65,7 +65,7 @@ struct FailureTests {
   }
 
   @Test func aRankSlowerThanTheDeadlineIsNamed() {
-    let cluster = SimulatedCluster(ranks: 3, deadline: .milliseconds(40), faults: [.slow(2, .seconds(3600))])
+    let cluster = SimulatedCluster(ranks: 3, deadline: .milliseconds(500), faults: [.slow(2, .seconds(3600))])
     for error in fiveExchanges(cluster) {
       #expect(error?.code == .deadlineExceeded)
       #expect(error?.rank == 2)

@@ -114,7 +114,7 @@ struct MeanwhileTests {
   @Test(arguments: [Fault.silent(2, fromExchange: 1), .dead(2, atExchange: 1)])
   func aLostRankIsNamedToThoseWhoWork(fault: Fault) {
     let found = errors(
-      SimulatedCluster(ranks: 3, deadline: .milliseconds(60), faults: [fault]).results { fabric in
+      SimulatedCluster(ranks: 3, deadline: .milliseconds(500), faults: [fault]).results { fabric in
         for _ in 0..<2 {
           var work = CountedWork(slices: 50)
           defer { #expect(!work.wasAskedTooOften && work.done == Array(0..<work.done.count)) }
