@@ -18,7 +18,9 @@ struct FileTests {
     let lines = outcome.errorLines(of: tool.rawValue)
     #expect(outcome.exitCode == 1 && outcome.left.isEmpty, "\(outcome)", sourceLocation: sourceLocation)
     #expect(lines.count == 1 && lines.first?.contains(line) == true, "\(outcome)", sourceLocation: sourceLocation)
-    #expect(outcome.seconds < 7, "the deadline of 5 s plus 2 s: \(outcome)", sourceLocation: sourceLocation)
+    #expect(
+      outcome.seconds < 20, "the deadline of 5 s, and room for a busy machine: \(outcome)",
+      sourceLocation: sourceLocation)
   }
 
   /// At the start, in the first step, at a checkpoint in training, and at the end.

