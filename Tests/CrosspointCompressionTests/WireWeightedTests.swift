@@ -61,6 +61,14 @@ import Testing
     #expect(abs(weighted / entropy - 1) < 0.01, "\(weighted), \(entropy)")
   }
 
+  @Test func rowsThatAllWeighNothingAreAllAlikeToo() throws {
+    let x = normalFloats(Self.rows * Self.hidden, seed: 3)
+    let alike = relativeError(try Self.decoded(x, .init(named: "weighted:3"), nil), x)
+    let zero = relativeError(
+      try Self.decoded(x, .init(named: "weighted:3"), [Float](repeating: 0, count: Self.rows)), x)
+    #expect(abs(zero / alike - 1) < 0.03, "\(zero), \(alike)")
+  }
+
   /// No weight, whatever it is, makes rows worthless.
   @Test func oddWeightsAreClassesToo() throws {
     let x = normalFloats(Self.rows * Self.hidden, seed: 4)
