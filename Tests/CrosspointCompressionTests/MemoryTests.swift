@@ -105,7 +105,7 @@ struct LabelledRows {
     }
   }
 
-  /// What is sent to keep it the same is all there is of it.
+  /// What checkpoints keep is all there is of it.
   @Test func aMemoryIsItsBytes() throws {
     let codec = try RowCodec(hidden: 40, seed: 7, pool: BufferPool())
     let memory = try Self.before.learned()

@@ -22,7 +22,7 @@ package struct RowMemory: Sendable {
 
   /// Floats per row.
   package let hidden: Int
-  /// All of it, as it is sent when ranks synchronise and as checkpoints keep it.
+  /// All of it, as checkpoints keep it. Ranks never send it: each makes the same of the sums that they add up.
   package let bytes: [UInt8]
   /// A checksum of ``bytes``.
   package let fingerprint: UInt64
