@@ -230,13 +230,13 @@ INLINE void dequantise_bits(float *out, const uint8_t *in, size_t n, const dequa
 
 static void lloyd_max_encode(void *out, const float *x, size_t n, int32_t bits, float factor, const float *compander) {
   quantiser q = {0, factor, compander};
-  if (!compander) return;
+  __builtin_assume(compander != 0);
   FOR_BITS(quantise_bits(out, x, n, &q, B))
 }
 
 static void lloyd_max_decode(float *out, const void *in, size_t n, int32_t bits, float factor, const float *levels) {
   dequantiser q = {0, factor, levels};
-  if (!levels) return;
+  __builtin_assume(levels != 0);
   FOR_BITS(dequantise_bits(out, in, n, &q, B))
 }
 
