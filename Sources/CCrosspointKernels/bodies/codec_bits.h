@@ -134,14 +134,14 @@ INLINE void quantise_bits(uint8_t *out, const float *x, size_t n, const quantise
 
 // Entries of a table of 2^bits (at least 16), out of registers where there are enough of them; else lane by lane: gathers
 // were measured and are slower.
-INLINE vu lookup(const uint32_t *table, vu index, int bits) {
+INLINE vu lookup(const word_any *table, vu index, int bits) {
 #if defined(VARIANT_AVX512)
   __m512i in = (__m512i)index;
   if (bits <= 4) return (vu)_mm512_permutexvar_epi32(in, _mm512_loadu_si512(table));
   __m512i found = _mm512_permutex2var_epi32(_mm512_loadu_si512(table), in, _mm512_loadu_si512(table + 16));
 #pragma clang loop unroll(full)
   for (int start = 32; start < 1 << bits; start += 32) {
-    const uint32_t *part = table + start;
+    const word_any *part = table + start;
     __m512i other = _mm512_permutex2var_epi32(_mm512_loadu_si512(part), in, _mm512_loadu_si512(part + 16));
     found = _mm512_mask_mov_epi32(found, _mm512_cmpge_epu32_mask(in, _mm512_set1_epi32(start)), other);
   }
@@ -176,7 +176,7 @@ typedef struct dequantiser {
 
 INLINE vf value_of(vu code, const dequantiser *q, int bits) {
   if (!q->levels) return __builtin_convertvector((vi)code, vf) * q->factor + q->offset;
-  const uint32_t *levels = (const uint32_t *)q->levels;
+  const word_any *levels = (const word_any *)q->levels;
   if (bits <= 4 || bits - 1 > REGISTER_BITS) return (vf)lookup(levels, code, bits < 4 ? 4 : bits) * q->factor;
   vu sign = (code >> (bits - 1)) << 31, place = code & ((1u << (bits - 1)) - 1);
   return (vf)(lookup(levels, place, bits - 1) ^ sign) * q->factor;

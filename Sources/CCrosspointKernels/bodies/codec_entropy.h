@@ -33,7 +33,7 @@ INLINE vu widen(const uint8_t *p, size_t count) {
 }
 
 // table[index] in each lane. Instructions that gather were measured and are slower.
-INLINE vu gather(const uint32_t *table, vu index) {
+INLINE vu gather(const word_any *table, vu index) {
   uint64_t pairs[LANES / 2];
   __builtin_memcpy(pairs, &index, sizeof pairs);
   vu out;

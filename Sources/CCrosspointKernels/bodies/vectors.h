@@ -10,6 +10,7 @@ typedef int32_t vi __attribute__((vector_size(64)));
 typedef uint32_t vu __attribute__((vector_size(64)));
 typedef float vf_any __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t vi_any __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t word_any __attribute__((may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
 
