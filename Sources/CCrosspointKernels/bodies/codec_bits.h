@@ -254,20 +254,17 @@ static void uniform_decode(float *out, const void *in, size_t n, int32_t bits, f
 static float largest_magnitude(const float *x, size_t n) {
   vi mosts[4] = {};
   size_t i = 0;
-#define LARGER(a, b) (vi)choose((vu)((a) > (b)), (vu)(a), (vu)(b))
   for (; i + 4 * LANES <= n; i += 4 * LANES)
     for (int k = 0; k < 4; k++) {
       vi magnitude = (vi)load(x + i + k * LANES) & 0x7FFFFFFF;
-      mosts[k] = LARGER(magnitude, mosts[k]);
+      mosts[k] = __builtin_elementwise_max(magnitude, mosts[k]);
     }
   for (; i < n; i += LANES) {
     vi magnitude = (vi)(i + LANES <= n ? load(x + i) : load_tail(x + i, n - i)) & 0x7FFFFFFF;
-    mosts[0] = LARGER(magnitude, mosts[0]);
+    mosts[0] = __builtin_elementwise_max(magnitude, mosts[0]);
   }
-  vi one = LARGER(mosts[0], mosts[1]), other = LARGER(mosts[2], mosts[3]), most = LARGER(one, other);
-#undef LARGER
-  int32_t bits = 0;
-  for (int lane = 0; lane < LANES; lane++) bits = most[lane] > bits ? most[lane] : bits;
+  for (int k = 1; k < 4; k++) mosts[0] = __builtin_elementwise_max(mosts[0], mosts[k]);
+  int32_t bits = __builtin_reduce_max(mosts[0]);
   float result;
   __builtin_memcpy(&result, &bits, sizeof result);
   return result;

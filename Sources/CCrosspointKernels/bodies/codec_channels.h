@@ -4,8 +4,8 @@
 static void fold_magnitudes(float *most, const float *x, size_t n) {
   size_t i = 0;
   for (; i + LANES <= n; i += LANES) {
-    vi magnitude = (vi)load(x + i) & 0x7FFFFFFF, old = (vi)load(most + i);
-    store(most + i, (vf)choose((vu)(magnitude > old), (vu)magnitude, (vu)old));
+    vi magnitude = (vi)load(x + i) & 0x7FFFFFFF;
+    store(most + i, (vf)__builtin_elementwise_max(magnitude, (vi)load(most + i)));
   }
   for (; i < n; i++) {
     int32_t magnitude, old;

@@ -21,9 +21,6 @@ enum { LONG_TOKEN = 55, RAW_TOKEN = 56, LONG_OCTAVE = 16, LONG_OCTAVE_BITS = 3 }
 // before.
 enum { COUNT_COPIES = 4 };
 
-typedef uint8_t vb __attribute__((vector_size(16)));
-typedef uint8_t vb_any __attribute__((vector_size(16), aligned(1), may_alias));
-
 // The first count of 16 bytes, zeros beyond.
 INLINE vu widen(const uint8_t *p, size_t count) {
   vb bytes = {};

@@ -3,11 +3,8 @@
 
 typedef uint16_t vh __attribute__((vector_size(32)));
 typedef uint16_t vh_any __attribute__((vector_size(32), aligned(1), may_alias));
-typedef uint8_t vb __attribute__((vector_size(16)));
-typedef uint8_t vb_any __attribute__((vector_size(16), aligned(1), may_alias));
 
 INLINE vu bits_of(vf v) { return (vu)v; }
-INLINE vu choose(vu mask, vu yes, vu no) { return (mask & yes) | (~mask & no); }
 
 INLINE vu to_bf16(vf x) {
   vu bits = bits_of(x);

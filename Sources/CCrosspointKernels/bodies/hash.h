@@ -3,8 +3,6 @@
 // Magnitudes compare as integers: every float has its place, NaN above infinity, so that any row has one answer.
 INLINE vi magnitude(vf v) { return (vi)v & INT32_MAX; }
 
-INLINE vi pick(vi mask, vi a, vi b) { return (mask & a) | (~mask & b); }
-
 INLINE uint32_t largest_coordinate(const float *y, const float *mean, size_t width) {
   const vi iota = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   int32_t best = -1, where = 0;
@@ -15,12 +13,12 @@ INLINE uint32_t largest_coordinate(const float *y, const float *mean, size_t wid
       vf v = load(y + i);
       if (mean) v -= load(mean + i);
       vi size = magnitude(v);
-      places = pick(size > bests, iota + (int32_t)i, places);
+      places = (vi)choose((vu)(size > bests), (vu)(iota + (int32_t)i), (vu)places);
       bests = __builtin_elementwise_max(bests, size);
     }
     // The largest lane, then the lowest place among the lanes that hold it.
     best = __builtin_reduce_max(bests);
-    places = pick(bests == best, places, (vi){} + INT32_MAX);
+    places = (vi)choose((vu)(bests == best), (vu)places, (vu){} + INT32_MAX);
     where = __builtin_reduce_min(places);
   }
   for (; i < width; i++) {

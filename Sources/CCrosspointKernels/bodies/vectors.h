@@ -8,8 +8,9 @@
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
 typedef uint32_t vu __attribute__((vector_size(64)));
+typedef uint8_t vb __attribute__((vector_size(16)));
 typedef float vf_any __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t vi_any __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint8_t vb_any __attribute__((vector_size(16), aligned(1), may_alias));
 typedef uint32_t word_any __attribute__((may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
@@ -17,6 +18,7 @@ typedef uint32_t word_any __attribute__((may_alias));
 INLINE vf load(const float *p) { return *(const vf_any *)p; }
 INLINE void store(float *p, vf v) { *(vf_any *)p = v; }
 INLINE vf splat(float a) { return (vf){} + a; }
+INLINE vu choose(vu mask, vu yes, vu no) { return (mask & yes) | (~mask & no); }
 
 // a + s * b, where s is +-1 throughout: the product is exact, so that fused or not the sum is rounded once.
 // Which of two NaNs it gives may differ.
