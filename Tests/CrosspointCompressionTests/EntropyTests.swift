@@ -244,6 +244,21 @@ import Testing
     }
   }
 
+  /// Direct, open, long and raw tokens, at every tail.
+  @Test(arguments: [1, 2, 15, 16, 17, 31, 33, 64, 200, 1000]) func everyKernelDecodesFloatsAlike(n: Int) {
+    let (step, first) = (Float(0.5), Float(0x1p24) * 0.5)
+    var y = normalFloats(n, seed: 49).map { 5 * $0 }
+    for index in stride(from: 0, to: n, by: 3) { y[index] *= [10, 1e4, 3e5, 1e6, 1e20][index / 3 % 5] }
+    let coded = CodedFloats(y, step: step)
+    var bits: [UInt32]?
+    for variant in CodecKernelTests.variants {
+      let (out, isWhole) = coded.decoded(variant)
+      #expect(isWhole && out[n] == 7, "\(String(cString: variant.name))")
+      for (a, b) in zip(y, out) { #expect(abs(a) >= first ? a == b : abs(a - b) <= step, "\(a) became \(b)") }
+      if let bits { #expect(bits == out.map(\.bitPattern)) } else { bits = out.map(\.bitPattern) }
+    }
+  }
+
   @Test func tokensOfAnyFrequencyCodeAsIntegerDivisionDoes() {
     var generator = SplitMix64(seed: 47)
     for frequency in Array(UInt32(1)...40) + Array(stride(from: 41, to: UInt32(EntropyBody.total), by: 97)) + [2047] {
@@ -273,6 +288,89 @@ import Testing
           "\(frequency) of 2048 by \(String(cString: variant.name))")
       }
     }
+  }
+}
+
+/// Floats as tokens under three contexts in turn, coded by the first kernel, decoded by any.
+private struct CodedFloats {
+  private static let contextCount = 3
+  private let step: Float
+  private let contexts: [UInt8]
+  private let states: [UInt32]
+  private let slots: [UInt32]
+  private let plain: [UInt8]
+  private let words: [UInt8]
+
+  init(_ y: [Float], step: Float) {
+    let (n, kernels) = (y.count, CodecKernelTests.variants[0])
+    let contexts = (0..<n).map { UInt8($0 % Self.contextCount) }
+    (self.step, self.contexts) = (step, contexts)
+    var counts = [UInt32](repeating: 0, count: EntropyBody.countCopies * Self.contextCount * EntropyBody.stride)
+    var tokens = [UInt8](repeating: 0, count: n)
+    var plain = [UInt8](repeating: 0, count: 4 * n + 16)
+    var plainBytes = 0
+    plain.withUnsafeMutableBufferPointer { plain in
+      var writer = xp_entropy_writer(bits: plain.baseAddress!, buffer: 0, count: 0)
+      let rounding = [Float](repeating: 0.5, count: EntropyBody.contextCapacity)
+      kernels.entropy_quantise(&tokens, &writer, &counts, y, n, contexts, rounding, 1 / step)
+      plainBytes = writer.bits - plain.baseAddress! + (writer.count > 0 ? 1 : 0)
+    }
+    self.plain = Array(plain[..<plainBytes])
+    kernels.entropy_sum_counts(&counts, Self.contextCount)
+    var symbols = [UInt32](repeating: 0, count: Self.contextCount * EntropyBody.stride)
+    var slots = [UInt32](repeating: 0, count: Self.contextCount * EntropyBody.total)
+    for context in 0..<Self.contextCount {
+      var own = [UInt32](repeating: 0, count: EntropyBody.stride)
+      _ = EntropyTable.normalise(Array(counts[(context * EntropyBody.stride)...]), into: &own)
+      symbols.replaceSubrange(context * EntropyBody.stride..<(context + 1) * EntropyBody.stride, with: own)
+      for (token, symbol) in own.enumerated() where symbol & 0xFFFF > 0 {
+        slots.withUnsafeMutableBufferPointer { slots in
+          let start = context * EntropyBody.total + Int(symbol >> 16)
+          kernels.entropy_fill_slots(slots.baseAddress! + start, UInt32(token), symbol & 0xFFFF)
+        }
+      }
+    }
+    var states = [UInt32](repeating: EntropyBody.state, count: EntropyBody.states)
+    var words = [UInt8](repeating: 0, count: 2 * n + 128)
+    let start = words.withUnsafeMutableBufferPointer { words in
+      let end = words.baseAddress! + words.count
+      return kernels.entropy_encode(end, &states, tokens, n, contexts, 0, symbols)! - words.baseAddress!
+    }
+    self.words = Array(words[start...])
+    (self.slots, self.states) = (slots, states)
+  }
+
+  /// The floats and a 7 behind them, and whether decoding ends where it should.
+  func decoded(_ kernels: xp_kernels) -> ([Float], isWhole: Bool) {
+    let n = contexts.count
+    var out = [Float](repeating: 7, count: n + 1)
+    var levels = [Float](repeating: 0, count: Self.contextCount * EntropyBody.stride)
+    for context in 0..<Self.contextCount {
+      for m in 1..<EntropyBody.direct {
+        levels[context * EntropyBody.stride + 2 * m - 1] = Float(m)
+        levels[context * EntropyBody.stride + 2 * m] = -Float(m)
+      }
+    }
+    var decoder = xp_entropy_decoder()
+    withUnsafeMutableBytes(of: &decoder.states) { $0.copyBytes(from: states.withUnsafeBytes { Array($0) }) }
+    let isWhole = words.withUnsafeBufferPointer { words in
+      plain.withUnsafeBufferPointer { plain in
+        slots.withUnsafeBufferPointer { slots in
+          levels.withUnsafeBufferPointer { levels in
+            decoder.words = words.baseAddress
+            decoder.words_end = words.baseAddress.map { $0 + words.count }
+            decoder.bits = plain.baseAddress
+            decoder.bits_end = plain.baseAddress.map { $0 + plain.count }
+            (decoder.slots, decoder.levels) = (slots.baseAddress, levels.baseAddress)
+            kernels.entropy_decode(&out, n, &decoder, contexts, step)
+            return decoder.overrun == 0 && decoder.words == decoder.words_end
+          }
+        }
+      }
+    }
+    let isBack = withUnsafeBytes(of: decoder.states) { Array($0.bindMemory(to: UInt32.self)) }
+      .allSatisfy { $0 == EntropyBody.state }
+    return (out, isWhole && isBack)
   }
 }
 
@@ -320,6 +418,7 @@ private struct CodedIntegers {
     }
     var found = [Int32](repeating: 0, count: count)
     var decoder = xp_entropy_decoder()
+    var bitsUsed = 0
     withUnsafeMutableBytes(of: &decoder.states) { $0.copyBytes(from: states.withUnsafeBytes { Array($0) }) }
     words.withUnsafeBufferPointer { words in
       plain.withUnsafeBufferPointer { plain in
@@ -330,6 +429,7 @@ private struct CodedIntegers {
           decoder.bits_end = plain.baseAddress! + plain.count
           decoder.slots = slots.baseAddress!
           kernels.entropy_decode_integers(&found, count, &decoder, 0)
+          bitsUsed = 8 * (decoder.bits - plain.baseAddress! + Int(decoder.beyond)) - Int(decoder.count)
         }
       }
     }
@@ -341,5 +441,3 @@ private struct CodedIntegers {
     return found
   }
 }
-    var bitsUsed = 0
-          bitsUsed = 8 * (decoder.bits - plain.baseAddress! + Int(decoder.beyond)) - Int(decoder.count)

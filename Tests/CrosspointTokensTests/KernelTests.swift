@@ -70,6 +70,8 @@ struct KernelTests {
       #expect(firstBitDifference(added, (0..<n).map { y[$0] + a * x[$0] }) == nil)
       let moved = rows { x, _, c in changed(y) { table.axpy_difference($0, a, x, c, n) } }
       #expect(firstBitDifference(moved, (0..<n).map { y[$0] + a * (x[$0] - c[$0]) }) == nil)
+      let squares = rows { x, _, _ in changed(y) { table.axpy_squares($0, a, x, n) } }
+      #expect(firstBitDifference(squares, (0..<n).map { y[$0] + (a * x[$0]) * (a * x[$0]) }) == nil)
     }
   }
 
@@ -79,10 +81,12 @@ struct KernelTests {
     let (x, y, c) = (rows.x, rows.y, rows.c)
     let dot = laneSum((0..<n).map { x[$0] * y[$0] })
     let dotDifference = laneSum((0..<n).map { y[$0] * (x[$0] - c[$0]) })
+    let weighted = laneSum((0..<n).map { (x[$0] * y[$0]) * (x[$0] * y[$0]) })
     let distance = laneSum((0..<n).map { (x[$0] - c[$0]) * (x[$0] - c[$0]) })
     for table in Self.variants {
       #expect(rows { x, y, _ in table.dot(x, y, n) }.bitPattern == dot.bitPattern)
       #expect(rows { x, y, c in table.dot_difference(y, x, c, n) }.bitPattern == dotDifference.bitPattern)
+      #expect(rows { x, y, _ in table.weighted_squares(x, y, n) }.bitPattern == weighted.bitPattern)
       #expect(rows { x, _, c in table.squared_distance(x, c, n) }.bitPattern == distance.bitPattern)
     }
   }
