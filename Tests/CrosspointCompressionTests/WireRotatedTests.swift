@@ -69,14 +69,14 @@ import Testing
       #expect(body.count == 2 + bits * ((hidden + 7) / 8))
 
       var rotated = x
-      codec.rotation.rotate(x, count: 1, into: &rotated)
+      codec.rotation.rotate(x, into: &rotated)
       let scale = Float(bitPattern: UInt32(body[body.startIndex]) << 16 | UInt32(body[body.startIndex + 1]) << 24)
       let book = Codebook.ofBits[bits - 1]
       let codes = rotated.map { code($0 * (1 / scale), book) }
       #expect(Array(body.dropFirst(2)) == packedBits(codes, bits: bits))
 
       var expected = codes.map { book.levels[$0] * scale }
-      codec.rotation.rotateBack(expected, count: 1, into: &expected)
+      codec.rotation.rotateBack(expected, into: &expected)
       let y = try decodeFrame(frame, hidden: hidden, groups: [1], codec: codec)
       #expect(firstBitDifference(y, expected) == nil)
     }

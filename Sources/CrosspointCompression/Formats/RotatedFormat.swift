@@ -104,7 +104,7 @@ struct RotatedCoder {
       row, bytes + 2, hidden, Int32(book.bits), scale.value, book.levels)
     let signs = body.signs?.nextKey()
     if let mean, signs == nil { codec.kernels.axpy(row, 1, mean, hidden) }
-    codec.rotation.rotateBack(row, count: 1, into: row)
+    codec.rotation.rotateBack(row, into: row)
     guard let signs else { return }
     codec.kernels.flip_signs(row, row, hidden, signs)
     if let mean { codec.kernels.axpy(row, 1, mean, hidden) }
@@ -142,7 +142,7 @@ enum RotatedMean {
     codec.kernels.bf16_encode(body.next, sum, hidden, 1)
     let mean = codec.scratchRow(0)
     codec.kernels.bf16_decode(mean, body.next, hidden, 1)
-    codec.rotation.rotateBack(mean, count: 1, into: mean)
+    codec.rotation.rotateBack(mean, into: mean)
     body.advance(by: 2 * hidden)
     return UnsafePointer(mean)
   }
@@ -151,7 +151,7 @@ enum RotatedMean {
   static func decode(from body: inout BodyReader) -> UnsafePointer<Float> {
     let mean = body.codec.scratchRow(0)
     body.codec.kernels.bf16_decode(mean, body.take(2 * body.hidden), body.hidden, 1)
-    if body.signs != nil { body.codec.rotation.rotateBack(mean, count: 1, into: mean) }
+    if body.signs != nil { body.codec.rotation.rotateBack(mean, into: mean) }
     return UnsafePointer(mean)
   }
 }

@@ -38,30 +38,17 @@ package struct PseudoRotation: Sendable {
     }
   }
 
-  /// Rotates `count` rows of ``hidden`` floats; `into` may be `rows` itself but may not overlap it otherwise.
-  package func rotate(_ rows: UnsafePointer<Float>, count: Int, into result: UnsafeMutablePointer<Float>) {
-    precondition(count >= 0, "\(count) rows")
-    for row in 0..<count {
-      let ahead = row + 1 < count ? rows + (row + 1) * hidden : nil
-      rotate(rows + row * hidden, into: result + row * hidden, ahead: ahead)
-    }
-  }
-
-  /// Rotates one row, and has the row `ahead` fetched from memory meanwhile.
+  /// Rotates a row of ``hidden`` floats, and has the row `ahead` fetched from memory meanwhile; `into` may be the row itself but
+  /// may not overlap it otherwise.
   package func rotate(
     _ row: UnsafePointer<Float>, into result: UnsafeMutablePointer<Float>, ahead: UnsafePointer<Float>? = nil
   ) {
     signs.withUnsafeBufferPointer { kernels.rotate(result, row, $0.baseAddress, hidden, Int32(rounds), ahead) }
   }
 
-  /// The inverse of ``rotate(_:count:into:)``, which is also its adjoint; exact up to rounding.
-  package func rotateBack(_ rows: UnsafePointer<Float>, count: Int, into result: UnsafeMutablePointer<Float>) {
-    precondition(count >= 0, "\(count) rows")
-    signs.withUnsafeBufferPointer { signs in
-      for row in 0..<count {
-        kernels.rotate_back(result + row * hidden, rows + row * hidden, signs.baseAddress, hidden, Int32(rounds))
-      }
-    }
+  /// The inverse of ``rotate(_:into:ahead:)``, which is also its adjoint; exact up to rounding.
+  package func rotateBack(_ row: UnsafePointer<Float>, into result: UnsafeMutablePointer<Float>) {
+    signs.withUnsafeBufferPointer { kernels.rotate_back(result, row, $0.baseAddress, hidden, Int32(rounds)) }
   }
 }
 
