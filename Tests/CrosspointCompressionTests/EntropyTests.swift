@@ -23,7 +23,6 @@ import Testing
     #expect(bits <= rate * 1.003 && bits > rate * 0.97, "\(bits)")
   }
 
-  /// Whatever the rows and the rate, a frame takes about as many bits; tables of small frames come on top.
   /// Where all magnitudes are alike a little finer a step takes far more bits.
   @Test(arguments: [0.6, 0.75, 0.9, 0.95]) func aFrameOfOneMagnitudeKeepsItsRate(rate: Double) throws {
     let (rows, hidden) = (1024, 64)
@@ -34,14 +33,6 @@ import Testing
   }
 
   /// Whatever the rows and the rate, a frame takes about as many bits; tables of small frames come on top.
-  @Test(arguments: [0.8, 0.9, 0.95]) func aFrameOfTwoMagnitudesKeepsItsRate(rate: Double) throws {
-    // Every row is zeros, or takes a bit per element: a little finer a step costs far more.
-    let (rows, hidden) = (256, 64)
-    let values = Self.uneven(rows, hidden, seed: 11).map { $0 < 0 ? Float(-1) : 1 }
-    let frame = try encode([values], hidden, "entropy:\(rate)")
-    #expect(Double(8 * frame.bytes.count) <= rate * Double(rows * hidden) + 8 * 512)
-  }
-
   @Test(arguments: 0..<8) func everyRateIsUsed(seed: Int) throws {
     let (rows, hidden) = (160, 64)
     // Heavy tails, and rows of unequal size.
