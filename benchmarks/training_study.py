@@ -72,10 +72,11 @@ STUDIES = {
                        "--memory 64"),
         ],
     },
-    # At 6 %, half of the second choices pruned.
+    # At 6 %; all rows, or half of the second choices pruned and a third more bits for the others.
     "memory-large": {
         "schemes": [
-            ("memory", "--prune auto --prune-share 0.5 --wire-dispatch weighted:2.55 --wire-combine weighted:3.55 "
+            ("memory", "--wire-dispatch weighted:1.87 --wire-combine weighted:2.63 --wire-gradient entropy:1.28 --memory 128"),
+            ("pruned", "--prune auto --prune-share 0.5 --wire-dispatch weighted:2.55 --wire-combine weighted:3.55 "
                        "--wire-gradient entropy:1.72 --memory 128"),
         ],
     },
