@@ -23,15 +23,6 @@ import Testing
     #expect(bits <= rate * 1.003 && bits > rate * 0.97, "\(bits)")
   }
 
-  /// Where all magnitudes are alike a little finer a step takes far more bits.
-  @Test(arguments: [0.6, 0.75, 0.9, 0.95]) func aFrameOfOneMagnitudeKeepsItsRate(rate: Double) throws {
-    let (rows, hidden) = (1024, 64)
-    let x = normalFloats(rows * hidden, seed: 43).map { $0 < 0 ? Float(-1) : 1 }
-    let frame = try encodeFrame(x, hidden: hidden, groups: [rows], as: .entropy(bits: rate))
-    let bits = 8 * Double(frame.count - FrameHeader.bytes(groups: 1)) / Double(rows * hidden)
-    #expect(bits <= rate * 1.003, "\(bits)")
-  }
-
   /// Whatever the rows and the rate, a frame takes about as many bits; tables of small frames come on top.
   @Test(arguments: 0..<8) func everyRateIsUsed(seed: Int) throws {
     let (rows, hidden) = (160, 64)

@@ -79,19 +79,11 @@ struct EntropyEncoder {
     let budget = rate * Double(rows) * Double(hidden)
     if let tokens = search(budget, &form, typical.norm) { return (form, tokens) }
     // The search saw a sample; the whole may take a little more or less.
-    var finest: Float?
     for _ in 1..<Self.mostAttempts {
       let (tokens, bits) = quantise(form, budget, rowStride: 1)
-      if bits <= budget {
-        if bits >= budget * Self.leastUse { return (form, tokens) }
-        finest = min(finest ?? form.step, form.step)
-      }
+      if bits <= budget && bits >= budget * Self.leastUse { return (form, tokens) }
       form.step = Self.legal(form.step * Float(exp2((bits / budget - 1) * max(rate, 0.5) * 1.1 + 0.002)))
     }
-    let last = quantise(form, budget, rowStride: 1)
-    guard last.bits > budget, let finest else { return (form, last.tokens) }
-    // Rows of few magnitudes: a little finer takes far more.
-    form.step = finest
     return (form, quantise(form, budget, rowStride: 1).tokens)
   }
 
