@@ -137,13 +137,17 @@ import Testing
     var first: [UInt8]?
     for variant in CodecKernelTests.variants {
       let coded = CodedIntegers(values, variant)
-      if let first { #expect(first == coded.plain + coded.words) } else { first = coded.plain + coded.words }
+      if let first {
+        #expect(first == coded.tokens.plain + coded.tokens.words)
+      } else {
+        first = coded.tokens.plain + coded.tokens.words
+      }
       #expect(try coded.decoded(variant) == values)
       // Without the last word or the last plain bits something is missed, and nothing is read beyond.
       var (shortWords, shortBits) = (coded, coded)
-      shortWords.words.removeLast(2)
+      shortWords.tokens.words.removeLast(2)
       #expect(throws: CrosspointError.self) { try shortWords.decoded(variant) }
-      shortBits.plain.removeLast()
+      shortBits.tokens.plain.removeLast()
       #expect(throws: CrosspointError.self) { try shortBits.decoded(variant) }
     }
   }
@@ -273,121 +277,128 @@ import Testing
   }
 }
 
-/// Floats as tokens under three contexts in turn, coded by the first kernel, decoded by any.
-private struct CodedFloats {
-  private static let contextCount = 3
-  private let step: Float
-  private let contexts: [UInt8]
+/// Tokens as a body has them: words, plain bits and states.
+private struct CodedTokens {
+  let symbols: [UInt32]
   private let states: [UInt32]
-  private let slots: [UInt32]
-  private let plain: [UInt8]
-  private let words: [UInt8]
+  var plain: [UInt8]
+  var words: [UInt8]
 
-  init(_ y: [Float], step: Float) {
-    let (n, kernels) = (y.count, CodecKernelTests.variants[0])
-    let contexts = (0..<n).map { UInt8($0 % Self.contextCount) }
-    (self.step, self.contexts) = (step, contexts)
-    var counts = [UInt32](repeating: 0, count: EntropyBody.countCopies * Self.contextCount * EntropyBody.stride)
-    var tokens = [UInt8](repeating: 0, count: n)
-    var plain = [UInt8](repeating: 0, count: 4 * n + 16)
-    var plainBytes = 0
-    plain.withUnsafeMutableBufferPointer { plain in
+  /// - Parameter quantise: makes so many tokens, with their plain bits and counts.
+  init(
+    _ count: Int, contexts: [UInt8]? = nil, contextCount: Int = 1, _ kernels: xp_kernels,
+    quantise: (UnsafeMutablePointer<UInt8>, inout xp_entropy_writer, UnsafeMutablePointer<UInt32>) -> Void
+  ) {
+    var counts = [UInt32](repeating: 0, count: EntropyBody.countCopies * contextCount * EntropyBody.stride)
+    var tokens = [UInt8](repeating: 0, count: count)
+    var plain = [UInt8](repeating: 0, count: 4 * count + 16)
+    let plainBytes = plain.withUnsafeMutableBufferPointer { plain in
       var writer = xp_entropy_writer(bits: plain.baseAddress!, buffer: 0, count: 0)
-      let rounding = [Float](repeating: 0.5, count: EntropyBody.contextCapacity)
-      kernels.entropy_quantise(&tokens, &writer, &counts, y, n, contexts, rounding, 1 / step)
-      plainBytes = writer.bits - plain.baseAddress! + (writer.count > 0 ? 1 : 0)
+      quantise(&tokens, &writer, &counts)
+      return writer.bits - plain.baseAddress! + (writer.count > 0 ? 1 : 0)
     }
-    self.plain = Array(plain[..<plainBytes])
-    kernels.entropy_sum_counts(&counts, Self.contextCount)
-    var symbols = [UInt32](repeating: 0, count: Self.contextCount * EntropyBody.stride)
-    var slots = [UInt32](repeating: 0, count: Self.contextCount * EntropyBody.total)
-    for context in 0..<Self.contextCount {
+    kernels.entropy_sum_counts(&counts, contextCount)
+    var symbols: [UInt32] = []
+    for context in 0..<contextCount {
       var own = [UInt32](repeating: 0, count: EntropyBody.stride)
       _ = EntropyTable.normalise(Array(counts[(context * EntropyBody.stride)...]), into: &own)
-      symbols.replaceSubrange(context * EntropyBody.stride..<(context + 1) * EntropyBody.stride, with: own)
-      for (token, symbol) in own.enumerated() where symbol & 0xFFFF > 0 {
-        slots.withUnsafeMutableBufferPointer { slots in
-          let start = context * EntropyBody.total + Int(symbol >> 16)
-          kernels.entropy_fill_slots(slots.baseAddress! + start, UInt32(token), symbol & 0xFFFF)
-        }
-      }
+      symbols += own
     }
     var states = [UInt32](repeating: EntropyBody.state, count: EntropyBody.states)
-    var words = [UInt8](repeating: 0, count: 2 * n + 128)
+    var words = [UInt8](repeating: 0, count: 2 * count + 128)
     let start = words.withUnsafeMutableBufferPointer { words in
       let end = words.baseAddress! + words.count
-      return kernels.entropy_encode(end, &states, tokens, n, contexts, 0, symbols)! - words.baseAddress!
+      return kernels.entropy_encode(end, &states, tokens, count, contexts, 0, symbols)! - words.baseAddress!
     }
+    self.plain = Array(plain[..<plainBytes])
     self.words = Array(words[start...])
-    (self.slots, self.states) = (slots, states)
+    (self.symbols, self.states) = (symbols, states)
   }
 
-  /// The floats and a 7 behind them, and whether decoding ends where it should.
-  func decoded(_ kernels: xp_kernels) -> ([Float], isWhole: Bool) {
-    let n = contexts.count
-    var out = [Float](repeating: 7, count: n + 1)
-    var levels = [Float](repeating: 0, count: Self.contextCount * EntropyBody.stride)
-    for context in 0..<Self.contextCount {
-      for m in 1..<EntropyBody.direct {
-        levels[context * EntropyBody.stride + 2 * m - 1] = Float(m)
-        levels[context * EntropyBody.stride + 2 * m] = -Float(m)
-      }
-    }
+  /// Runs a decoder; says whether it ends where it should.
+  func decode(slots: [UInt32], levels: [Float] = [], _ run: (inout xp_entropy_decoder) -> Void) -> Bool {
     var decoder = xp_entropy_decoder()
     withUnsafeMutableBytes(of: &decoder.states) { $0.copyBytes(from: states.withUnsafeBytes { Array($0) }) }
-    let isWhole = words.withUnsafeBufferPointer { words in
+    var bitsUsed = 0
+    words.withUnsafeBufferPointer { words in
       plain.withUnsafeBufferPointer { plain in
         slots.withUnsafeBufferPointer { slots in
           levels.withUnsafeBufferPointer { levels in
-            decoder.words = words.baseAddress
-            decoder.words_end = words.baseAddress.map { $0 + words.count }
-            decoder.bits = plain.baseAddress
-            decoder.bits_end = plain.baseAddress.map { $0 + plain.count }
+            decoder.words = words.baseAddress!
+            decoder.words_end = words.baseAddress! + words.count
+            decoder.bits = plain.baseAddress!
+            decoder.bits_end = plain.baseAddress! + plain.count
             (decoder.slots, decoder.levels) = (slots.baseAddress, levels.baseAddress)
-            kernels.entropy_decode(&out, n, &decoder, contexts, step)
-            return decoder.overrun == 0 && decoder.words == decoder.words_end
+            run(&decoder)
+            bitsUsed = 8 * (decoder.bits - plain.baseAddress! + Int(decoder.beyond)) - Int(decoder.count)
           }
         }
       }
     }
     let isBack = withUnsafeBytes(of: decoder.states) { Array($0.bindMemory(to: UInt32.self)) }
       .allSatisfy { $0 == EntropyBody.state }
-    return (out, isWhole && isBack)
+    return decoder.overrun == 0 && decoder.words == decoder.words_end && (bitsUsed + 7) / 8 == plain.count && isBack
+  }
+}
+
+/// Floats as tokens under three contexts in turn, coded by the first kernel, decoded by any.
+private struct CodedFloats {
+  private static let contextCount = 3
+  private let step: Float
+  private let contexts: [UInt8]
+  private let coded: CodedTokens
+
+  init(_ y: [Float], step: Float) {
+    let kernels = CodecKernelTests.variants[0]
+    let contexts = y.indices.map { UInt8($0 % Self.contextCount) }
+    (self.step, self.contexts) = (step, contexts)
+    coded = CodedTokens(y.count, contexts: contexts, contextCount: Self.contextCount, kernels) {
+      tokens, writer, counts in
+      let rounding = [Float](repeating: 0.5, count: EntropyBody.contextCapacity)
+      kernels.entropy_quantise(tokens, &writer, counts, y, y.count, contexts, rounding, 1 / step)
+    }
+  }
+
+  /// The floats and a 7 behind them, and whether decoding ends where it should.
+  func decoded(_ kernels: xp_kernels) -> ([Float], isWhole: Bool) {
+    var out = [Float](repeating: 7, count: contexts.count + 1)
+    var slots = [UInt32](repeating: 0, count: Self.contextCount * EntropyBody.total)
+    var levels = [Float](repeating: 0, count: Self.contextCount * EntropyBody.stride)
+    for context in 0..<Self.contextCount {
+      let first = context * EntropyBody.stride
+      for token in 0..<EntropyBody.stride {
+        let symbol = coded.symbols[first + token]
+        guard symbol & 0xFFFF > 0 else { continue }
+        slots.withUnsafeMutableBufferPointer { slots in
+          let start = context * EntropyBody.total + Int(symbol >> 16)
+          kernels.entropy_fill_slots(slots.baseAddress! + start, UInt32(token), symbol & 0xFFFF)
+        }
+      }
+      for m in 1..<EntropyBody.direct {
+        (levels[first + 2 * m - 1], levels[first + 2 * m]) = (Float(m), -Float(m))
+      }
+    }
+    let isWhole = coded.decode(slots: slots, levels: levels) {
+      kernels.entropy_decode(&out, contexts.count, &$0, contexts, step)
+    }
+    return (out, isWhole)
   }
 }
 
 /// Integers as tokens under one context, coded and decoded by one kernel.
 private struct CodedIntegers {
   private let count: Int
-  private var table = [UInt8](repeating: 0, count: 3 * EntropyBody.stride)
-  private var states = [UInt32](repeating: EntropyBody.state, count: EntropyBody.states)
-  var plain: [UInt8]
-  var words: [UInt8]
+  private let table: [UInt8]
+  var tokens: CodedTokens
 
   init(_ values: [Int32], _ kernels: xp_kernels) {
     count = values.count
-    var counts = [UInt32](repeating: 0, count: EntropyBody.countCopies * EntropyBody.stride)
-    var tokens = [UInt8](repeating: 0, count: count)
-    var symbols = [UInt32](repeating: 0, count: EntropyBody.stride)
-    plain = [UInt8](repeating: 0, count: 2 * count + 16)
-    words = [UInt8](repeating: 0, count: 2 * count + 128)
-    var plainBytes = 0
-    plain.withUnsafeMutableBufferPointer { plain in
-      var writer = xp_entropy_writer(bits: plain.baseAddress!, buffer: 0, count: 0)
-      kernels.entropy_tokens(&tokens, &writer, &counts, values, values.count, 0)
-      plainBytes = writer.bits - plain.baseAddress! + (writer.count > 0 ? 1 : 0)
+    let coded = CodedTokens(count, kernels) { tokens, writer, counts in
+      kernels.entropy_tokens(tokens, &writer, counts, values, values.count, 0)
     }
-    kernels.entropy_sum_counts(&counts, 1)
-    _ = EntropyTable.normalise(counts, into: &symbols)
-    var start = 0
-    words.withUnsafeMutableBufferPointer { words in
-      let end = words.baseAddress! + words.count
-      start = kernels.entropy_encode(end, &states, tokens, tokens.count, nil, 0, symbols)! - words.baseAddress!
-    }
-    plain.removeLast(plain.count - plainBytes)
-    words.removeFirst(start)
-    let size = table.withUnsafeMutableBytes { EntropyTable.write(symbols, to: $0.baseAddress!) }
-    table.removeLast(table.count - size)
+    var table = [UInt8](repeating: 0, count: 3 * EntropyBody.stride)
+    let size = table.withUnsafeMutableBytes { EntropyTable.write(coded.symbols, to: $0.baseAddress!) }
+    (self.table, self.tokens) = (Array(table[..<size]), coded)
   }
 
   /// Throws where it does not end where it should.
@@ -399,25 +410,7 @@ private struct CodedIntegers {
       #expect(used && cursor.offset == table.count)
     }
     var found = [Int32](repeating: 0, count: count)
-    var decoder = xp_entropy_decoder()
-    var bitsUsed = 0
-    withUnsafeMutableBytes(of: &decoder.states) { $0.copyBytes(from: states.withUnsafeBytes { Array($0) }) }
-    words.withUnsafeBufferPointer { words in
-      plain.withUnsafeBufferPointer { plain in
-        slots.withUnsafeBufferPointer { slots in
-          decoder.words = words.baseAddress!
-          decoder.words_end = words.baseAddress! + words.count
-          decoder.bits = plain.baseAddress!
-          decoder.bits_end = plain.baseAddress! + plain.count
-          decoder.slots = slots.baseAddress!
-          kernels.entropy_decode_integers(&found, count, &decoder, 0)
-          bitsUsed = 8 * (decoder.bits - plain.baseAddress! + Int(decoder.beyond)) - Int(decoder.count)
-        }
-      }
-    }
-    let isBack = withUnsafeBytes(of: decoder.states) { Array($0.bindMemory(to: UInt32.self)) }
-      .allSatisfy { $0 == EntropyBody.state }
-    guard decoder.overrun == 0, decoder.words == decoder.words_end, (bitsUsed + 7) / 8 == plain.count, isBack else {
+    guard tokens.decode(slots: slots, { kernels.entropy_decode_integers(&found, count, &$0, 0) }) else {
       throw CrosspointError.corrupt("codes", "")
     }
     return found

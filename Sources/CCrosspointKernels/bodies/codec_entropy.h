@@ -99,7 +99,7 @@ INLINE void quantise_lanes(uint8_t *tokens, xp_entropy_writer *w, uint32_t *coun
   vf v = count == LANES ? load(y) : load_tail(y, count);
   vu c = widen(contexts, count);
   vf a = (vf)((vi)v & 0x7FFFFFFF) * inverse_step;
-  vf top = a + (vf)lookup((const uint32_t *)rounding, c, 6);
+  vf top = a + (vf)lookup((const word_any *)rounding, c, 6);
   vu large = (vu)~(top < (float)DIRECT);
   vu m = __builtin_convertvector((vf)((vu)top & ~large), vu);
   vu t = (2 * m - 1 + ((vu)v >> 31)) & (vu)(m != 0);
@@ -144,13 +144,12 @@ static void entropy_fill_slots(uint32_t *slots, uint32_t token, uint32_t frequen
 // all contexts behind the other.
 static void entropy_excess(float *sums, const float *y, size_t n, const uint8_t *contexts, const float *rounding,
                            float inverse_step) {
-  typedef float pair __attribute__((vector_size(8)));
   const vu lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, copy = lane % COUNT_COPIES * 64;
   for (size_t i = 0; i < n; i += LANES) {
     size_t count = n - i < LANES ? n - i : LANES;
     vf a = (vf)((vi)load_tail(y + i, count) & 0x7FFFFFFF) * inverse_step;
     vu c = widen(contexts + i, count);
-    vf top = a + (vf)lookup((const uint32_t *)rounding, c, 6);
+    vf top = a + (vf)lookup((const word_any *)rounding, c, 6);
     vu some = (vu)(top >= 1.0f) & (vu)(top < 8.0f) & lanes_below(count);
     vu m = __builtin_convertvector((vf)((vu)top & some), vu);
     // Others count under context 0, which is not of elements: no branch.
@@ -162,10 +161,8 @@ static void entropy_excess(float *sums, const float *y, size_t n, const uint8_t 
     __builtin_memcpy(excesses, &excess, sizeof excesses);
 #pragma clang loop unroll(full)
     for (int lane = 0; lane < LANES; lane++) {
-      pair sum;
-      __builtin_memcpy(&sum, sums + places[lane], sizeof sum);
-      sum += (pair){1, excesses[lane]};
-      __builtin_memcpy(sums + places[lane], &sum, sizeof sum);
+      sums[places[lane]] += 1;
+      sums[places[lane] + 1] += excesses[lane];
     }
   }
 }
@@ -385,7 +382,7 @@ static void entropy_decode(float *out, size_t n, xp_entropy_decoder *d, const ui
     size_t count = n - i < LANES ? n - i : LANES;
     vu c = widen(contexts + i, count), active = lanes_below(count);
     vu tokens = take_lanes(&local, &state, c, active);
-    vf values = (vf)gather((const uint32_t *)local.levels, c * TOKENS + tokens) * step;
+    vf values = (vf)gather((const word_any *)local.levels, c * TOKENS + tokens) * step;
     if (count == LANES) store(out + i, values);
     else store_tail(out + i, values, count);
     uint32_t some = mask_bits((vu)(tokens >= OPEN_TOKEN) & active);

@@ -35,14 +35,17 @@ extension TokenClusterer {
       guard tally.members > 1 else { continue }
       let mean = centroids.base + (first + cluster) * hidden
       kernels.scale(mean, 1 / Float(tally.members), mean, hidden)
-      let kept = Double(tally.members) * energy(kernels.dot(mean, mean, hidden), of: mean)
+      let kept = Double(tally.members) * energy(of: mean)
       // In this order NaN stays what it is.
       centroids.residualSquared += max(tally.energy - kept, 0)
     }
     return clusters
   }
 
-  /// ‖row‖² of its sum in floats, which that of a huge row leaves.
+  /// ‖row‖².
+  func energy(of row: UnsafePointer<Float>) -> Double { energy(kernels.dot(row, row, hidden), of: row) }
+
+  /// ‖row‖² of its sum in floats, whose range a huge row's leaves.
   private func energy(_ sum: Float, of row: UnsafePointer<Float>) -> Double {
     sum.isFinite ? Double(sum) : kernels.squares(row, hidden)
   }

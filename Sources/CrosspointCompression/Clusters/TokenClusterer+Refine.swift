@@ -73,14 +73,12 @@ extension TokenClusterer {
 
   /// The power of two that brings every product of a member and a mean into the range of a float: 1 unless rows are huge.
   private func scale(of members: UnsafeBufferPointer<Int32>) -> Float {
-    var most = 0.0
+    var most = 1.0
     for member in members {
-      let row = rotated.base + Int(member) * hidden
-      guard !kernels.dot(row, row, hidden).isFinite else { continue }
-      let energy = kernels.squares(row, hidden)
+      let energy = energy(of: rotated.base + Int(member) * hidden)
       if energy.isFinite { most = max(most, energy) }
     }
-    return most == 0 ? 1 : Float(sign: .plus, exponent: max(-126, 125 - Int(most.exponent)), significand: 1)
+    return Float(sign: .plus, exponent: max(-126, min(0, 125 - Int(most.exponent))), significand: 1)
   }
 
   /// Moves every member to the nearest mean; both sides of the comparison are taken times `scale`, and so are the means.
@@ -90,11 +88,8 @@ extension TokenClusterer {
   ) {
     for cluster in 0..<clusters {
       let mean = means + cluster * hidden
-      let norm = kernels.dot(mean, mean, hidden)
-      halfNorms[cluster] = norm / 2 * scale
-      guard scale < 1 else { continue }
-      kernels.scale(mean, scale, mean, hidden)
-      if !norm.isFinite { halfNorms[cluster] = kernels.dot(mean, mean, hidden) / (2 * scale) }
+      halfNorms[cluster] = Float(energy(of: mean) / 2 * Double(scale))
+      if scale < 1 { kernels.scale(mean, scale, mean, hidden) }
     }
     for (index, member) in members.enumerated() {
       let row = rotated.base + Int(member) * hidden

@@ -132,7 +132,8 @@ struct EntropyEncoder {
   private func quantise(
     _ form: EntropyBody, _ budget: Double, rowStride: Int
   ) -> (tokens: Tokens, bits: Double) {
-    prepare(form)
+    space.counts.update(repeating: 0, count: EntropyBody.countCopies * form.contexts * EntropyBody.stride)
+    classifyColumns(form)
     var tokens = Tokens(end: space.tokens, writer: xp_entropy_writer(bits: space.plain, buffer: 0, count: 0))
     columnSteps()
     put(space.integers, hidden, EntropyBody.columns, &tokens)
@@ -217,11 +218,6 @@ struct EntropyEncoder {
   }
 
   private func symbols(_ context: Int) -> UnsafeMutablePointer<UInt32> { space.symbols + context * EntropyBody.stride }
-
-  private func prepare(_ form: EntropyBody) {
-    space.counts.update(repeating: 0, count: EntropyBody.countCopies * form.contexts * EntropyBody.stride)
-    classifyColumns(form)
-  }
 
   private func columnSteps() {
     var last: Int32 = 0
